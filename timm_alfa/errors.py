@@ -1,0 +1,50 @@
+"""Every error and warning of our own.
+
+A message says what was given, what is valid and what to type, in one line. All errors are `ValueError`s, so that
+code written against timm catches them too.
+"""
+from difflib import get_close_matches
+from typing import Iterable, Sequence
+
+
+class AlfaError(ValueError):
+    """Base of the errors a user can mend."""
+
+
+class ConfigError(AlfaError):
+    """One or more options are wrong.
+
+    Args:
+        faults: One line a fault, all of them: a user mends a config once, not option by option.
+    """
+
+    def __init__(self, faults: Iterable[str]):
+        self.faults = tuple([faults] if isinstance(faults, str) else faults)
+        super().__init__('\n'.join(self.faults))
+
+
+class BlockError(AlfaError):
+    """A block spec names nothing, or a feature cannot be perturbed."""
+
+
+class DataError(AlfaError):
+    """A data set, split, folder or image cannot be used."""
+
+
+class CheckpointError(AlfaError):
+    """A checkpoint or run folder cannot be read, trusted or matched to the model."""
+
+
+class HubError(AlfaError):
+    """Publishing to or loading from the Hub failed."""
+
+
+class AlfaWarning(UserWarning):
+    """Something asked for has no effect."""
+
+
+def one_of(what: str, given, known: Sequence[str]) -> str:
+    """The line for an unknown name: what was given, the nearest known one, and all of them."""
+    near = get_close_matches(str(given), list(known), n=1)
+    hint = f" Did you mean '{near[0]}'?" if near else ''
+    return f"unknown {what} '{given}'.{hint} Known: {', '.join(known)}."
