@@ -1,0 +1,16 @@
+"""The CIFAR networks. Importing this package registers them with timm."""
+from timm_alfa.models.resnet_cifar import (
+    SmallStemResNet,
+    resnet18_cifar,
+    resnet20s,
+    resnet50_cifar,
+    resnet56s,
+    resnet101_cifar,
+    resnet152_cifar,
+)
+from timm_alfa.models.three_stage import ThreeStageResNet, ZeroPadShortcut
+
+__all__ = [
+    'SmallStemResNet', 'ThreeStageResNet', 'ZeroPadShortcut', 'resnet18_cifar', 'resnet20s', 'resnet50_cifar',
+    'resnet56s', 'resnet101_cifar', 'resnet152_cifar',
+]
