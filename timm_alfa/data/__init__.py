@@ -1,0 +1,10 @@
+"""Data: what to read, in which order, and how it becomes batches."""
+from timm_alfa.data.config import AugConfig, DataConfig, idle_options, pair_faults
+from timm_alfa.data.factory import Data, DataInfo, create_data, create_eval_loader, inspect_data
+from timm_alfa.data.loader import Loader
+from timm_alfa.data.worker import worker_fault
+
+__all__ = [
+    'AugConfig', 'Data', 'DataConfig', 'DataInfo', 'Loader', 'create_data', 'create_eval_loader', 'idle_options',
+    'inspect_data', 'pair_faults', 'worker_fault',
+]
