@@ -148,7 +148,7 @@ def resolve(cls: type, values: Mapping[str, Any], spell=lambda name: name) -> tu
     """An instance of a config class from untyped values, and every fault found on the way.
 
     Args:
-        cls: A frozen dataclass of `option` fields; its `faults(spell)` method, if any, checks fields against each other.
+        cls: A frozen dataclass of `option` fields; its method `faults(spell)`, if any, checks them against each other.
         values: By field name.
         spell: How the user spells a field's name (a flag, a keyword), for messages.
 

@@ -1,0 +1,50 @@
+"""States of the random generators a model draws from: the CPU's, and its device's."""
+from contextlib import contextmanager
+from typing import Iterator, Optional
+
+import torch
+
+States = dict[torch.device, torch.Tensor]
+_CPU = torch.device('cpu')
+
+
+def states(device: torch.device) -> Optional[States]:
+    """The states now, or None where they cannot be read: while a CUDA graph is captured."""
+    if device.type == 'cuda' and torch.cuda.is_current_stream_capturing():
+        return None
+    found = {_CPU: torch.get_rng_state()}
+    if device.type in ('cuda', 'xpu', 'mps'):
+        found[device] = _of(device).get_rng_state(*_index(device))
+    return found
+
+
+def restore(saved: States) -> None:
+    for device, state in saved.items():
+        if device == _CPU:
+            torch.set_rng_state(state)
+        else:
+            _of(device).set_rng_state(state, *_index(device))
+
+
+def same(a: Optional[States], b: Optional[States]) -> bool:
+    """Whether nothing random was drawn between the two; unknown counts as nothing."""
+    return a is None or b is None or all(torch.equal(a[device], b[device]) for device in a)
+
+
+@contextmanager
+def kept(device: torch.device) -> Iterator[None]:
+    """Puts the generators back to where they were on entering."""
+    before = states(device)
+    try:
+        yield
+    finally:
+        if before is not None:
+            restore(before)
+
+
+def _of(device: torch.device):
+    return torch.get_device_module(device)
+
+
+def _index(device: torch.device) -> tuple:
+    return (device,) if device.type in ('cuda', 'xpu') else ()

@@ -1,0 +1,65 @@
+"""What normalisation layers do in which pass.
+
+A search step and an adversarial pass normalise with the statistics of their batch, as training does; what must not
+happen is that they move the running statistics by which the network is evaluated.
+"""
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Callable, Iterator
+
+import torch.nn as nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from timm_alfa.redirect import redirected
+
+
+def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """Layers whose training pass moves running statistics, by name."""
+    return {name: module for name, module in model.named_modules() if _has_statistics(module)}
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return any(name.startswith('running_') and buffer is not None for name, buffer in module._buffers.items())
+
+
+@contextmanager
+def still(model: nn.Module) -> Iterator[None]:
+    """While inside, no running statistic of the model moves; what normalises by batch statistics still does.
+
+    Batch norms are told not to track, which touches no tensor and so is safe between a forward pass and its backward.
+    Other layers with running buffers (EvoNorm, ...) write into copies, and so do all where activations are
+    checkpointed: a checkpoint counts the tensors that are saved, and tracking saves two.
+    """
+    modules = [module for module in model.modules() if module.training and _has_statistics(module)]
+    copying = any(getattr(module, 'grad_checkpointing', False) is True for module in model.modules())
+    tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats and not copying]
+    copied = [(m, dict(m._buffers)) for m in modules if copying or not isinstance(m, _BatchNorm)]
+    try:
+        for module in tracking:
+            module.track_running_stats = False
+        for module, buffers in copied:
+            module._buffers.update({k: b.clone() for k, b in buffers.items() if b is not None})
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
+        for module, buffers in copied:
+            module._buffers.update(buffers)
+
+
+def auxiliary(model: nn.Module) -> nn.ModuleDict:
+    """Copies of all layers with running statistics, for passes that keep statistics and affine weights of their own.
+
+    Keys are the layers' names with '/' for '.', which module names cannot hold.
+    """
+    return nn.ModuleDict({name.replace('.', '/'): deepcopy(module) for name, module in batch_norms(model).items()})
+
+
+def in_place_of(model: nn.Module, others: nn.ModuleDict):
+    """While inside, calls of the model's layers go to their auxiliary copies."""
+    layers = batch_norms(model)
+    return redirected({layers[key.replace('/', '.')]: _instead(other) for key, other in others.items()})
+
+
+def _instead(other: nn.Module) -> Callable:
+    return lambda _: other

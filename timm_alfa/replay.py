@@ -1,0 +1,283 @@
+"""Run a model once, then only what comes after one of its features.
+
+Any module tree, no surgery: during a replay the modules on the way to a feature (the siblings of its module and of
+that module's ancestors) answer from the record instead of computing, and the feature's module answers with the
+feature that is wanted. All that comes after it runs as ever.
+
+What a record has to hold is learned in the first pass. A replay with NaN in place of every earlier output shows
+whether anything but their shapes passes the feature by. In most networks nothing does, and placeholders without
+memory answer from then on. Where something does (a feature inside of a residual branch, parallel branches) the
+outputs are kept, and cloned if the model writes into them in place.
+"""
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+import torch
+import torch.nn as nn
+
+from timm_alfa import generators, norms, trees
+from timm_alfa.errors import BlockError
+from timm_alfa.redirect import redirected, without_checkpointing
+
+Change = Callable[[Any], Any]
+
+
+@dataclass
+class Taken:
+    """One feature of a recorded pass.
+
+    Args:
+        value: What its module gave, in the model's graph: a tensor, or a tuple, list or dict of them.
+        moment: How many calls of watched modules had been finished by then.
+        states: The random generators then; None where nothing random comes after it.
+    """
+    value: Any
+    moment: int
+    states: Optional[generators.States]
+
+
+@dataclass
+class Record:
+    """What a recorded pass leaves for its replays.
+
+    Args:
+        input: What the model was given.
+        output: What it returned.
+        taken: Features by index.
+        answers: By watched module, its calls.
+    """
+    input: Any
+    output: Any
+    taken: dict[int, Taken]
+    answers: dict[str, list['_Call']]
+
+    @property
+    def features(self) -> list:
+        """The features in the order of the replay's names."""
+        return [self.taken[i].value for i in sorted(self.taken)]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A finished call of a watched module: its moment, its output (or a placeholder), the watched calls around it."""
+    moment: int
+    value: Any
+    around: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Traits:
+    """What the first pass taught: modules whose outputs are written into, and features that need others beside them."""
+    overwritten: frozenset[str]
+    live: tuple[bool, ...]
+
+
+class Replay:
+    """Exact replays of a model from the outputs of some of its modules.
+
+    Args:
+        model: Any module; between calls nothing of this object is left on it.
+        names: Module names, as `resolve_blocks` gives them.
+
+    Raises:
+        BlockError: A name is no module of the model.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str]):
+        modules = dict(model.named_modules())
+        missing = [name for name in names if name not in modules or not name]
+        if missing or not names:
+            raise BlockError(f"{type(model).__name__} has no module '{', '.join(missing)}'.")
+        self.model = model
+        self.names = tuple(names)
+        above = [_ancestors(name) for name in names]
+        counted = [module for module in modules.values() if norms.batch_norms(module)]
+        self._uncheckpointed = [{modules[name] for name in path}.union(counted) for path in above]
+        self._siblings = [_siblings(modules, path, name) for path, name in zip(above, names, strict=True)]
+        watched = set(names).union(*self._siblings)
+        self._watched = {name: module for name, module in modules.items() if name in watched}
+        self._traits: Optional[_Traits] = None
+
+    def record(self, input: Any, call: Optional[Callable] = None) -> Record:
+        """Runs the model and keeps what replays need.
+
+        Args:
+            input: A batch, as the model takes it.
+            call: What runs the model where that is not the model itself: its DistributedDataParallel wrapper.
+
+        Raises:
+            BlockError: A feature's module was called never or twice, or gave no floating-point tensor.
+        """
+        recorder = _Recorder(self.names, self._kept_names(), self._traits)
+        with redirected({module: recorder.of(name) for name, module in self._watched.items()}):
+            output = (call or self.model)(input)
+        recorder.check()
+        record = Record(input, output, recorder.taken, recorder.answers)
+        end = generators.states(trees.device_of(output))
+        for taken in record.taken.values():
+            taken.states = None if generators.same(taken.states, end) else taken.states
+        if self._traits is None:
+            self._traits = self._learn(record, recorder.overwritten())
+        return record
+
+    def run(self, record: Record, changes: Mapping[int, Change], attached: bool = False) -> Any:
+        """Runs what comes after the earliest of some features.
+
+        Args:
+            record: Of this step, from `record`.
+            changes: By index into `names`, what makes of a feature the one to go on with. The earliest is given the
+                recorded feature, the others what the replay computes there.
+            attached: Whether gradients flow on into the part before the feature.
+
+        Returns:
+            The model's output.
+        """
+        start = min(changes, key=lambda i: record.taken[i].moment)
+        taken = record.taken[start]
+        feature = changes[start](taken.value if attached else trees.detached(taken.value))
+        targets = {self._watched[name]: _from(answers) for name, answers in self._answers(record, start, attached)}
+        targets.update({self._watched[self.names[i]]: _then(change) for i, change in changes.items()})
+        targets[self._watched[self.names[start]]] = lambda _: _answer(feature, taken.states)
+        with ExitStack() as stack:
+            stack.enter_context(without_checkpointing(self._uncheckpointed[start]))
+            if taken.states is not None:
+                stack.enter_context(generators.kept(trees.device_of(taken.value)))
+            stack.enter_context(redirected(targets))
+            return self.model(record.input)
+
+    def stands_alone(self, index: int) -> bool:
+        """Whether the output depends on the model's input through this feature only; known after the first record."""
+        return not self._traits.live[index]
+
+    def parts(self) -> list[nn.Module]:
+        """The modules between which replays enter: what can be compiled by itself."""
+        around = set().union(*(_ancestors(name) for name in self.names))
+        return [module for name, module in self._watched.items() if name not in around]
+
+    def _kept_names(self) -> set[str]:
+        """Modules whose outputs a record has to hold."""
+        live = self._traits.live if self._traits else (True,) * len(self.names)
+        return set().union(*(siblings for siblings, alive in zip(self._siblings, live, strict=True) if alive))
+
+    def _answers(self, record: Record, start: int, attached: bool):
+        """What each sibling finished before a feature answers: (name, values) pairs."""
+        answering = {*self._siblings[start], self.names[start]}
+        for name in self._siblings[start]:
+            values = [call.value for call in record.answers.get(name, ())
+                      if call.moment < record.taken[start].moment and not call.around & answering]
+            if not self._traits.live[start]:
+                values = [trees.placeholder(value) for value in values]
+            elif not attached:
+                values = [trees.detached(value) for value in values]
+            if name in self._traits.overwritten and self._traits.live[start]:
+                values = [trees.cloned(value) for value in values]
+            if values:
+                yield name, values
+
+    def _learn(self, record: Record, overwritten: frozenset[str]) -> _Traits:
+        self._traits = _Traits(overwritten, (False,) * len(self.names))
+        try:
+            live = tuple(not self._is_all(record, i) for i in range(len(self.names)))
+        finally:
+            self._traits = None
+        return _Traits(overwritten, live)
+
+    def _is_all(self, record: Record, index: int) -> bool:
+        """Whether the output is finite though all before the feature is NaN: nothing passes the feature by."""
+        try:
+            with torch.no_grad(), norms.still(self.model), generators.kept(trees.device_of(record.output)):
+                return trees.all_finite(self.run(record, {index: trees.cloned}))
+        except Exception:  # the model asked more of a placeholder than its shape, whatever it was: keep real outputs
+            return False
+
+
+class _Recorder:
+    """Stands in for the watched modules while a pass is recorded."""
+
+    def __init__(self, names: Sequence[str], kept: set[str], traits: Optional[_Traits]):
+        self.names, self.kept, self.traits = tuple(names), kept, traits
+        self.taken: dict[int, Taken] = {}
+        self.answers: dict[str, list[_Call]] = {}
+        self.running: list[str] = []
+        self.calls = dict.fromkeys(names, 0)
+        self.clock = 0
+        self.given: list[tuple[str, Any, list[int]]] = []
+
+    def of(self, name: str) -> Callable:
+        return lambda original: lambda *args, **kwargs: self._called(name, original, args, kwargs)
+
+    def _called(self, name: str, original: Callable, args: tuple, kwargs: dict) -> Any:
+        self.running.append(name)
+        value = original(*args, **kwargs)
+        self.running.pop()
+        return self._finished(name, value)
+
+    def _finished(self, name: str, value: Any) -> Any:
+        self.clock += 1
+        if name in self.calls:
+            value = self._feature(name, value)
+        keeps = name in self.kept or name in self.calls
+        self.answers.setdefault(name, []).append(
+            _Call(self.clock, value if keeps else trees.placeholder(value), frozenset(self.running)))
+        if self.traits is not None and not (keeps and name in self.traits.overwritten):
+            return value
+        given = trees.cloned(value)
+        if self.traits is None:
+            self.given.append((name, given, trees.versions(given)))
+        return given
+
+    def _feature(self, name: str, value: Any) -> Any:
+        self.calls[name] += 1
+        if torch.is_grad_enabled() and not any(x.requires_grad for x in trees.floats(value)):
+            value = trees.map_floats(lambda x: x.detach().requires_grad_(), value)  # all before it is frozen
+        self.taken[self.names.index(name)] = Taken(value, self.clock, generators.states(trees.device_of(value)))
+        return value
+
+    def overwritten(self) -> frozenset[str]:
+        return frozenset(name for name, given, before in self.given if trees.versions(given) != before)
+
+    def check(self) -> None:
+        for name, calls in self.calls.items():
+            if calls != 1:
+                raise BlockError(f"'{name}' is called {calls} times in a forward pass, so its feature is not defined: "
+                                 'name a module that is called once.')
+            if not trees.floats(self.taken[self.names.index(name)].value):
+                raise BlockError(f"'{name}' gives no floating-point tensor, so there is nothing to perturb.")
+
+
+def _from(values: list) -> Callable:
+    """Answers a module's calls one after the other; further calls are computed."""
+    rest = iter(values)
+
+    def redirect(original: Callable) -> Callable:
+        def answer(*args, **kwargs):
+            for value in rest:
+                return value
+            return original(*args, **kwargs)
+        return answer
+    return redirect
+
+
+def _then(change: Change) -> Callable:
+    return lambda original: lambda *args, **kwargs: change(original(*args, **kwargs))
+
+
+def _answer(feature: Any, states: Optional[generators.States]) -> Callable:
+    """Answers the call of a feature's module, the generators standing where the recorded pass had them."""
+    def answer(*args, **kwargs):
+        if states is not None:
+            generators.restore(states)
+        return feature
+    return answer
+
+
+def _ancestors(name: str) -> set[str]:
+    parts = name.split('.')
+    return {'.'.join(parts[:n]) for n in range(len(parts))}
+
+
+def _siblings(modules: Mapping[str, nn.Module], ancestors: set[str], name: str) -> set[str]:
+    """Names of the modules beside the way from the root to a module."""
+    below = (f'{parent}.{child}'.lstrip('.') for parent in ancestors for child, _ in modules[parent].named_children())
+    return {child for child in below if child in modules and child not in ancestors and child != name}

@@ -1,0 +1,86 @@
+"""Sign ascent on features or images, and the projections of L-ALFA: pure functions of tensors.
+
+A perturbation is a list of tensors whose first dimension is the batch.
+"""
+from typing import Callable, Optional, Sequence
+
+import torch
+
+Tensors = list[torch.Tensor]
+NORMS = ('linf', 'l2')
+
+
+def ascend(
+        gradient: Callable[[Tensors], Sequence[torch.Tensor]],
+        delta: Tensors,
+        steps: int,
+        step_size: float,
+        eps: Optional[float] = None,
+        norm: str = 'linf',
+        first: Optional[Sequence[torch.Tensor]] = None,
+) -> Tensors:
+    """delta <- project(delta + step_size * direction(gradient(delta))), `steps` times (equations 2 and 4).
+
+    Args:
+        gradient: Gradient of the loss to raise, at a perturbation.
+        delta: Where to start.
+        steps: K.
+        step_size: Alpha, in units of the norm.
+        eps: Radius of the ball; None leaves it unbounded, as the paper does.
+        norm: 'linf' (steps along the sign) or 'l2' (along the gradient of each sample).
+        first: The gradient at the start, where it is known already.
+    """
+    for step in range(steps):
+        grads = first if step == 0 and first is not None else gradient(delta)
+        delta = [project(d + step_size * direction(g, norm), eps, norm) for d, g in zip(delta, grads, strict=True)]
+    return delta
+
+
+def direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
+    """The steepest direction of length 1 in a norm; a half-precision entry that is NaN stays where it is."""
+    if gradient.dtype in (torch.float16, torch.bfloat16):
+        gradient = torch.nan_to_num(gradient.float(), nan=0.0)
+    if norm == 'linf':
+        return gradient.sign()
+    largest = _per_sample(gradient.abs().flatten(1).amax(1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
+    scaled = gradient / largest  # an l2 norm of tiny entries would underflow
+    length = _per_sample(scaled.flatten(1).norm(dim=1), gradient)
+    return scaled / length.clamp_min(torch.finfo(gradient.dtype).tiny)
+
+
+def project(delta: torch.Tensor, eps: Optional[float], norm: str) -> torch.Tensor:
+    """The nearest perturbation within the ball of radius `eps` about zero, sample by sample."""
+    if eps is None:
+        return delta
+    if norm == 'linf':
+        return delta.clamp(-eps, eps)
+    length = _per_sample(delta.flatten(1).norm(dim=1), delta)
+    return delta * (eps / length.clamp_min(eps))
+
+
+def sample_norm(delta: Tensors) -> torch.Tensor:
+    """Mean l2 norm of a sample's perturbation, over all its tensors."""
+    return torch.stack([d.float().flatten(1).square().sum(1) for d in delta]).sum(0).sqrt().mean()
+
+
+def _per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def project_hyperplane(eta: torch.Tensor) -> torch.Tensor:
+    """The nearest point of {sum(eta) = 1}: every entry moves by the same amount (algorithm 1, line 5)."""
+    return eta - (eta.sum() - 1) / eta.numel()
+
+
+def project_simplex(eta: torch.Tensor, iterations: int = 100) -> torch.Tensor:
+    """The nearest point of {eta >= 0, sum(eta) = 1}, the shift found by bisection (Wang et al. 2019b)."""
+    values = eta.double()
+    low, high = values.min() - 1 / values.numel(), values.max()
+    for _ in range(iterations):
+        middle = (low + high) / 2
+        above = (values - middle).clamp_min(0).sum() > 1
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return (values - (low + high) / 2).clamp_min(0).to(eta.dtype)
+
+
+PROJECTIONS = {'hyperplane': project_hyperplane, 'simplex': project_simplex}

@@ -1,0 +1,223 @@
+"""ALFA: clean loss plus the loss on features moved, within one model, to where it is highest (equation 3)."""
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Callable, Iterator, Optional, Sequence
+
+import torch
+import torch.nn as nn
+
+from timm_alfa import norms, search, trees
+from timm_alfa.blocks import resolve_blocks
+from timm_alfa.deferred import deferred_loss
+from timm_alfa.errors import AlfaWarning, BlockError
+from timm_alfa.options import option
+from timm_alfa.replay import Record, Replay
+from timm_alfa.tasks.base import MethodTask
+
+_HALF_SCALE = 2.0 ** 16  # of the loss inside an fp16 search: its gradients would underflow, and a sign knows no scale
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Options of every method that adds something to features."""
+    blocks: str = option('last', "features: last, 3, 1,3, all, units, units:9, convs, or module names and globs")
+    weight: float = option(1.0, 'lambda, the weight of the perturbed loss', low=0)
+    reduction: str = option('sum', "'sum': clean + weight * sum_i adv_i; 'mean': (clean + weight * mean_i adv_i) / "
+                                   '(1 + weight)', choices=('sum', 'mean'))
+    grad: str = option('full', "the perturbed loss trains the 'full' network, or only the 'tail' after the feature",
+                       choices=('full', 'tail'))
+    bn: str = option('clean', "running statistics: moved by the 'clean' pass alone, 'shared' with the perturbed pass, "
+                              "or 'aux': norms of its own for the perturbed pass", choices=('clean', 'shared', 'aux'))
+    mode: str = option('separate', "'separate': one perturbed loss a block; 'joint': all blocks perturbed in one",
+                       choices=('separate', 'joint'))
+    every: int = option(1, 'perturb every n-th update', low=1)
+    start: int = option(0, 'first update that perturbs', low=0)
+
+
+@dataclass(frozen=True)
+class AlfaConfig(FeatureConfig):
+    """Options of ALFA; the defaults are the paper's for CIFAR-10."""
+    steps: int = option(5, 'K, steps of the search', low=0)
+    step_size: float = option(1 / 255, 'alpha, size of a step', low=0)
+    eps: Optional[float] = option(None, 'bound of the perturbation; None: unbounded, as in the paper', above=0)
+    norm: str = option('linf', 'norm of steps and bound', choices=search.NORMS)
+    random_start: bool = option(False, 'start the search at random within eps (within a step where unbounded)')
+
+    def idle(self) -> Iterator[str]:
+        """What cannot have an effect, one line each."""
+        if self.steps == 0 and not self.random_start:
+            yield 'steps=0 without random_start: nothing is perturbed, the clean loss is counted twice.'
+        if self.step_size == 0 and self.steps:
+            yield f'step_size=0: {self.steps} steps are paid for and nothing is perturbed.'
+        if self.weight == 0:
+            yield 'weight=0: the perturbed loss is computed and ignored.'
+        reach = self.steps * self.step_size + (self.step_size if self.random_start else 0)
+        if self.eps is not None and self.eps >= reach > 0:
+            yield f'eps={self.eps:g} cannot bind: {self.steps} steps of {self.step_size:g} reach {reach:g} at most.'
+
+
+class FeatureTask(MethodTask):
+    """Adds a perturbation to features: what to add is the subclass's.
+
+    Args:
+        model: Any classifier.
+        criterion: Loss of logits and targets, a mean over the batch.
+        config: A `FeatureConfig`.
+        own: What the method trains beside the model.
+        kwargs: For `timm.task.ClassificationTask`.
+
+    Raises:
+        BlockError: The block spec names nothing in this model.
+    """
+
+    def __init__(self, model: nn.Module, criterion=None, *, config: FeatureConfig, own=None, **kwargs):
+        own: dict = dict(own or {})
+        if config.bn == 'aux':
+            own['aux'] = norms.auxiliary(model)
+            if not own['aux']:
+                warnings.warn(f"bn='aux' has no effect: {type(model).__name__} has no layers with running statistics.",
+                              AlfaWarning, stacklevel=4)
+        super().__init__(model, criterion, config=config, own=own, **kwargs)
+        self.blocks = resolve_blocks(self.model, config.blocks)
+        self._replay = Replay(self.model, self.blocks)
+        for line in config.idle() if hasattr(config, 'idle') else ():
+            warnings.warn(line, AlfaWarning, stacklevel=4)
+
+    def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        record = self._replay.record(input, self.trainable_module)
+        loss_clean = self.criterion(record.output, target)
+        groups = [(i,) for i in range(len(self.blocks))]
+        if self.config.mode == 'joint':
+            groups = [tuple(range(len(self.blocks)))]
+        clean = self.clean_gradients(record, loss_clean)
+        losses, deltas = [], []
+        for group in groups:
+            delta = self.search(record, target, group, clean)
+            losses.append(self.loss_at(record, target, group, self.scaled(delta, group), len(groups) > 1))
+            deltas.append(delta)
+        return {
+            'loss': self.combined(loss_clean, losses),
+            'output': record.output,
+            'loss_clean': loss_clean.detach(),
+            'loss_adv': torch.stack([loss.detach() for loss in losses]).mean(),
+            'delta_norm': torch.stack([search.sample_norm(trees.floats(delta)) for delta in deltas]).mean(),
+        }
+
+    def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:
+        """The perturbation of a group of features: for each, a list of tensors shaped like the feature's."""
+        raise NotImplementedError
+
+    def clean_gradients(self, record: Record, loss_clean: torch.Tensor) -> Optional[list]:
+        """Gradients of the clean loss at every feature, where the search has a use for them."""
+        return None
+
+    def scaled(self, delta: list, group: tuple[int, ...]) -> list:
+        """What is added of a perturbation."""
+        return delta
+
+    def combined(self, loss_clean: torch.Tensor, losses: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The clean and the perturbed losses as one (equation 3)."""
+        total = torch.stack(list(losses)).sum()
+        if self.config.reduction == 'sum':
+            return loss_clean + self.config.weight * total
+        return (loss_clean + self.config.weight * total / len(losses)) / (1 + self.config.weight)
+
+    def tail(self, record: Record, changes: dict[int, Callable], attached: bool = False) -> torch.Tensor:
+        """Logits with some features changed, through the norms that are the perturbed pass's."""
+        aux = norms.in_place_of(self.model, self.own.aux) if self.config.bn == 'aux' else nullcontext()
+        with aux:
+            return self._replay.run(record, changes, attached)
+
+    def loss_at(self, record: Record, target: torch.Tensor, group: tuple[int, ...], delta: list, defer: bool):
+        """The loss with a perturbation added: its graph kept, or freed at once (`deferred_loss`)."""
+        attached = self.config.grad == 'full'
+
+        def loss(changes):
+            with nullcontext() if self.config.bn == 'shared' else norms.still(self.model):
+                return self.criterion(self.tail(record, changes, attached), target)
+
+        if not (defer and torch.is_grad_enabled() and self._replay.stands_alone(*group)) or self._half(record, group):
+            return loss(_additions(group, delta))
+        feature = record.features[group[0]]
+        moved = _add(delta[0])(feature if attached else trees.detached(feature))
+        return deferred_loss(lambda given: loss({group[0]: lambda _: given}), moved, self.trainable_module.parameters())
+
+    def parts(self) -> list[nn.Module]:
+        """What stands on the way to the features, each module by itself."""
+        return self._replay.parts()
+
+    def _half(self, record: Record, group: tuple[int, ...]) -> bool:
+        device = trees.device_of(record.output).type
+        return (torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16) or any(
+            f.dtype == torch.float16 for i in group for f in trees.floats(record.features[i]))
+
+
+class AlfaTask(FeatureTask):
+    """Adversarial feature augmentation (equations 3 and 4): the perturbation is found by ascent on the loss."""
+
+    def clean_gradients(self, record: Record, loss_clean: torch.Tensor) -> Optional[list]:
+        """One backward pass through the tail: at delta = 0 it is the first step of every block's search."""
+        if not self.config.steps or self.config.random_start or self.config.bn == 'aux':
+            return None
+        flat = trees.floats(record.features)
+        scale = self._scale(record, range(len(self.blocks)))
+        with norms.still(self.model):
+            grads = torch.autograd.grad(loss_clean * scale, flat, retain_graph=True, allow_unused=True)
+        return _nested(self._checked(grads, flat, record), record.features)
+
+    def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:
+        features = [trees.floats(record.features[i]) for i in group]
+        shape = lambda flat: _nested(flat, features)  # noqa: E731
+
+        def gradient(flat):
+            flat = [d.requires_grad_() for d in flat]
+            with norms.still(self.model):
+                loss = self.criterion(self.tail(record, _additions(group, shape(flat))), target)
+                grads = torch.autograd.grad(loss * self._scale(record, group), flat, allow_unused=True)
+            return self._checked(grads, flat, record)
+
+        config = self.config
+        with torch.enable_grad():
+            found = search.ascend(
+                gradient, [self._start(f.detach()) for f in trees.floats(features)], config.steps, config.step_size,
+                config.eps, config.norm, trees.floats([clean[i] for i in group]) if clean else None)
+        return shape([d.detach() for d in found])
+
+    def _start(self, feature: torch.Tensor) -> torch.Tensor:
+        """Delta_0, in single precision where the feature has less: a step is smaller than its resolution."""
+        dtype = torch.float32 if feature.dtype in (torch.float16, torch.bfloat16) else feature.dtype
+        delta = torch.zeros_like(feature, dtype=dtype)
+        if not self.config.random_start:
+            return delta
+        radius = self.config.step_size if self.config.eps is None else self.config.eps
+        return search.project(delta.uniform_(-radius, radius), radius, self.config.norm)
+
+    def _scale(self, record: Record, group: Sequence[int]) -> float:
+        return _HALF_SCALE if self._half(record, tuple(group)) else 1.0
+
+    def _checked(self, grads, at: Sequence[torch.Tensor], record: Record) -> list[torch.Tensor]:
+        if all(g is None for g in grads):
+            raise BlockError(f"nothing of {', '.join(self.blocks)} reaches the loss: name other blocks.")
+        return [torch.zeros_like(x) if g is None else g for g, x in zip(grads, at, strict=True)]
+
+
+def _additions(group: tuple[int, ...], delta: list) -> dict[int, Callable]:
+    return {i: _add(d) for i, d in zip(group, delta, strict=True)}
+
+
+def _add(delta: Sequence[torch.Tensor]) -> Callable:
+    return lambda feature: trees.with_floats(
+        feature, [_sum(f, d) for f, d in zip(trees.floats(feature), delta, strict=True)])
+
+
+def _sum(feature: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """Feature plus delta: under autocast in delta's precision, which the next operation casts as it needs."""
+    moved = feature + delta
+    return moved if torch.is_autocast_enabled(feature.device.type) else moved.to(feature.dtype)
+
+
+def _nested(flat: Sequence[torch.Tensor], like: Sequence) -> list[list[torch.Tensor]]:
+    """Tensors in a row, as one list a feature."""
+    rest = iter(flat)
+    return [[next(rest) for _ in trees.floats(feature)] for feature in like]

@@ -1,0 +1,161 @@
+"""What all methods share: a plain timm model inside, state of their own beside it, a count of updates."""
+import warnings
+from typing import Any, Optional
+
+import torch
+import torch.nn as nn
+from timm.task import ClassificationTask
+from timm.utils.model import unwrap_model
+
+from timm_alfa.blocks import unwrapped
+from timm_alfa.errors import AlfaWarning
+
+
+class Trainable(nn.Module):
+    """A model and what a method trains beside it, in one module, so that wrappers see all parameters.
+
+    Args:
+        model: Called as it is.
+        own: The method's parameters and modules, by name.
+    """
+
+    def __init__(self, model: nn.Module, **own):
+        super().__init__()
+        self.model = model
+        for name, value in own.items():
+            setattr(self, name, value)
+
+    def forward(self, input):
+        return self.model(input)
+
+    def group_matcher(self, coarse: bool = False):
+        """The model's layer groups, under their names in here; what is the method's own comes with the first."""
+        def matcher(name):
+            return layers.get(name.removeprefix('model.'), 0)
+
+        from timm.models import group_parameters
+        layers = group_parameters(self.model, self.model.group_matcher(coarse=coarse), reverse=True)
+        return matcher
+
+    def no_weight_decay(self) -> set[str]:
+        skipped = self.model.no_weight_decay() if hasattr(self.model, 'no_weight_decay') else ()
+        return {f'model.{name}' for name in skipped} | {name for name, _ in self.named_parameters(recurse=False)}
+
+
+class MethodTask(ClassificationTask):
+    """A classification task with a method's options, state and count of optimizer updates.
+
+    Args:
+        model: Any classifier.
+        criterion: Loss of logits and targets.
+        config: The method's options.
+        own: What the method trains beside the model.
+        kwargs: For `timm.task.ClassificationTask`.
+    """
+
+    def __init__(self, model: nn.Module, criterion=None, *, config: Any, own: Optional[dict] = None, **kwargs):
+        if unwrapped(model) is not model:
+            warnings.warn('the model is wrapped (compiled or distributed); the task trains the module inside: call '
+                          'task.compile() and task.prepare_distributed() instead.', AlfaWarning, stacklevel=4)
+            model = unwrapped(model)
+        super().__init__(Trainable(model, **own) if own else model, criterion, **kwargs)
+        self.config = config
+        self.updates = 0
+        self._stepped = True
+
+    @property
+    def model(self) -> nn.Module:
+        """The plain model."""
+        return _plain(self.trainable_module)
+
+    @property
+    def own(self) -> Optional[Trainable]:
+        """Where the method's parameters live; None for a method without."""
+        module = unwrapped(self.trainable_module)
+        return module if isinstance(module, Trainable) else None
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One training step's loss.
+
+        Args:
+            input: Images [B, C, H, W], normalised.
+            target: Classes [B], or soft targets [B, num_classes].
+
+        Returns:
+            'loss' to run backward from, 'output' (clean logits), and detached parts: 'loss_clean', 'loss_adv', ...
+        """
+        self._stepped = False
+        if self.perturbs():
+            return self.perturbed(input, target)
+        output = self.trainable_module(input)
+        loss = self.criterion(output, target)
+        return {'loss': loss + self._idle() if self.own else loss, 'output': output, 'loss_clean': loss.detach()}
+
+    def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The method's own step."""
+        raise NotImplementedError
+
+    def perturbs(self) -> bool:
+        """Whether this step is the method's: in training mode, from step `start` on, every `every`-th."""
+        since = self.updates - getattr(self.config, 'start', 0)
+        return self.model.training and since >= 0 and since % getattr(self.config, 'every', 1) == 0
+
+    def post_step(self) -> None:
+        """To be called after each optimizer step: counts it, and lets the method keep its constraints."""
+        self._stepped = True
+        self.updates += 1
+
+    def update_ema(self, step: Optional[int] = None) -> None:
+        """timm's loop calls this after each optimizer step, with or without averaging; post_step may be due."""
+        if not self._stepped:
+            self.post_step()
+        super().update_ema(step)
+
+    def extra_param_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups of the method's own parameters."""
+        return [{'params': list(self._own_parameters()), 'weight_decay': 0.}] if self.own else []
+
+    def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]:
+        """The plain model, or its average: what is evaluated and saved has timm's keys."""
+        module = module if module is not None else self.get_trainable_module(ema=ema)
+        return _plain(module) if isinstance(unwrap_model(module), Trainable) else super().get_eval_model(module, ema)
+
+    def get_task_state(self, module: Optional[nn.Module] = None, ema: bool = False) -> dict[str, Any]:
+        """Updates so far, and what the method trains beside the model."""
+        state: dict[str, Any] = {'updates': self.updates}
+        own = unwrap_model(module if module is not None else self.get_trainable_module(ema=ema))
+        if isinstance(own, Trainable):
+            state['own'] = {k: v for k, v in own.state_dict().items() if not k.startswith('model.')}
+        return state
+
+    def load_task_state(self, state, strict: bool = True, module=None, ema: bool = False) -> None:
+        """Takes up where `get_task_state` left off; None leaves all as it is."""
+        if state is None:
+            return
+        self.updates = int(state['updates'])
+        own = unwrap_model(module if module is not None else self.get_trainable_module(ema=ema))
+        if isinstance(own, Trainable):
+            plain = {f'model.{k}': v for k, v in own.model.state_dict().items()}
+            own.load_state_dict({**plain, **state.get('own', {})}, strict=strict)
+
+    def compile(self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs) -> nn.Module:
+        """Compiles the model part by part, in place, so that replays can still enter between the parts."""
+        for module in self.parts():
+            module.compile(backend=backend, mode=mode, **compile_kwargs)
+        return self.model
+
+    def parts(self) -> list[nn.Module]:
+        """The modules that `compile` compiles, each by itself: the model as a whole where nothing enters it."""
+        return [self.model]
+
+    def _own_parameters(self):
+        return (p for name, p in self.own.named_parameters() if not name.startswith('model.'))
+
+    def _idle(self) -> torch.Tensor:
+        """Zero, from the method's own parameters: wrappers expect a gradient of each of them in every step."""
+        return torch.stack([p.sum() for p in self._own_parameters()]).sum() * 0
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    module = unwrap_model(unwrapped(module))
+    return module.model if isinstance(module, Trainable) else module

@@ -1,0 +1,67 @@
+"""L-ALFA: ALFA on many blocks, each with a learned magnitude (equation 5, algorithm 1)."""
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+import torch
+import torch.nn as nn
+
+from timm_alfa.blocks import resolve_blocks
+from timm_alfa.options import option
+from timm_alfa.search import PROJECTIONS
+from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
+
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True)
+class LAlfaConfig(AlfaConfig):
+    """Options of L-ALFA."""
+    blocks: str = option('units:9', AlfaConfig.__dataclass_fields__['blocks'].metadata['help'])
+    gamma: float = option(1.0, 'weight of the l1 norm of eta', low=0)
+    eta_lr: float = option(0.01, 'learning rate of eta', low=0)
+    projection: str = option('hyperplane', "eta's set: 'hyperplane' (sum 1) or 'simplex' (sum 1, none negative)",
+                             choices=tuple(PROJECTIONS))
+
+    def idle(self):
+        yield from super().idle()
+        if self.eta_lr == 0:
+            yield 'eta_lr=0: eta stays what the first projection makes it.'
+        if self.projection == 'simplex' and self.gamma:
+            yield f"gamma={self.gamma:g} has no effect with projection='simplex': there the l1 norm of eta is 1."
+
+
+class LAlfaTask(AlfaTask):
+    """Learnable adversarial feature augmentation: eta_i * delta_i is added, delta_i searched for without eta.
+
+    `task.eta` is a parameter of shape (r,), one entry a block; `post_step` projects it.
+    """
+
+    def __init__(self, model: nn.Module, criterion=None, *, config: LAlfaConfig, **kwargs):
+        names = resolve_blocks(model, config.blocks)
+        device = kwargs.get('device')
+        super().__init__(model, criterion, config=config,
+                         own={'eta': nn.Parameter(torch.ones(len(names), device=device))}, **kwargs)
+
+    @property
+    def eta(self) -> nn.Parameter:
+        return self.own.eta
+
+    def scaled(self, delta: list, group: tuple[int, ...]) -> list:
+        return [[self.eta[i].to(d.dtype) * d for d in parts] for i, parts in zip(group, delta, strict=True)]
+
+    def combined(self, loss_clean: torch.Tensor, losses: Sequence[torch.Tensor]) -> torch.Tensor:
+        return super().combined(loss_clean, losses) + self.config.gamma * self.eta.abs().sum()
+
+    def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {**super().perturbed(input, target), 'eta': self.eta.detach().clone()}
+
+    def post_step(self) -> None:
+        super().post_step()
+        with torch.no_grad():
+            self.eta.copy_(PROJECTIONS[self.config.projection](self.eta))
+
+    def extra_param_groups(self) -> list[dict[str, Any]]:
+        """eta by itself: a rate of its own, momentum, no decay; then auxiliary norms, if any."""
+        eta = {'params': [self.eta], 'lr': self.config.eta_lr, 'momentum': MOMENTUM, 'weight_decay': 0.}
+        rest = [p for p in self._own_parameters() if p is not self.eta]
+        return [eta, {'params': rest, 'weight_decay': 0.}] if rest else [eta]

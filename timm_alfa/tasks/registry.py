@@ -1,0 +1,76 @@
+"""Rows that say which methods there are, and how one is made."""
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Callable, Optional, Union
+
+import torch
+import torch.nn as nn
+
+from timm_alfa.errors import ConfigError, one_of
+from timm_alfa.options import build
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """A method.
+
+    Args:
+        name: As in `--task` and `create_task`.
+        task: Its `timm.task.TrainingTask`.
+        config: Dataclass of its options.
+        prefix: What its options are prefixed with on the command line.
+        summary: One line for a table.
+    """
+    name: str
+    task: type
+    config: type
+    prefix: str
+    summary: str
+
+
+TASKS: dict[str, TaskRow] = {}
+
+
+def register_task(row: TaskRow) -> None:
+    """Adds a method to those that `create_task` knows."""
+    TASKS[row.name] = row
+
+
+def list_tasks() -> list[str]:
+    """Names of all methods, sorted."""
+    return sorted(TASKS)
+
+
+def create_task(
+        name: str,
+        model: nn.Module,
+        criterion: Optional[Union[nn.Module, Callable]] = None,
+        device: Optional[torch.device] = None,
+        *,
+        criterion_kwargs: Optional[dict[str, Any]] = None,
+        verbose: bool = False,
+        **config,
+):
+    """Creates a training task of timm that trains a model by one of the methods.
+
+    Args:
+        name: One of `list_tasks()`.
+        model: Any classifier; it is trained in place and stays as it is.
+        criterion: Loss of logits and targets; timm's default, cross-entropy, when None.
+        device: Of the task's own tensors; the model's when None.
+        criterion_kwargs: For `timm.loss.create_classification_loss` when there is no criterion.
+        verbose: Whether timm logs what it makes.
+        config: The method's options, by name.
+
+    Raises:
+        ConfigError: Unknown task, or options that are wrong, all of them in one message.
+        BlockError: A block spec that names nothing in this model.
+    """
+    if name not in TASKS:
+        raise ConfigError(one_of('task', name, list_tasks()))
+    row = TASKS[name]
+    options = build(row.config, config)
+    device = device if device is not None else next((p.device for p in model.parameters()), torch.device('cpu'))
+    make = partial(row.task, model, criterion, criterion_kwargs=criterion_kwargs, device=torch.device(device),
+                   verbose=verbose)
+    return make(config=options)
