@@ -1,6 +1,7 @@
 """Data: what to read, in which order, and how it becomes batches."""
 from timm_alfa.data.config import AugConfig, DataConfig, idle_options, pair_faults
-from timm_alfa.data.factory import Data, DataInfo, create_data, create_eval_loader, inspect_data
+from timm_alfa.data.factory import Data, create_data, create_eval_loader
+from timm_alfa.data.info import DataInfo, inspect_data
 from timm_alfa.data.loader import Loader
 from timm_alfa.data.worker import worker_fault
 

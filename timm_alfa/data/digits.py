@@ -32,10 +32,10 @@ class DigitsSource(Source):
         order = np.random.RandomState(0).permutation(len(images))  # RandomState's streams are frozen by NumPy's promise
         chosen = np.sort(order[TEST_IMAGES:] if split == 'train' else order[:TEST_IMAGES])
         super().__init__(split, targets[chosen], [str(digit) for digit in range(10)])
-        self.images = images[chosen]
+        self.pixels = images[chosen]
 
     def open(self, index: int) -> Image.Image:
-        return Image.fromarray(self.images[index]).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        return Image.fromarray(self.pixels[index]).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
 
     def label(self, index: int) -> str:
         return f'digit {index} of split {self.split!r}'

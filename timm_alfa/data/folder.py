@@ -6,7 +6,7 @@ from timm.data import create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
 
 from timm_alfa.data.config import DataConfig
-from timm_alfa.data.source import EVAL_NAMES, TRAIN_NAMES, Source
+from timm_alfa.data.source import EVAL_NAMES, TRAIN_NAMES, Source, ordered_names, why
 from timm_alfa.errors import DataError
 
 
@@ -59,29 +59,37 @@ def _check_classes(root: str) -> None:
             raise DataError(f"images lie in '{root}' itself: put them into one folder a class.")
 
 
+def _reader(root: str, class_map):
+    """timm's reader of a folder."""
+    try:
+        reader = create_dataset('', root=root, search_split=False, class_map=class_map).reader
+    except (AssertionError, ValueError, RuntimeError, OSError) as error:
+        raise DataError(f"cannot use folder '{root}': {why(error)}.") from error
+    hidden = [name for name in reader.class_to_idx if str(name).startswith('.')]
+    if hidden:
+        raise DataError(f"hidden folder '{hidden[0]}' in '{root}' holds images and would be a class: remove it.")
+    return reader
+
+
 class FolderSource(Source):
     """A split of an image folder.
 
     Args:
-        class_to_idx: The training split's: a split of its own numbering would shift labels where it lacks a class.
+        first: The training split: a split of its own numbering would shift labels where it lacks a class.
     """
 
-    def __init__(self, data: DataConfig, split: str, class_to_idx=None):
+    def __init__(self, data: DataConfig, split: str, first: 'FolderSource | None' = None):
         root = layout(data)[split]
         _check_classes(root)
-        try:
-            own = create_dataset('', root=root, search_split=False, class_map=data.class_map or None).reader
-        except (AssertionError, ValueError, RuntimeError, OSError) as error:
-            raise DataError(f"cannot use folder '{root}': {error}") from error
-        if class_to_idx is not None and own.class_to_idx != class_to_idx:
-            unknown = sorted(set(own.class_to_idx) - set(class_to_idx))
+        reader = _reader(root, data.class_map or None)
+        if first is not None and reader.class_to_idx != first.class_to_idx:
+            unknown = sorted(set(reader.class_to_idx) - set(first.class_to_idx))
             if unknown:
                 raise DataError(f"split '{split}' has classes the training split lacks: {', '.join(unknown[:5])}.")
-            own = create_dataset('', root=root, search_split=False, class_map=dict(class_to_idx)).reader
-        self.class_to_idx = own.class_to_idx
-        self.paths = [path for path, _ in own.samples]
-        names = sorted(self.class_to_idx, key=self.class_to_idx.get)
-        super().__init__(split, [target for _, target in own.samples], names)
+            reader = _reader(root, dict(first.class_to_idx))
+        self.class_to_idx = reader.class_to_idx
+        self.paths = [path for path, _ in reader.samples]
+        super().__init__(split, [target for _, target in reader.samples], ordered_names(self.class_to_idx))
 
     def open(self, index: int) -> Image.Image:
         with open(self.paths[index], 'rb') as file:

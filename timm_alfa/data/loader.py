@@ -11,7 +11,6 @@ from timm_alfa.data import order
 from timm_alfa.data.config import AugConfig
 from timm_alfa.data.source import Part
 
-
 CPU = torch.device('cpu')
 
 

@@ -1,10 +1,11 @@
 """Small images: decoded once into one uint8 tensor, augmented in batches on the device."""
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
@@ -15,6 +16,7 @@ from timm_alfa.data.loader import Loader, LoaderSpec
 from timm_alfa.data.source import Part, Source, image_mode
 from timm_alfa.errors import DataError
 
+CHUNK = 256  # images a thread decodes at a time
 SHOW_PROGRESS_ABOVE = 20_000
 ON_DEVICE_BELOW = 2 * 2 ** 30  # bytes of a store kept in a GPU's memory
 
@@ -42,23 +44,23 @@ class Store:
         mode = image_mode(size[0])
         fit = create_transform(size, crop_pct=1.0, interpolation='bicubic', use_prefetcher=True)
         pixels = torch.empty(len(indices), *size, dtype=torch.uint8)
-        faults = {}
+        faults: dict[int, DataError] = {}
 
-        def read(at: int) -> None:
-            try:
-                image = source.image(int(indices[at]), mode)
-            except DataError as error:
-                faults[at] = error
-                return
-            if image.size != (size[2], size[1]):
-                pixels[at] = fit(image)
-            else:
-                pixels[at] = torch.from_numpy(np.array(image)).view(size[1], size[2], -1).permute(2, 0, 1)
+        def read(chunk: range) -> int:
+            images = source.images(indices[chunk.start:chunk.stop].tolist(), mode)
+            for at, image in zip(chunk, images, strict=True):
+                if isinstance(image, DataError):
+                    faults[at] = image
+                else:
+                    pixels[at] = to_pixels(image, size, fit)
+            return len(chunk)
 
+        chunks = [range(at, min(at + CHUNK, len(indices))) for at in range(0, len(indices), CHUNK)]
         show = progress and len(indices) >= SHOW_PROGRESS_ABOVE
-        with ThreadPoolExecutor(max(1, workers)) as pool:  # decoders release the interpreter's lock
-            for _ in tqdm(pool.map(read, range(len(indices))), 'decoding', len(indices), leave=False, disable=not show):
-                pass
+        with ThreadPoolExecutor(max(1, workers)) as pool, tqdm(
+                desc='decoding', total=len(indices), leave=False, disable=not show) as bar:
+            for done in pool.map(read, chunks):  # decoders release the interpreter's lock
+                bar.update(done)
         if faults and not skip_corrupt:
             first = faults[min(faults)]
             raise DataError(str(first) + (f' ({len(faults)} such images.)' if len(faults) > 1 else '')) from first
@@ -67,6 +69,13 @@ class Store:
         self.pixels = pixels if not faults else pixels[good]
         self.row = torch.full((len(source),), -1, dtype=torch.int64)
         self.row[indices[good]] = torch.arange(int(good.sum()))
+
+
+def to_pixels(image: Image.Image, size: tuple[int, int, int], fit: Callable) -> torch.Tensor:
+    """A decoded image as uint8 (channels, height, width), through `fit` where it is of another size."""
+    if image.size != (size[2], size[1]):
+        return fit(image)
+    return torch.from_numpy(np.array(image)).view(size[1], size[2], -1).permute(2, 0, 1)
 
 
 def crop_flip(
@@ -138,15 +147,3 @@ class MemoryLoader(Loader):
             mode = InterpolationMode.BICUBIC if spec.interpolation == 'bicubic' else InterpolationMode.BILINEAR
             pixels = resize(pixels, list(spec.input_size[1:]), mode, antialias=True)
         return self.normalise(pixels)
-
-
-def store_size(first: tuple[int, int], input_size: tuple[int, int, int], limit: int) -> tuple[int, int, int]:
-    """Channels, height and width to decode to: small images as they are, all others as the model takes them.
-
-    Args:
-        first: Height and width of the first image.
-        limit: Longest side that counts as small.
-    """
-    channels, height, width = input_size
-    small = max(first) <= limit and first[0] * width == first[1] * height
-    return (channels, *first) if small else (channels, height, width)

@@ -75,7 +75,8 @@ def seeded(seed: int, device: torch.device | None = None):
     np.random.seed(seed % 2 ** 32)
     torch.default_generator.manual_seed(seed)
     if cuda:
-        torch.cuda.manual_seed(seed)
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
 """A set of labelled images by index: what every loader reads from."""
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,15 +13,15 @@ EVAL_NAMES = ('validation', 'val', 'valid', 'eval', 'evaluation', 'test')
 
 
 class Source:
-    """Images and labels of one split. Subclasses give `open` and `label`, and pickle cheaply (workers get a copy).
+    """Images and labels of one split. Subclasses give `open` and `label`, and can be pickled (workers get a copy).
 
     Args:
         split: The name of the split.
-        targets: Labels, (n,) int64.
+        targets: Labels, (n,) whole numbers.
         class_names: In the order of the labels; empty where the data names none.
     """
 
-    def __init__(self, split: str, targets: torch.Tensor, class_names=()):
+    def __init__(self, split: str, targets, class_names=()):
         self.split = split
         self.targets = torch.as_tensor(targets, dtype=torch.int64)
         self.class_names = tuple(class_names)
@@ -34,7 +35,15 @@ class Source:
 
     def label(self, index: int) -> str:
         """What to call an image in a message."""
-        return f'image {index} of split {self.split!r}'
+        return f"image {index} of split '{self.split}'"
+
+    def guard(self, index: int, read: Callable[[], Image.Image]) -> Image.Image:
+        """What `read` gives, or a DataError that names the image."""
+        try:
+            return read()
+        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+            raise DataError(
+                f'cannot read {self.label(index)}: {why(error)}. Mend or remove it, or add --skip-corrupt.') from error
 
     def image(self, index: int, mode: str) -> Image.Image:
         """The decoded image; never, as timm's data sets do, the next one in place of a broken one.
@@ -42,12 +51,16 @@ class Source:
         Raises:
             DataError: It cannot be read; the message names it.
         """
-        try:
-            return self.open(index).convert(mode)
-        except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(
-                f'cannot read {self.label(index)}: {why}. Mend or remove it, or add --skip-corrupt.') from error
+        return self.guard(index, lambda: self.open(index).convert(mode))
+
+    def images(self, indices: list[int], mode: str) -> list[Image.Image | DataError]:
+        """Many decoded images; in place of a broken one its error."""
+        return [caught(self.image, index, mode) for index in indices]
+
+    def size(self, index: int) -> tuple[int, int, int]:
+        """Channels (1 or 3), height and width as stored, after decoding it all. Raises like `image`."""
+        image = self.guard(index, lambda: self.open(index).copy())
+        return 1 if image.mode[:1] in '1LIF' else 3, image.height, image.width
 
 
 @dataclass(frozen=True)
@@ -66,11 +79,23 @@ class Part:
         return len(self.indices)
 
 
-def pick_split(wanted: str, known) -> str | None:
-    """The split meant by `wanted`: itself, or for a usual name the first of its synonyms there is."""
-    groups = [names for names in (TRAIN_NAMES, EVAL_NAMES) if wanted in names and wanted != 'test']
-    candidates = [wanted, *(groups[0] if groups else ())]
-    return next((name for name in candidates if name in known), None)
+def caught(read: Callable, *args):
+    """What `read` gives, or the DataError it raises."""
+    try:
+        return read(*args)
+    except DataError as error:
+        return error
+
+
+def why(error: BaseException) -> str:
+    """The first line of an error, or its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip('.')
+
+
+def ordered_names(class_to_idx: dict) -> tuple[str, ...]:
+    """Class names in the order of the labels; a label without a name is its number."""
+    names = {index: str(name) for name, index in reversed(class_to_idx.items())}
+    return tuple(names.get(index, str(index)) for index in range(max(names, default=-1) + 1))
 
 
 def image_mode(in_chans: int) -> str:
@@ -92,4 +117,4 @@ def check_labels(source: Source, indices: torch.Tensor, num_classes: int) -> Non
         first = int(indices[wrong[0]])
         raise DataError(
             f'{source.label(first)} has label {int(source.targets[first])}, valid are 0..{num_classes - 1} '
-            f'({len(wrong)} such labels): give --num-classes or the right --target-key.')
+            f'({len(wrong)} such labels): give another --num-classes, or the right --target-key.')

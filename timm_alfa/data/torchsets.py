@@ -3,7 +3,7 @@ from PIL import Image
 from timm.data import create_dataset
 
 from timm_alfa.data.config import DataConfig
-from timm_alfa.data.source import TRAIN_NAMES, Source
+from timm_alfa.data.source import TRAIN_NAMES, Source, why
 from timm_alfa.errors import DataError, one_of
 
 # With a list of labels; timm gives torchvision's `test` half for any split that is not `train`.
@@ -28,9 +28,8 @@ class TorchSource(Source):
                 data.dataset, root=data.data_dir, split='train' if split in TRAIN_NAMES else split,
                 download=data.dataset_download)
         except (AssertionError, RuntimeError, OSError, ValueError) as error:
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
             hint = '' if data.dataset_download else ' Add --dataset-download to fetch it.'
-            raise DataError(f"cannot load '{data.dataset}' from '{data.data_dir}': {why}{hint}") from error
+            raise DataError(f"cannot load '{data.dataset}' from '{data.data_dir}': {why(error)}.{hint}") from error
         super().__init__(split, self.dataset.targets, map(str, getattr(self.dataset, 'classes', ())))
 
     def open(self, index: int) -> Image.Image:

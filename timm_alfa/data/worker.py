@@ -115,9 +115,7 @@ class WorkerLoader(Loader):
         self.skipped_indices.update(index for index, _ in faults)
 
     def close(self) -> None:
-        iterator, self.loader._iterator = self.loader._iterator, None
-        if iterator is not None:
-            iterator._shutdown_workers()
+        self.loader = None  # its iterator ends the workers when it goes
 
 
 def transform_of(spec: LoaderSpec, train: bool):
