@@ -1,0 +1,166 @@
+"""From options to what the loop turns: model, criterion, task, optimizer, schedule."""
+from pathlib import Path
+from typing import Any, Optional
+
+import torch
+from torch import nn
+
+import timm
+from timm.data import resolve_data_config
+from timm.layers import convert_sync_batchnorm
+from timm.loss import create_classification_loss
+from timm.models import resolve_model_input_args
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from timm.utils.model import freeze_batch_norm_2d
+
+from timm_alfa.errors import AlfaError, ConfigError
+from timm_alfa.training.config import ModelConfig, OptimConfig, TrainConfig
+from timm_alfa.training.weights import load_weights, read_weights
+
+
+def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
+    """The model on the CPU, with its starting weights.
+
+    Raises:
+        ConfigError: The model does not take these arguments.
+        CheckpointError: Its starting weights cannot be read or do not fit.
+    """
+    options = config.model
+    arguments = dict(
+        num_classes=num_classes, drop_rate=options.drop or None, drop_path_rate=options.drop_path,
+        global_pool=options.gp, in_chans=options.in_chans, **options.model_kwargs)
+    try:
+        resolved = resolve_model_input_args(options.model, dict(img_size=options.img_size), **arguments)
+        model = timm.create_model(**resolved, pretrained=options.pretrained)
+    except AlfaError:
+        raise
+    except Exception as error:  # whatever a model's constructor, the Hub or a file raises, it is about these options
+        given = ', '.join(f'{k}={v}' for k, v in arguments.items() if v is not None)
+        raise ConfigError(f"--model '{options.model}' cannot be built with {given}: {first_line(error)}") from error
+    if options.initial_checkpoint:
+        load_weights(model, read_weights(Path(options.initial_checkpoint)), options.initial_checkpoint, other_head=True)
+    if options.grad_checkpointing:
+        _checkpoint_gradients(model, options.model)
+    return model
+
+
+def _checkpoint_gradients(model: nn.Module, name: str) -> None:
+    try:
+        model.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"--grad-checkpointing: model '{name}' cannot. Leave it out.") from error
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def input_config(options: ModelConfig, model: nn.Module) -> dict[str, Any]:
+    """What the model takes in, in timm's words: input_size, mean, std, interpolation, crop_pct.
+
+    Raises:
+        ConfigError: The options do not fit the model.
+    """
+    given = {name: getattr(options, name) for name in ('img_size', 'in_chans', 'mean', 'std', 'interpolation', 'crop_pct')}
+    try:
+        return resolve_data_config({k: v for k, v in given.items() if v is not None}, model=model)
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(f'the input of the model: {first_line(error)}') from error
+
+
+def place_model(model: nn.Module, options: ModelConfig, device: torch.device) -> nn.Module:
+    """The model on its device, in its memory format, with the norms asked for."""
+    model.to(device)
+    if options.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if options.freeze_bn:
+        model = freeze_batch_norm_2d(model)
+    elif options.sync_bn:
+        # timm's own: torch's loses the activation inside timm's BatchNormAct2d
+        model = convert_sync_batchnorm(model)
+    return model
+
+
+def build_criterion(config: TrainConfig) -> nn.Module:
+    """timm's loss for these options. Under mixup or cutmix targets are soft and already smoothed."""
+    options, aug = config.optim, config.aug
+    return create_classification_loss(
+        'bce' if options.bce_loss else 'ce', smoothing=aug.smoothing, soft_targets=aug.mixes,
+        bce_sum=options.bce_sum, bce_target_thresh=options.bce_target_thresh)
+
+
+def learning_rate(options: OptimConfig, effective_batch: int) -> tuple[float, str]:
+    """The learning rate and where it comes from, as a phrase.
+
+    Args:
+        effective_batch: Images of one update, over all processes and accumulation steps.
+    """
+    if options.lr is not None:
+        return options.lr, 'as given'
+    adaptive = any(part in options.opt.lower() for part in ('ada', 'lamb'))
+    scale = options.lr_base_scale or ('sqrt' if adaptive else 'linear')
+    ratio = effective_batch / options.lr_base_size
+    rate = options.lr_base * (ratio ** 0.5 if scale == 'sqrt' else ratio)
+    word = 'square root' if scale == 'sqrt' else 'linear'
+    return rate, f'{options.lr_base:g} at batch {options.lr_base_size}, {word} scaling to {effective_batch}'
+
+
+def build_optimizer(options: OptimConfig, model: nn.Module, extra_groups: list[dict], lr: float) -> torch.optim.Optimizer:
+    """timm's optimizer over the model, and the method's own parameters in groups of their own.
+
+    Args:
+        extra_groups: `task.extra_param_groups()`.
+
+    Raises:
+        ConfigError: The optimizer does not take these arguments.
+    """
+    arguments = dict(eps=options.opt_eps, betas=options.opt_betas, **options.opt_kwargs)
+    try:
+        optimizer = create_optimizer_v2(
+            model, options.opt, lr=lr, weight_decay=options.weight_decay, momentum=options.momentum,
+            filter_bias_and_bn=options.filter_bias_and_bn, layer_decay=options.layer_decay,
+            **{name: value for name, value in arguments.items() if value is not None})
+        for group in extra_groups:
+            optimizer.add_param_group(group)
+    except (TypeError, ValueError, AssertionError, AttributeError) as error:
+        raise ConfigError(f"--opt '{options.opt}' cannot be built with these options: {first_line(error)}") from error
+    return optimizer
+
+
+def build_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> Optional[Scheduler]:
+    """timm's schedule, counted in updates throughout: call `step_update(n)` after the n-th update.
+
+    Raises:
+        ConfigError: The schedule does not take these options.
+    """
+    options, epochs = config.schedule, config.epochs
+    milestones = options.decay_milestones or (epochs / 4, epochs * 3 / 4)
+    decay = options.decay_epochs
+    arguments = dict(
+        num_epochs=epochs * updates_per_epoch,
+        warmup_epochs=warmup_updates(config, updates_per_epoch),
+        # timm lets a milestone act one step early; one more makes the rate change right after that many epochs
+        decay_milestones=[round(milestone * updates_per_epoch) + 1 for milestone in milestones],
+        # a share of the run stays one
+        decay_epochs=decay if decay is None or decay < 1 else round(decay * updates_per_epoch),
+    )
+    if options.sched == 'step' and decay is None:
+        arguments['decay_epochs'] = 90 * updates_per_epoch
+    try:
+        schedule, _ = create_scheduler_v2(
+            optimizer, options.sched, decay_rate=options.decay_rate, min_lr=options.min_lr, warmup_lr=options.warmup_lr,
+            step_on_epochs=False, updates_per_epoch=1, **arguments)
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(f"--sched '{options.sched}': {first_line(error)}") from error
+    return schedule
+
+
+def warmup_updates(config: TrainConfig, updates_per_epoch: int) -> int:
+    """Updates of linear warm-up."""
+    if config.schedule.warmup_updates is not None:
+        return config.schedule.warmup_updates
+    return round(config.schedule.warmup_epochs * updates_per_epoch)

@@ -1,0 +1,102 @@
+"""What options say about each other: faults between groups, and options that cannot have an effect."""
+import math
+from typing import Callable, Iterator, NamedTuple
+
+from timm_alfa.data import pair_faults
+from timm_alfa.errors import one_of
+
+
+def faults_across(config, spell) -> Iterator[str]:
+    """Faults that need more than one group, or timm's registries.
+
+    Args:
+        config: A resolved `TrainConfig`.
+        spell: How the user wrote an option's key.
+    """
+    yield from _unknown_names(config)
+    yield from pair_faults(config.data, config.aug, spell)
+    for name in ('mean', 'std'):
+        values, channels = getattr(config.model, name), config.model.in_chans
+        if values is not None and channels is not None and len(values) not in (1, channels):
+            yield f'{spell(name)} has {len(values)} values: give one, or {channels} as {spell("in_chans")} says.'
+    epochs, warmup = config.epochs, config.schedule.warmup_epochs
+    if warmup > epochs:
+        yield f"{spell('warmup_epochs')} is {warmup:g}: the run has {epochs} epochs."
+    if config.optim.bce_loss is False:
+        for name in ('bce_sum', 'bce_target_thresh'):
+            if getattr(config.optim, name) not in (False, None):
+                yield f"{spell(name)} belongs to {spell('bce_loss')}, which is off."
+
+
+def _unknown_names(config) -> Iterator[str]:
+    import timm
+    from timm.optim import list_optimizers
+    name = config.model.model
+    if ':' in name:
+        yield from _bad_source(name)
+    elif '/' in name or '\\' in name:
+        yield f"--model is '{name}', which looks like a path or a Hub id: write 'local-dir:{name}' or 'hf-hub:{name}'."
+    elif not timm.is_model(name.split('.')[0]):
+        yield nearest('model', name, timm.list_models(), 'timm.list_models() lists them')
+    elif '.' in name and name not in timm.list_pretrained(name.split('.')[0] + '.*'):
+        yield nearest('model', name, timm.list_pretrained(name.split('.')[0] + '.*'), 'a tag follows the dot')
+    known = list_optimizers()
+    if config.optim.opt.lower() not in known:
+        yield nearest('optimizer', config.optim.opt, known, 'timm.optim.list_optimizers() lists them')
+
+
+def _bad_source(name: str) -> Iterator[str]:
+    from timm.models import parse_model_name
+    try:
+        parse_model_name(name)
+    except ValueError as error:
+        yield str(error)
+
+
+def nearest(what: str, given: str, known: list[str], where: str) -> str:
+    """The line for an unknown name of a set too long to list."""
+    if len(known) <= 12:
+        return one_of(what, given, known)
+    from difflib import get_close_matches
+    near = get_close_matches(given, known, n=3)
+    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ''
+    return f"unknown {what} '{given}'.{hint} {where[0].upper()}{where[1:]}."
+
+
+class Idle(NamedTuple):
+    """Options that do nothing unless a condition holds."""
+
+    keys: tuple[str, ...]
+    works: Callable
+    reason: str
+
+
+IDLE = (
+    Idle(('model_ema_decay', 'model_ema_warmup'), lambda c: c.ema.model_ema, 'without --model-ema'),
+    Idle(('clip_mode',), lambda c: c.optim.clip_grad is not None, 'without --clip-grad'),
+    Idle(('torchcompile_mode',), lambda c: c.model.torchcompile, 'without --torchcompile'),
+    Idle(('warmup_lr',), lambda c: c.schedule.warmup_epochs or c.schedule.warmup_updates, 'without a warm-up'),
+    Idle(('lr_base', 'lr_base_size', 'lr_base_scale'), lambda c: c.optim.lr is None, 'beside --lr'),
+    Idle(('decay_milestones',), lambda c: c.schedule.sched == 'multistep', 'unless --sched is multistep'),
+    Idle(('decay_rate',), lambda c: c.schedule.sched in ('multistep', 'step', 'poly'),
+         'unless --sched is multistep, step or poly'),
+    Idle(('decay_epochs',), lambda c: c.schedule.sched in ('step', 'wsd', 'rsqrt'), 'unless --sched is step, wsd or rsqrt'),
+    Idle(('min_lr',), lambda c: c.schedule.sched in ('cosine', 'tanh', 'poly', 'wsd', 'rsqrt'),
+         'with a --sched that has no lowest rate'),
+    Idle(('filter_bias_and_bn',), lambda c: c.optim.weight_decay > 0, 'without --weight-decay'),
+    Idle(('resume_anyway',), lambda c: c.run.resume, 'without --resume'),
+)
+
+
+def without_effect(config, spell) -> Iterator[str]:
+    """A line for each option that was given and cannot have an effect."""
+    for row in IDLE:
+        for key in row.keys:
+            if key in config.given and not row.works(config):
+                yield f'{spell(key)} has no effect {row.reason}.'
+    milestones, epochs = config.schedule.decay_milestones, config.epochs
+    late = [m for m in milestones or () if m >= epochs] if config.schedule.sched == 'multistep' else []
+    if late:
+        yield f"{spell('decay_milestones')}: {', '.join(f'{m:g}' for m in late)} is never reached in {epochs} epochs."
+    if config.run.dry_run and math.isfinite(epochs) and config.run.log_with:
+        yield f"{spell('log_with')} has no effect with --dry-run."

@@ -1,0 +1,231 @@
+"""From the command line and YAML to resolved groups of options: every fault in one message, before anything happens."""
+import argparse
+import ast
+import dataclasses
+import sys
+import typing
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
+
+import yaml
+
+from timm_alfa.errors import ConfigError
+from timm_alfa.options import core_type, default_of, hints, resolve
+
+# What a flag means when it is given without a value.
+GIVEN_ALONE = {'torchcompile': 'inductor'}
+# Where args.yaml keeps what is no option; a YAML given by --config may hold it.
+ENVIRONMENT = 'environment'
+
+
+class Option(NamedTuple):
+    """One flag: its YAML key, where it belongs, and its field."""
+
+    key: str
+    group: str
+    field: dataclasses.Field
+    annotation: Any
+    flag: Optional[str] = None
+
+    @property
+    def spelling(self) -> str:
+        return self.flag or '--' + self.key.replace('_', '-')
+
+
+class Given(NamedTuple):
+    """What the user set: values by key, and where each comes from ('' is the command line)."""
+
+    values: dict[str, Any]
+    source: dict[str, str]
+
+    def spell(self, key: str) -> str:
+        """A key as the user wrote it."""
+        source = self.source.get(key, '')
+        return f"'{key}' in {source}" if source else '--' + key.replace('_', '-')
+
+
+def group_options(name: str, cls: type) -> list[Option]:
+    """The options of a config class, in the order of its fields."""
+    annotations = hints(cls)
+    return [Option(field.name, name, field, annotations[field.name]) for field in dataclasses.fields(cls)]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises where argparse would print a usage and exit."""
+
+    def error(self, message: str):
+        raise ConfigError(f'{message}. `{self.prog} --help` lists every option.')
+
+
+class _Help(argparse.HelpFormatter):
+    """Help in two wide columns."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=118)
+
+
+def build_parser(prog: str, description: str, titles: Mapping[str, str], options: Sequence[Option]) -> _Parser:
+    """A parser whose result holds only what was given, as text.
+
+    Args:
+        titles: Title of each group, in the order of the help.
+        options: All flags; their `group` is a key of `titles`.
+    """
+    usage = f'{prog} [options]\n       accelerate launch {prog} [options]'
+    parser = _Parser(prog=prog, description=description, usage=usage, formatter_class=_Help, allow_abbrev=False,
+                     argument_default=argparse.SUPPRESS)
+    groups = {name: parser.add_argument_group(title) for name, title in titles.items()}
+    parser.add_argument('-c', '--config', metavar='FILE', help='YAML of options; the command line goes before it.')
+    for item in options:
+        _add(groups[item.group], item)
+    return parser
+
+
+def _add(group, item: Option) -> None:
+    kind, meta = core_type(item.annotation), item.field.metadata
+    names = [meta['flag']] if meta.get('flag') else []
+    names.append(item.spelling)
+    text = _help_text(item)
+    if kind is bool:
+        off = [] if item.key.startswith('no_') else ['--no-' + item.key.replace('_', '-')]
+        group.add_argument(*names, dest=item.key, action='store_const', const=True, help=text)
+        if off:
+            group.add_argument(*off, dest=item.key, action='store_const', const=False, help=argparse.SUPPRESS)
+        return
+    arguments = dict(dest=item.key, metavar=_metavar(item, kind), help=text)
+    if kind is dict or typing.get_origin(kind) is dict:
+        arguments['nargs'] = '*'
+    elif typing.get_origin(kind) is tuple:
+        arguments['nargs'] = '+'
+    elif item.key in GIVEN_ALONE:
+        arguments.update(nargs='?', const=GIVEN_ALONE[item.key])
+    group.add_argument(*names, **arguments)
+
+
+def _metavar(item: Option, kind: Any) -> str:
+    if item.field.metadata.get('choices'):
+        return '{' + ','.join(map(str, item.field.metadata['choices'])) + '}'
+    if typing.get_origin(kind) is tuple:
+        return 'X'
+    return {int: 'N', float: 'X', dict: 'K=V'}.get(kind, 'TEXT')
+
+
+def _help_text(item: Option) -> str:
+    default = default_of(item.field)
+    shown = '' if default in (None, False, '', {}) else ' '.join(map(str, default)) if isinstance(default, tuple) else default
+    shown = f'{shown:.6g}' if isinstance(shown, float) else shown
+    if default is True:
+        return f"{item.field.metadata['help']} (on; --no-{item.key.replace('_', '-')})".replace('%', '%%')
+    return (item.field.metadata['help'] + (f' ({shown})' if shown != '' else '')).replace('%', '%%')
+
+
+def read_command_line(parser: _Parser, argv: Optional[Sequence[str]], options: Sequence[Option]) -> tuple[Given, list[str]]:
+    """What the command line and the YAML it names set, and what neither should hold."""
+    known, rest = parser.parse_known_args(argv)
+    values, faults = vars(known), []
+    faults += unknown_flags(rest, options, parser.prog)
+    for item in options:
+        if isinstance(default_of(item.field), dict) and item.key in values:
+            values[item.key], found = parse_pairs(values[item.key], item.spelling)
+            faults += found
+    file = values.pop('config', None)
+    given = Given(dict(values), dict.fromkeys(values, ''))
+    if file is not None:
+        content, found = read_yaml(file, options)
+        faults += found
+        for key, value in content.items():
+            if key not in values:
+                given.values[key], given.source[key] = value, file
+    return given, faults
+
+
+def unknown_flags(rest: Sequence[str], options: Sequence[Option], prog: str) -> list[str]:
+    """A line for each thing on the command line that is no option."""
+    flags = [item.spelling for item in options] + ['--config', '--help']
+    faults, skip = [], False
+    for word in rest:
+        if word.startswith('-') and not _is_number(word):
+            name = word.split('=')[0]
+            near = get_close_matches(name, flags, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ''
+            faults.append(f"unknown option '{name}'.{hint} `{prog} --help` lists every option.")
+            skip = True
+        elif not skip:
+            faults.append(f"unexpected '{word}': every value follows its --option.")
+    return faults
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_pairs(words: Sequence[str], spelling: str) -> tuple[dict[str, Any], list[str]]:
+    """A mapping from words such as 'depth=3'; values are Python literals, or else text."""
+    pairs, faults = {}, []
+    for word in words:
+        name, equals, text = word.partition('=')
+        if not equals or not name.isidentifier():
+            faults.append(f"{spelling} has '{word}': give name=value.")
+            continue
+        try:
+            pairs[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            pairs[name] = text
+    return pairs, faults
+
+
+def read_yaml(file: str, options: Sequence[Option]) -> tuple[dict[str, Any], list[str]]:
+    """The options a YAML file sets, and its faults."""
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'it is no UTF-8 text'
+        return {}, [f"--config is '{file}', which cannot be read: {reason}. Give a YAML file of options."]
+    except yaml.YAMLError as error:
+        mark = getattr(error, 'problem_mark', None)
+        return {}, [f"--config is '{file}', which is no YAML{f' (line {mark.line + 1})' if mark else ''}."]
+    if content is None:
+        return {}, []
+    if not isinstance(content, dict):
+        return {}, [f"--config is '{file}', which holds no 'option: value' lines."]
+    keys, faults, values = [item.key for item in options], [], {}
+    for key, value in content.items():
+        key = str(key).replace('-', '_')
+        if key in keys:
+            values[key] = value
+        elif key != ENVIRONMENT:
+            near = get_close_matches(key, keys, n=1)
+            faults.append(f"unknown option '{key}' in {file}." + (f" Did you mean '{near[0]}'?" if near else ''))
+    return values, faults
+
+
+def resolve_groups(groups: Mapping[str, type], given: Given) -> tuple[dict[str, Any], list[str]]:
+    """An instance of each group (None where a value could not be read), and every fault."""
+    resolved, faults = {}, []
+    for name, cls in groups.items():
+        names = {field.name for field in dataclasses.fields(cls)}
+        own = {key: value for key, value in given.values.items() if key in names}
+        resolved[name], found = resolve(cls, own, given.spell)
+        faults += found
+    return resolved, faults
+
+
+def run_main(main) -> None:
+    """Runs a script's main and exits: 0 done, 2 with one line a fault for what the user can mend, 130 after Ctrl-C."""
+    from timm_alfa.errors import AlfaError
+    from timm_alfa.training.console import is_main_process
+    try:
+        main()
+    except AlfaError as error:
+        if is_main_process():
+            for line in str(error).splitlines():
+                print(f'error: {line}', file=sys.stderr)
+        sys.stderr.flush()
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

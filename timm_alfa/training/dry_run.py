@@ -1,0 +1,61 @@
+"""--dry-run: what a run would be, without a trace of it."""
+import json
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from timm_alfa.training.record import redact
+from timm_alfa.training.setup import Run
+
+
+def dry_run(run: Run) -> None:
+    """Prints the resolved options, the blocks with their features' shapes and the parameters; the last line is JSON."""
+    if not run.accelerator.is_main_process:
+        return
+    options = redact(run.config.flat())
+    blocks = feature_shapes(run.model, run.blocks or (), run.input_config['input_size'])
+    parameters = sum(p.numel() for p in run.model.parameters())
+    print(yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
+    for name, shape in blocks.items():
+        print(f'block {name}: {shape_text(shape)}')
+    print(f'parameters: {parameters:,}')
+    print(json.dumps(dict(status='dry_run', options=options, blocks=blocks, params=parameters, lr=run.lr,
+                          epochs=run.config.epochs, batch_size=run.effective_batch)), flush=True)
+
+
+def shape_text(shape: Any) -> str:
+    """A shape, or several, in words."""
+    if shape and isinstance(shape[0], list):
+        return ' and '.join(map(shape_text, shape))
+    return 'x'.join(map(str, shape))
+
+
+@torch.no_grad()
+def feature_shapes(model: nn.Module, names, input_size) -> dict[str, Any]:
+    """Shape of each named module's output for one image, without the batch; several where it gives several.
+
+    Args:
+        names: Names of modules.
+        input_size: (C, H, W).
+    """
+    shapes: dict[str, Any] = {}
+    modules, first = dict(model.named_modules()), next(model.parameters())
+    handles = [modules[name].register_forward_hook(
+        lambda module, args, output, name=name: shapes.__setitem__(name, _shape(output))) for name in names]
+    training = model.training
+    try:
+        model.eval()(torch.zeros(1, *input_size, device=first.device, dtype=first.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(training)
+    return shapes
+
+
+def _shape(output: Any) -> list:
+    if isinstance(output, torch.Tensor):
+        return list(output.shape[1:])
+    values = output.values() if isinstance(output, dict) else output
+    return [_shape(value) for value in values if value is not None]

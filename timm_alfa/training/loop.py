@@ -1,0 +1,284 @@
+"""The training loop: updates, epochs, and what is saved between them."""
+import time
+from contextlib import nullcontext
+from itertools import islice
+from typing import Any, Optional
+
+import torch
+
+from timm.utils import distribute_bn, dispatch_clip_grad
+
+from timm_alfa.errors import AlfaError
+from timm_alfa.training.console import Progress, Table, logger
+from timm_alfa.training.evaluate import evaluate
+from timm_alfa.training.folder import BEST, LAST, RunFolder
+from timm_alfa.training.guard import Consensus, RunningStatistics, StopFlag
+from timm_alfa.training.plots import draw_plots
+from timm_alfa.training.randomness import seed_all
+from timm_alfa.training.setup import Run, on_main
+from timm_alfa.training.state import Progression
+from timm_alfa.training.totals import Totals
+from timm_alfa.training.units import parse_interval
+
+
+class Stopped(Exception):
+    """A signal asked the run to end; its state is saved."""
+
+
+class TrainingError(AlfaError):
+    """Training cannot go on."""
+
+
+class Trainer:
+    """Turns a run, from wherever its state stands.
+
+    Args:
+        run: All that was built.
+        folder: Where results go.
+        states: Saves and finds states (`checkpoint.States`).
+        state: Where to go on.
+        stop: Set by signals.
+    """
+
+    def __init__(self, run: Run, folder: RunFolder, states, state: Progression, stop: StopFlag):
+        self.run, self.folder, self.states, self.state, self.stop = run, folder, states, state, stop
+        self.config, self.accelerator = run.config, run.accelerator
+        self.totals = Totals(self.accelerator.device)
+        self.consensus = Consensus(self.accelerator)
+        self.statistics = RunningStatistics(run.task)
+        self.interval = parse_interval(self.config.run.checkpoint_every)
+        self.saved_at = time.monotonic()
+        batches = len(run.data.train)
+        per_batch = self.config.data.batch_size * self.accelerator.num_processes
+        self.images_per_epoch = min(batches * per_batch, run.data.train_images)
+        done = state.epoch * self.images_per_epoch + state.batch * per_batch
+        self.progress = Progress(self.images_per_epoch * self.config.epochs, done, self.config.run.log_interval,
+                                 self.accelerator.is_main_process)
+        self.table = Table()
+
+    def fit(self) -> None:
+        """All epochs that are left.
+
+        Raises:
+            Stopped: After a signal, with the state saved.
+            TrainingError: The loss was not finite too often in a row.
+            CheckpointError: The state could not be saved; the one before is still whole.
+        """
+        try:
+            while self.state.epoch < self.config.epochs:
+                self.progress.epoch(self.state.epoch + 1, self.config.epochs)
+                self.train_epoch()
+                self.finish_epoch()
+        finally:
+            self.progress.close()
+
+    # an epoch
+
+    def train_epoch(self) -> None:
+        """The updates of the epoch at hand that are left."""
+        run, state = self.run, self.state
+        run.wrapped.train()
+        run.data.train.set_epoch(state.epoch, state.batch)
+        batches = self.indexed(run.data.train)
+        began, at_start = time.perf_counter(), state.epoch_seconds
+        # the rest of a window that a state cut short cannot be: states fall between updates
+        while window := list(islice(batches, self.config.optim.grad_accum_steps)):
+            self.update(window)
+            state.batch += len(window)
+            state.updates += 1
+            self.schedule()
+            state.epoch_seconds = at_start + time.perf_counter() - began
+            self.after_update(len(window))
+
+    def indexed(self, loader):
+        """Batches with the indices of their images."""
+        for input, target in loader:
+            yield input, target, loader.last_indices
+
+    def schedule(self) -> None:
+        if self.run.schedule is not None:
+            self.run.schedule.step_update(self.state.updates)
+
+    def update(self, window: list[tuple]) -> None:
+        """One optimizer update over a window of batches, each weighing the same; left out if a loss is not finite."""
+        run, state = self.run, self.state
+        seed_all(self.config.run.seed, state.updates, self.accelerator.process_index)
+        self.statistics.remember()
+        results = []
+        for at, (input, target, _) in enumerate(window):
+            last = at == len(window) - 1
+            with nullcontext() if last else self.accelerator.no_sync(run.wrapped):
+                result = run.wrapped(input, target)
+                results.append(result)
+                if last:
+                    self.consensus.send([r['loss'] for r in results], bool(self.stop), self.wants_saving())
+                # a short window at the epoch's end has a divisor of its own: its update weighs as much as any
+                self.accelerator.backward(result['loss'] / len(window))
+        self.flags = self.consensus.receive()
+        if self.flags.bad:
+            self.skip(window)
+            return
+        state.bad_in_a_row = 0
+        self.step()
+        for result, (_, target, _) in zip(results, window, strict=True):
+            self.totals.add(result, target)
+
+    def step(self) -> None:
+        """Clips, steps, and what follows a step: the method's projection, the average of the weights."""
+        run, options = self.run, self.config.optim
+        if options.clip_grad is not None:
+            self.accelerator.unscale_gradients(run.optimizer)
+            dispatch_clip_grad(run.model.parameters(), options.clip_grad, options.clip_mode)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
+        run.task.post_step()
+        if run.ema is not None:
+            run.ema.update(run.model, step=self.state.updates + 1)
+
+    def skip(self, window: list[tuple]) -> None:
+        """Leaves an update out: no trace in weights or statistics, a line in the log.
+
+        Raises:
+            TrainingError: It was one too many in a row.
+        """
+        state, options = self.state, self.config.run
+        self.run.optimizer.zero_grad()
+        self.statistics.restore()
+        images = [int(index) for _, _, indices in window for index in indices]
+        own = images if bool(self.consensus.own_bad) else []
+        bad = sorted(gather(self.accelerator, own))
+        state.skipped_updates += 1
+        state.skipped_images += len(gather(self.accelerator, images))
+        state.bad_in_a_row += 1
+        shown = ', '.join(map(str, bad[:16])) + (f' and {len(bad) - 16} more' if len(bad) > 16 else '')
+        logger.warning('warning: the loss of update %d (epoch %d) is not finite: update left out; its training images: %s',
+                       state.updates + 1, state.epoch + 1, shown)
+        if state.bad_in_a_row >= options.nan_patience:
+            raise TrainingError(
+                f'the loss was not finite in {state.bad_in_a_row} updates in a row, up to update {state.updates + 1} in '
+                f'epoch {state.epoch + 1}; the latest images were {shown}. Lower --lr (it is {self.learning_rate:.3g}), '
+                'add --clip-grad 1 or --warmup-updates 200, or train in bf16 or fp32; then --resume auto --resume-anyway '
+                'goes on from the last state.')
+
+    @property
+    def learning_rate(self) -> float:
+        return self.run.optimizer.param_groups[0]['lr']
+
+    def wants_saving(self) -> bool:
+        """Whether this update ends the interval between states (the main process's clock counts)."""
+        if self.interval.updates:
+            return (self.state.updates + 1) % self.interval.updates == 0
+        return self.accelerator.is_main_process and time.monotonic() - self.saved_at >= self.interval.seconds
+
+    def after_update(self, batches: int) -> None:
+        """Counts the update, and saves or stops where it was agreed.
+
+        Raises:
+            Stopped: A signal came; the state is saved.
+        """
+        state = self.state
+        images = min(batches * self.config.data.batch_size * self.accelerator.num_processes, self.images_per_epoch)
+        state.epoch_images += images
+        done = -(-state.batch // self.config.optim.grad_accum_steps)
+        self.progress.update(images, f'{done}/{self.run.updates_per_epoch}')
+        if self.flags.save or self.flags.stop:
+            self.save()
+        if self.flags.stop:
+            raise Stopped
+
+    def save(self) -> None:
+        """Writes the state."""
+        self.states.save(self.run, self.state, self.totals)
+        self.saved_at = time.monotonic()
+
+    # between epochs
+
+    def finish_epoch(self) -> None:
+        """Evaluates, writes the epoch's row, the best and the last weights, and the state."""
+        run, state = self.run, self.state
+        self.synchronise_statistics()
+        row = self.row()
+        best = row['val_top1'] > state.best.get('val_top1', -1)
+        state.rows.append(row)
+        if best:
+            state.best_epoch = state.epoch + 1
+            state.best = {key: row[key] for key in ('val_top1', 'val_top5', 'val_loss')}
+        state.seconds += row['seconds'] + row['eval_seconds']
+        state.epoch, state.batch, state.epoch_seconds, state.epoch_images = state.epoch + 1, 0, 0.0, 0
+        self.totals = Totals(self.accelerator.device)
+        on_main(self.accelerator, self.write_epoch, best)
+        self.table.row(row, best)
+        self.accelerator.log({key: value for key, value in row.items() if value is not None}, step=state.epoch)
+        self.save()
+        run.data.train.set_epoch(state.epoch)
+
+    def synchronise_statistics(self) -> None:
+        """Averages running statistics over processes: they are read now."""
+        processes = self.accelerator.num_processes
+        if processes > 1:
+            distribute_bn(self.run.model, processes, reduce=True)
+            if self.run.ema is not None:
+                distribute_bn(self.run.ema.module, processes, reduce=True)
+
+    def row(self) -> dict[str, Any]:
+        """The epoch's row of summary.csv."""
+        run, state = self.run, self.state
+        row: dict[str, Any] = {'epoch': state.epoch + 1, 'lr': self.learning_rate}
+        row.update(self.totals.means(self.accelerator))
+        began = time.perf_counter()
+        metrics = evaluate(run.eval_model, run.data.val, self.accelerator)
+        row.update({f'val_{name}': metrics[name] for name in ('loss', 'top1', 'top5')})
+        if run.ema is not None:
+            plain = evaluate(run.task.get_eval_model(), run.data.val, self.accelerator)
+            row.update({f'val_{name}_not_averaged': plain[name] for name in ('loss', 'top1')})
+        eta = eta_values(run.task)
+        row.update({f'eta_{at}': value for at, value in enumerate(eta or ())})
+        row['skipped_updates'] = state.skipped_updates
+        row['images_per_second'] = state.epoch_images / state.epoch_seconds if state.epoch_seconds else None
+        row['seconds'], row['eval_seconds'] = state.epoch_seconds, time.perf_counter() - began
+        return row
+
+    def write_epoch(self, best: bool) -> None:
+        """What the main process writes after an epoch."""
+        if best:
+            self.folder.save_model(self.run.saved_model, BEST)
+        self.folder.save_model(self.run.saved_model, LAST)
+        self.folder.save_summary(self.state.rows)
+
+
+def eta_values(task) -> Optional[list[float]]:
+    """L-ALFA's weights of the blocks, where the task has them."""
+    eta = getattr(task, 'eta', None)
+    return None if eta is None else eta.detach().float().cpu().tolist()
+
+
+def gather(accelerator, items: list) -> list:
+    """The items of all processes in one list."""
+    if accelerator.num_processes == 1:
+        return items
+    from accelerate.utils import gather_object
+    return gather_object(items)
+
+
+def plot(folder: RunFolder, state: Progression) -> None:
+    """curves.png and eta.png."""
+    draw_plots(folder.path, state.rows, state.best_epoch)
+
+
+@torch.no_grad()
+def score_best(run: Run, folder: RunFolder) -> dict[str, Optional[float]]:
+    """Scores the best checkpoint, as it lies on disk, on the test split: once, at the end."""
+    if run.data.test is None:
+        return dict(test_top1=None, test_top5=None, test_loss=None)
+    from timm_alfa.training.weights import load_weights, read_weights
+    model = run.saved_model
+
+    def load():
+        load_weights(model, read_weights(folder.path / BEST), BEST)
+
+    on_main(run.accelerator, load)
+    if run.accelerator.num_processes > 1:
+        for tensor in model.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
+    metrics = evaluate(run.eval_model, run.data.test, run.accelerator)
+    return {f'test_{name}': metrics[name] for name in ('top1', 'top5', 'loss')}

@@ -1,0 +1,171 @@
+"""Everything a run needs, built and checked before anything is written."""
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+
+from timm_alfa.data import create_data, inspect_data
+from timm_alfa.errors import AlfaError, ConfigError
+from timm_alfa.tasks import create_task
+from timm_alfa.training import build
+from timm_alfa.training.config import TrainConfig
+from timm_alfa.training.console import logger
+from timm_alfa.training.randomness import seed_all
+
+
+@dataclass
+class Run:
+    """What the loop turns.
+
+    Attributes:
+        model: The plain timm model inside `task`.
+        task: The method, as created.
+        wrapped: The task as accelerate prepared it: call this one.
+        lr: The resolved learning rate.
+    """
+
+    config: TrainConfig
+    accelerator: Accelerator
+    data: Any
+    input_config: dict[str, Any]
+    model: nn.Module
+    task: nn.Module
+    wrapped: nn.Module
+    optimizer: Any
+    schedule: Optional[Scheduler]
+    ema: Optional[ModelEmaV3]
+    lr: float
+    updates_per_epoch: int
+
+    @property
+    def effective_batch(self) -> int:
+        """Images of one update, over all processes and accumulation steps."""
+        return self.config.data.batch_size * self.config.optim.grad_accum_steps * self.accelerator.num_processes
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """What validation runs: the averaged model if there is one."""
+        return self.ema.module if self.ema is not None else self.task.get_eval_model()
+
+    @property
+    def saved_model(self) -> nn.Module:
+        """What is saved as the run's weights: the averaged model if there is one, never a compiled wrapper."""
+        return self.ema.module if self.ema is not None else self.model
+
+    @property
+    def blocks(self) -> Optional[list[str]]:
+        """Names of the perturbed features, where the method perturbs some."""
+        blocks = getattr(self.task, 'blocks', None)
+        return list(blocks) if blocks else None
+
+
+def create_accelerator(config: TrainConfig) -> Accelerator:
+    """accelerate, with the trackers asked for.
+
+    Raises:
+        ConfigError: A tracker is not installed, or a device is not there.
+    """
+    check_trackers(config.run.log_with)
+    # running statistics are reduced before they are read; broadcasting them at every forward would cost time
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    try:
+        accelerator = Accelerator(kwargs_handlers=[ddp], log_with=list(config.run.log_with or ()) or None,
+                                  project_dir=config.run.output)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f'accelerate cannot start: {build.first_line(error)}') from error
+    return accelerator
+
+
+def check_trackers(names: Optional[tuple[str, ...]]) -> None:
+    """Raises:
+        ConfigError: A tracker is not installed.
+    """
+    from importlib.util import find_spec
+    missing = [name for name in names or () if find_spec(name) is None
+               and not (name == 'tensorboard' and find_spec('tensorboardX'))]
+    if missing:
+        raise ConfigError([f"--log-with {name} is not installed: pip install 'timm_alfa[{name}]'." for name in missing])
+
+
+def prepare(config: TrainConfig) -> Run:
+    """Builds a run. Reads data and weights; writes nothing.
+
+    Raises:
+        AlfaError: Whatever of the options does not work out.
+    """
+    accelerator = create_accelerator(config)
+    seed_all(config.run.seed)
+    info = inspect_data(config.data, config.aug, seed=config.run.seed)
+    model = build.build_model(config, info.num_classes)
+    inputs = build.input_config(config.model, model)
+    model = build.place_model(model, config.model, accelerator.device)
+    task = create_task(config.task.task, model, criterion=build.build_criterion(config), device=accelerator.device,
+                       **vars(config.task_options))
+    task.to(accelerator.device)
+    data = create_data(
+        config.data, config.aug, model_config=inputs, seed=config.run.seed, rank=accelerator.process_index,
+        world_size=accelerator.num_processes, device=accelerator.device, channels_last=config.model.channels_last,
+        info=info)
+    if not len(data.train):
+        raise ConfigError('the training set has no batch: lower --batch-size.')
+    ema = None
+    if config.ema.model_ema:
+        ema = ModelEmaV3(model, decay=config.ema.model_ema_decay, use_warmup=config.ema.model_ema_warmup)
+    effective = config.data.batch_size * config.optim.grad_accum_steps * accelerator.num_processes
+    lr, why = build.learning_rate(config.optim, effective)
+    optimizer = build.build_optimizer(config.optim, model, task.extra_param_groups(), lr)
+    updates = -(-len(data.train) // config.optim.grad_accum_steps)
+    schedule = build.build_schedule(config, optimizer, updates)
+    if config.model.torchcompile:
+        task.compile(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
+    wrapped, optimizer = accelerator.prepare(task, optimizer)
+    run = Run(config, accelerator, data, inputs, model, task, wrapped, optimizer, schedule, ema, lr, updates)
+    describe(run, why)
+    return run
+
+
+def describe(run: Run, lr_reason: str) -> None:
+    """Says what will be used."""
+    config, accelerator, data = run.config, run.accelerator, run.data
+    if not (config.data.dataset or config.data.data_dir):
+        logger.info('data: no --dataset or --data-dir given, so the embedded digits')
+    logger.info('data: %s', data.description)
+    parameters = sum(p.numel() for p in run.model.parameters())
+    logger.info('model: %s, %s parameters, %s classes, input %s', config.model.model, f'{parameters:,}',
+                data.num_classes, 'x'.join(map(str, run.input_config['input_size'])))
+    blocks = f', blocks {", ".join(run.blocks)}' if run.blocks else ''
+    logger.info('task: %s%s', config.task.task, blocks)
+    logger.info('batch: %d images an update = %d a process x %d process(es) x %d accumulated', run.effective_batch,
+                config.data.batch_size, accelerator.num_processes, config.optim.grad_accum_steps)
+    note = '' if config.schedule.epochs else (
+        ' (the default for the embedded digits)' if config.is_digits else ' (the default)')
+    logger.info('schedule: %d epochs%s of %d updates, %s, learning rate %.6g (%s)', config.epochs, note,
+                run.updates_per_epoch, config.schedule.sched, run.lr, lr_reason)
+    logger.info('device: %s, precision %s', accelerator.device, accelerator.mixed_precision)
+
+
+def on_main(accelerator: Accelerator, action, *args) -> Any:
+    """Runs an action on the main process alone; its result, or its error, is everyone's.
+
+    Raises:
+        AlfaError: What the action raised, on every process: none waits for one that has failed.
+    """
+    outcome = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = action(*args)
+        except AlfaError as error:
+            if accelerator.num_processes == 1:
+                raise
+            outcome[1] = error
+    if accelerator.num_processes > 1:
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]

@@ -1,0 +1,36 @@
+"""Where a run stands: position, epochs done, best so far."""
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Progression:
+    """All of a run that is neither weights nor options; JSON holds it exactly.
+
+    Attributes:
+        epoch: Index of the epoch at hand, or of the next one.
+        batch: Batches of it that are done, a process.
+        updates: Updates done, skipped ones included: what the schedule counts.
+        rows: The rows of summary.csv.
+        best_epoch: Of the best checkpoint, counted from 1 as in summary.csv; 0 before there is one.
+        skipped_updates: Updates left out because a loss was not finite, and their images.
+        bad_in_a_row: The latest of them that followed one another.
+        seconds: Training time of earlier stretches of this run.
+        sums: Running sums of the epoch at hand, on this process.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    updates: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    skipped_updates: int = 0
+    skipped_images: int = 0
+    bad_in_a_row: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    epoch_images: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,110 @@
+"""A whole run: choose the folder, train, score the best checkpoint, write the record."""
+import json
+import statistics
+import time
+from typing import Any
+
+from timm_alfa.training import record
+from timm_alfa.training.checkpoint import States
+from timm_alfa.training.console import logger
+from timm_alfa.training.folder import BEST, RunFolder, choose_folder
+from timm_alfa.training.guard import StopFlag
+from timm_alfa.training.loop import Stopped, Trainer, eta_values, plot, score_best
+from timm_alfa.training.setup import Run, on_main
+from timm_alfa.training.state import Progression
+from timm_alfa.training.units import duration
+
+
+def train(run: Run) -> dict[str, Any]:
+    """Trains a run to its end and returns its record.
+
+    Returns:
+        The record of result.json; of a run that a signal stopped, with `status` 'stopped' and only what is known.
+
+    Raises:
+        AlfaError: The run cannot begin or go on.
+    """
+    began = time.perf_counter()
+    folder = RunFolder(on_main(run.accelerator, choose_folder, run.config))
+    states = States(folder.path / 'last', run)
+    with StopFlag() as stop:
+        state = states.restore()
+        on_main(run.accelerator, begin_folder, run, folder, state)
+        trainer = Trainer(run, folder, states, state, stop)
+        if state.epoch and not state.batch:
+            logger.info('going on after epoch %d', state.epoch)
+        try:
+            trainer.fit()
+        except Stopped:
+            return stopped(run, folder, state)
+        return finish(run, folder, state, time.perf_counter() - began)
+
+
+def begin_folder(run: Run, folder: RunFolder, state: Progression) -> None:
+    """Writes what is known before the first update."""
+    folder.create()
+    logger.info('run: %s', folder.path)
+    options = record.redact(run.config.flat())
+    folder.save_args(options, record.redact(record.environment(run.accelerator)))
+    tag = f'{run.config.task.task}_{dataset_name(run)}'
+    about = dict(tag=tag)
+    inputs = {key: run.input_config[key] for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')}
+    folder.save_config(run.saved_model, about, inputs, run.data.class_names)
+    if state.rows:
+        folder.save_summary(state.rows)
+
+
+def dataset_name(run: Run) -> str:
+    """The data set's plain name."""
+    data = run.config.data
+    return 'digits' if run.config.is_digits else (data.dataset or data.data_dir).rstrip('/').split('/')[-1]
+
+
+def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
+    """The record of a run that a signal ended early, and how to go on."""
+    logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: --resume %s', state.updates,
+                state.epoch + 1, run.config.epochs, folder.path)
+    return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,
+                updates=state.updates, run=str(folder.path))
+
+
+def finish(run: Run, folder: RunFolder, state: Progression, seconds: float) -> dict[str, Any]:
+    """Plots, the test score, result.json, and a closing line."""
+    on_main(run.accelerator, plot, folder, state)
+    test = score_best(run, folder)
+    result = make_record(run, folder, state, test, seconds)
+    on_main(run.accelerator, folder.save_result, result)
+    run.accelerator.end_training()
+    score = f", test top-1 {test['test_top1']:.2f}" if test['test_top1'] is not None else ''
+    logger.info('done in %s: best validation top-1 %.2f in epoch %d%s; results in %s', duration(seconds),
+                state.best['val_top1'], state.best_epoch, score, folder.path)
+    return result
+
+
+def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, seconds: float) -> dict[str, Any]:
+    """The record that result.json and the last line of stdout hold."""
+    config, data, flat = run.config, run.data, run.config.flat()
+    prefix = config.task_prefix.replace('-', '_') + '_'
+    median = statistics.median(row['seconds'] for row in state.rows)
+    rates = [row['images_per_second'] for row in state.rows if row['images_per_second']]
+    return record.redact(dict(
+        status='finished', experiment=folder.path.name, model=config.model.model, task=config.task.task,
+        task_options={key.removeprefix(prefix): value for key, value in flat.items()
+                      if config.task_prefix and key.startswith(prefix)},
+        blocks=run.blocks, dataset=config.data.dataset or config.data.data_dir or 'digits',
+        num_classes=data.num_classes, seed=config.run.seed, epochs=config.epochs, epochs_done=state.epoch,
+        batch_size=run.effective_batch, lr=run.lr, train_images=data.train_images, val_images=data.val_images,
+        test_images=data.test_images, best_epoch=state.best_epoch, **state.best, **test, test_split=data.test_split,
+        robust_top1=None, eta=eta_values(run.task), seconds=seconds + 0.0, seconds_per_epoch=median,
+        images_per_second=statistics.median(rates) if rates else None,
+        params=sum(p.numel() for p in run.model.parameters()), mixed_precision=run.accelerator.mixed_precision,
+        num_processes=run.accelerator.num_processes, device=record.device_name(run.accelerator.device),
+        versions=record.versions(), commit=record.commit(), command=record.command(),
+        skipped_updates=state.skipped_updates, skipped_images=data.skipped, checkpoint=BEST, run=str(folder.path),
+    ))
+
+
+def print_record(run: Run, result: dict[str, Any]) -> None:
+    """The record as one line on stdout, from the main process."""
+    if run.accelerator.is_main_process:
+        print(json.dumps(result), flush=True)

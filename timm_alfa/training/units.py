@@ -1,0 +1,42 @@
+"""Numbers with units, as users write and read them."""
+import re
+from typing import NamedTuple, Optional
+
+
+class Interval(NamedTuple):
+    """Between two states: seconds of time, or a count of updates."""
+
+    seconds: Optional[float] = None
+    updates: Optional[int] = None
+
+
+def parse_interval(text: str) -> Interval:
+    """An interval from '10m' (minutes) or '500' (updates).
+
+    Raises:
+        ValueError: It is neither, or not positive.
+    """
+    match = re.fullmatch(r'(\d+(?:\.\d+)?)\s*m(?:in)?|(\d+)', str(text).strip())
+    if not match:
+        raise ValueError(text)
+    minutes, updates = match.groups()
+    if float(minutes or updates) <= 0:
+        raise ValueError(text)
+    return Interval(seconds=60 * float(minutes)) if minutes else Interval(updates=int(updates))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as '7.2 s', '3:05' or '2:03:05'."""
+    if seconds < 60:
+        return f'{seconds:.1f} s'
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
+
+
+def short_number(value: float) -> str:
+    """A count as '812', '27.3k' or '25.6M'."""
+    for limit, suffix in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+        if abs(value) >= limit:
+            return f'{value / limit:.3g}{suffix}'
+    return f'{value:.3g}' if isinstance(value, float) else str(value)

@@ -1,0 +1,24 @@
+#!/usr/bin/env python3
+"""Trains any timm model with ALFA, L-ALFA or a baseline: `accelerate launch train.py --help`."""
+from timm_alfa.training.cli import run_main
+
+
+def main() -> None:
+    """Parse, build, train, record."""
+    from timm_alfa.training.arguments import parse_args
+    from timm_alfa.training.console import setup_logging
+    from timm_alfa.training.dry_run import dry_run
+    from timm_alfa.training.setup import prepare
+    from timm_alfa.training.train import print_record, train
+
+    setup_logging()
+    config = parse_args()
+    run = prepare(config)
+    if config.run.dry_run:
+        dry_run(run)
+        return
+    print_record(run, train(run))
+
+
+if __name__ == '__main__':
+    run_main(main)
