@@ -1,0 +1,60 @@
+"""Publish a run on the Hugging Face Hub: weights, config and a model card, in one commit.
+
+    python hub/publish.py RUN --repo-id me/resnet20s.alfa_c10
+    python hub/publish.py RUN --repo-id me/resnet20s.alfa_c10 --dry-run --output DIR
+"""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs no installation
+
+from timm_alfa.errors import AlfaError
+from timm_alfa.zoo.publish import Publication, publish
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(prog='publish.py', description=__doc__.splitlines()[0],
+                                    epilog='The last line of its output is a JSON record, with the row for '
+                                           'timm_alfa/zoo/manifest.json.')
+    add = flags.add_argument
+    add('run', metavar='RUN', help='run folder of train.py, OUTPUT/EXPERIMENT')
+    add('--repo-id', required=True, metavar='ORG/NAME', help='best called architecture.tag: me/resnet50.alfa_in1k')
+    add('--revision', default='main', metavar='BRANCH', help='branch; made where it is not there (default: main)')
+    add('--private', action='store_true', help='make the repo a private one')
+    add('--exist-ok', action='store_true', help='add a commit to a repo that is there already')
+    add('--standard', metavar='RUN', help='run folder of standard training, to compare with on the card')
+    add('--license', metavar='ID', help="the Hub's identifier (default: by the data set)")
+    add('--dataset-id', metavar='ORG/NAME', help="the data set on the Hub, where the run's --dataset does not say it")
+    add('--data-dir', metavar='DIR', help='where the data is on this machine, if not where the run had it')
+    add('--samples', type=int, default=1000, metavar='N',
+        help='images of the measured split that the accuracy is reproduced on, if the data is at hand (0: none)')
+    add('--dry-run', action='store_true', help='send nothing: write to --output what would be sent')
+    add('--output', metavar='DIR', help='with --dry-run: a folder, new or empty')
+    return flags
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Publish; one line on stderr and exit status 1 for what a user can mend."""
+    flags = parser()
+    args = flags.parse_args(argv)
+    if args.dry_run != (args.output is not None):
+        flags.error('--dry-run and --output DIR belong together: give both or none')
+    publication = Publication(args.run, args.repo_id, args.revision, args.standard, args.license, args.dataset_id)
+    try:
+        record = publish(publication, private=args.private, exist_ok=args.exist_ok, output=args.output,
+                         evaluate=None)
+    except AlfaError as error:
+        print(f'publish.py: {error}', file=sys.stderr)
+        return 1
+    print(f"{record['status']}: {', '.join(record['files'])}")
+    if record['reproduced_on'] is None:
+        print('the recorded accuracy was not reproduced: the data is not at hand, or --samples is 0')
+    print(json.dumps(record))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
