@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Trains any timm model with ALFA, L-ALFA or a baseline: `accelerate launch train.py --help`."""
-from timm_alfa.training.cli import run_main
+from timm_alfa.training.ending import before_work, run_main
 
 
 def main() -> None:
@@ -12,8 +12,9 @@ def main() -> None:
     from timm_alfa.training.train import print_record, train
 
     setup_logging()
-    config = parse_args()
-    run = prepare(config)
+    with before_work():
+        config = parse_args()
+        run = prepare(config)
     if config.run.dry_run:
         dry_run(run)
         return

@@ -1,19 +1,23 @@
 """train.py's command line: the groups of `config` and every task's own options."""
 import dataclasses
 import warnings
+from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 from timm_alfa.errors import AlfaWarning, ConfigError, one_of
 from timm_alfa.options import resolve
 from timm_alfa.tasks import TASKS
-from timm_alfa.training.cli import Given, Option, build_parser, group_options, read_command_line, resolve_groups
+from timm_alfa.training.cli import Given, Option, build_parser, group_options, read_command_line, read_yaml, resolve_groups
 from timm_alfa.training.checks import faults_across, without_effect
-from timm_alfa.training.config import GROUPS, TrainConfig, task_key
+from timm_alfa.training.config import DIGITS_DEFAULTS, GROUPS, TrainConfig, means_digits, task_key
 
 DESCRIPTION = (
     'Trains any timm model with ALFA, L-ALFA, or one of the methods they are compared with. Without options: '
-    'resnet20s with ALFA on the embedded digits, a minute on two cores. Boolean options have a --no- form; numbers '
-    'may be fractions such as 0.5/255.')
+    'resnet20s with ALFA on the embedded digits, under a minute on two cores. Boolean options have a --no- form; numbers '
+    'may be fractions such as 0.5/255. Defaults are in parentheses; the embedded digits have some of their own: '
+    + ', '.join(f"--{key.replace('_', '-')} {value}" for key, value in DIGITS_DEFAULTS.items()) + '.')
+# What belongs to a start of train.py and not to the run it goes on with.
+NOT_FROM_RUN = ('output', 'experiment', 'resume', 'resume_anyway', 'dry_run')
 TITLES = {
     'model': 'Model', 'data': 'Data', 'aug': 'Augmentation and regularisation', 'task': 'Task',
     'optim': 'Loss and optimizer', 'schedule': 'Schedule', 'ema': 'Moving average of the weights', 'run': 'Run',
@@ -61,6 +65,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
         ConfigError: With every fault; nothing has been done yet.
     """
     given, faults = read_command_line(make_parser(), argv, all_options())
+    faults += fill_from_run(given)
+    fill_for_digits(given)
     config, found = resolve_config(given)
     faults += found
     if faults:
@@ -68,6 +74,29 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
     for line in without_effect(config, given.spell):
         warnings.warn(line, AlfaWarning, stacklevel=2)
     return config
+
+
+def fill_from_run(given: Given) -> list[str]:
+    """With `--resume RUN`, options that are not given are those of the run; its faults."""
+    run = given.values.get('resume')
+    file = Path(str(run)) / 'args.yaml'
+    if run in (None, 'auto') or not file.is_file():
+        return []
+    content, faults = read_yaml(str(file), all_options())
+    for key, value in content.items():
+        if key not in given.values and key not in NOT_FROM_RUN:
+            given.values[key], given.source[key] = value, str(file)
+            given.inherited.add(key)
+    return faults
+
+
+def fill_for_digits(given: Given) -> None:
+    """Defaults that depend on the data: those of the embedded digits, where nothing else is given."""
+    if means_digits(given.values.get('dataset'), given.values.get('data_dir')):
+        for key, value in DIGITS_DEFAULTS.items():
+            if key not in given.values and not (key == 'lr' and 'lr_base' in given.values):
+                given.values[key], given.source[key] = value, 'the defaults for the embedded digits'
+                given.inherited.add(key)
 
 
 def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
@@ -84,7 +113,8 @@ def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
         faults += found
     if None in groups.values() or options is None:
         return None, faults
-    config = TrainConfig(**groups, task_options=options, task_prefix=row.prefix, given=frozenset(given.values))
+    config = TrainConfig(**groups, task_options=options, task_prefix=row.prefix, 
+                         given=frozenset(given.values.keys() - given.inherited))
     return config, faults + list(faults_across(config, given.spell))
 
 
@@ -102,6 +132,6 @@ def foreign_options(row: Any, given: Given) -> Iterator[str]:
         for field in dataclasses.fields(other.config) if other.prefix else ():
             owners.setdefault(task_key(other.prefix, field.name), []).append(other.name)
     for key, tasks in owners.items():
-        if key in given.values and row.name not in tasks:
+        if key in given.values and key not in given.inherited and row.name not in tasks:
             choice = ' or '.join(f'--task {task}' for task in tasks)
             yield f"{given.spell(key)} is an option of {choice}; the task here is '{row.name}'."

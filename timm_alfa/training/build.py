@@ -17,6 +17,7 @@ from timm.utils.model import freeze_batch_norm_2d
 
 from timm_alfa.errors import AlfaError, ConfigError
 from timm_alfa.training.config import ModelConfig, OptimConfig, TrainConfig
+from timm_alfa.training.files import first_line
 from timm_alfa.training.weights import load_weights, read_weights
 
 
@@ -51,12 +52,6 @@ def _checkpoint_gradients(model: nn.Module, name: str) -> None:
         model.set_grad_checkpointing(True)
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"--grad-checkpointing: model '{name}' cannot. Leave it out.") from error
-
-
-def first_line(error: BaseException) -> str:
-    """An error in one line."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def input_config(options: ModelConfig, model: nn.Module) -> dict[str, Any]:

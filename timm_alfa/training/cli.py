@@ -2,7 +2,6 @@
 import argparse
 import ast
 import dataclasses
-import sys
 import typing
 from difflib import get_close_matches
 from pathlib import Path
@@ -34,10 +33,11 @@ class Option(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the user set: values by key, and where each comes from ('' is the command line)."""
+    """What the user set: values by key, where each comes from ('' is the command line), and what a run passed on."""
 
     values: dict[str, Any]
     source: dict[str, str]
+    inherited: set[str]
 
     def spell(self, key: str) -> str:
         """A key as the user wrote it."""
@@ -130,7 +130,7 @@ def read_command_line(parser: _Parser, argv: Optional[Sequence[str]], options: S
             values[item.key], found = parse_pairs(values[item.key], item.spelling)
             faults += found
     file = values.pop('config', None)
-    given = Given(dict(values), dict.fromkeys(values, ''))
+    given = Given(dict(values), dict.fromkeys(values, ''), set())
     if file is not None:
         content, found = read_yaml(file, options)
         faults += found
@@ -213,19 +213,3 @@ def resolve_groups(groups: Mapping[str, type], given: Given) -> tuple[dict[str, 
         resolved[name], found = resolve(cls, own, given.spell)
         faults += found
     return resolved, faults
-
-
-def run_main(main) -> None:
-    """Runs a script's main and exits: 0 done, 2 with one line a fault for what the user can mend, 130 after Ctrl-C."""
-    from timm_alfa.errors import AlfaError
-    from timm_alfa.training.console import is_main_process
-    try:
-        main()
-    except AlfaError as error:
-        if is_main_process():
-            for line in str(error).splitlines():
-                print(f'error: {line}', file=sys.stderr)
-        sys.stderr.flush()
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)

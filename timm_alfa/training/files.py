@@ -19,6 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f'.{path.name}.tmp')
     try:
         yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors writes files that only their owner reads
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
@@ -29,6 +30,12 @@ def replacing(path: Path) -> Iterator[Path]:
         raise CheckpointError(write_fault(path, error)) from error
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def is_write_fault(error: BaseException) -> bool:
     """Whether the disk, and not the program, is at fault: OSError, or what safetensors and torch make of one."""
     text = str(error).lower()
@@ -37,10 +44,17 @@ def is_write_fault(error: BaseException) -> bool:
         'unexpected pos', 'parent directory', 'quota'))
 
 
+def first_line(error: BaseException) -> str:
+    """An error in one line."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def write_fault(path: Path, error: BaseException) -> str:
     """The line for a file that could not be written."""
-    reason = getattr(error, 'strerror', None) or (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"cannot write '{path}': {reason}. What was saved before it is still whole; make room there, or give another --output."
+    reason = getattr(error, 'strerror', None) or first_line(error)
+    return (f"cannot write '{path}': {reason}. What was saved before is still whole. Mend that, then go on with "
+            '--resume auto.')
 
 
 def remove_quietly(path: Path) -> None:

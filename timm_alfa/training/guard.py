@@ -1,6 +1,7 @@
 """What may go wrong in an update: a loss that is not finite, a signal to stop. All processes decide alike."""
+import os
 import signal
-import sys
+import time
 from typing import NamedTuple
 
 import torch
@@ -8,12 +9,18 @@ from accelerate import Accelerator
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from timm_alfa.training.console import is_main_process
+
 
 class StopFlag:
-    """Set by SIGTERM or SIGINT; the loop ends after the update at hand. A second SIGINT ends at once."""
+    """Set by SIGTERM or SIGINT; the loop ends after the update at hand. A second SIGINT ends at once.
+
+    A launcher hands on the Ctrl-C that a terminal has already sent to every process: what comes within a second of the
+    first counts as the same one.
+    """
 
     def __init__(self):
-        self.signal = None
+        self.signal, self.at = None, 0.0
         self._before = {}
 
     def __bool__(self) -> bool:
@@ -30,10 +37,14 @@ class StopFlag:
 
     def _catch(self, number, frame) -> None:
         # only a flag: saving inside a handler can hang or tear what is being written
-        if self.signal is not None and number == signal.SIGINT:
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self.at = number, now
+            if is_main_process():
+                os.write(2, f'\n{signal.Signals(number).name}: finishing the update, then saving '
+                            '(Ctrl-C again stops at once)\n'.encode())
+        elif number == signal.SIGINT and now - self.at > 1:
             raise KeyboardInterrupt
-        self.signal = number
-        sys.stderr.write(f'{signal.Signals(number).name}: finishing the update, then saving (Ctrl-C again stops at once)\n')
 
 
 class Flags(NamedTuple):

@@ -9,12 +9,15 @@ import torch
 from timm.utils import distribute_bn, dispatch_clip_grad
 
 from timm_alfa.errors import AlfaError
+from timm_alfa.training.checkpoint import States, save_state
 from timm_alfa.training.console import Progress, Table, logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.folder import BEST, LAST, RunFolder
 from timm_alfa.training.guard import Consensus, RunningStatistics, StopFlag
 from timm_alfa.training.plots import draw_plots
+from timm_alfa.training.gathering import gather
 from timm_alfa.training.randomness import seed_all
+from timm_alfa.training.record import redact
 from timm_alfa.training.setup import Run, on_main
 from timm_alfa.training.state import Progression
 from timm_alfa.training.totals import Totals
@@ -26,7 +29,9 @@ class Stopped(Exception):
 
 
 class TrainingError(AlfaError):
-    """Training cannot go on."""
+    """Training cannot go on; every process raises it."""
+
+    shared = True
 
 
 class Trainer:
@@ -35,15 +40,17 @@ class Trainer:
     Args:
         run: All that was built.
         folder: Where results go.
-        states: Saves and finds states (`checkpoint.States`).
+        states: Where states are saved.
         state: Where to go on.
+        totals: Sums of the epoch at hand.
         stop: Set by signals.
     """
 
-    def __init__(self, run: Run, folder: RunFolder, states, state: Progression, stop: StopFlag):
+    def __init__(self, run: Run, folder: RunFolder, states: States, state: Progression, totals: Totals, stop: StopFlag):
         self.run, self.folder, self.states, self.state, self.stop = run, folder, states, state, stop
         self.config, self.accelerator = run.config, run.accelerator
-        self.totals = Totals(self.accelerator.device)
+        self.totals, self.options = totals, redact(run.config.flat())
+        self.began, self.seconds_before = time.perf_counter(), state.seconds
         self.consensus = Consensus(self.accelerator)
         self.statistics = RunningStatistics(run.task)
         self.interval = parse_interval(self.config.run.checkpoint_every)
@@ -85,7 +92,7 @@ class Trainer:
         while window := list(islice(batches, self.config.optim.grad_accum_steps)):
             self.update(window)
             state.batch += len(window)
-            state.updates += 1
+            state.updates, state.lr = state.updates + 1, self.learning_rate
             self.schedule()
             state.epoch_seconds = at_start + time.perf_counter() - began
             self.after_update(len(window))
@@ -188,7 +195,8 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the state."""
-        self.states.save(self.run, self.state, self.totals)
+        self.state.seconds = self.seconds_before + time.perf_counter() - self.began
+        save_state(self.states, self.run, self.state, self.totals, self.options)
         self.saved_at = time.monotonic()
 
     # between epochs
@@ -203,9 +211,9 @@ class Trainer:
         if best:
             state.best_epoch = state.epoch + 1
             state.best = {key: row[key] for key in ('val_top1', 'val_top5', 'val_loss')}
-        state.seconds += row['seconds'] + row['eval_seconds']
         state.epoch, state.batch, state.epoch_seconds, state.epoch_images = state.epoch + 1, 0, 0.0, 0
         self.totals = Totals(self.accelerator.device)
+        # the best weights before the state that knows of them: a run killed in between writes them again
         on_main(self.accelerator, self.write_epoch, best)
         self.table.row(row, best)
         self.accelerator.log({key: value for key, value in row.items() if value is not None}, step=state.epoch)
@@ -223,7 +231,7 @@ class Trainer:
     def row(self) -> dict[str, Any]:
         """The epoch's row of summary.csv."""
         run, state = self.run, self.state
-        row: dict[str, Any] = {'epoch': state.epoch + 1, 'lr': self.learning_rate}
+        row: dict[str, Any] = {'epoch': state.epoch + 1, 'lr': state.lr}
         row.update(self.totals.means(self.accelerator))
         began = time.perf_counter()
         metrics = evaluate(run.eval_model, run.data.val, self.accelerator)
@@ -250,14 +258,6 @@ def eta_values(task) -> Optional[list[float]]:
     """L-ALFA's weights of the blocks, where the task has them."""
     eta = getattr(task, 'eta', None)
     return None if eta is None else eta.detach().float().cpu().tolist()
-
-
-def gather(accelerator, items: list) -> list:
-    """The items of all processes in one list."""
-    if accelerator.num_processes == 1:
-        return items
-    from accelerate.utils import gather_object
-    return gather_object(items)
 
 
 def plot(folder: RunFolder, state: Progression) -> None:

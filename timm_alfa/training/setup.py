@@ -14,8 +14,9 @@ from timm_alfa.data import create_data, inspect_data
 from timm_alfa.errors import AlfaError, ConfigError
 from timm_alfa.tasks import create_task
 from timm_alfa.training import build
-from timm_alfa.training.config import TrainConfig
+from timm_alfa.training.config import DIGITS_DEFAULTS, TrainConfig
 from timm_alfa.training.console import logger
+from timm_alfa.training.files import first_line
 from timm_alfa.training.randomness import seed_all
 
 
@@ -78,7 +79,7 @@ def create_accelerator(config: TrainConfig) -> Accelerator:
         accelerator = Accelerator(kwargs_handlers=[ddp], log_with=list(config.run.log_with or ()) or None,
                                   project_dir=config.run.output)
     except (ValueError, ImportError) as error:
-        raise ConfigError(f'accelerate cannot start: {build.first_line(error)}') from error
+        raise ConfigError(f'accelerate cannot start: {first_line(error)}') from error
     return accelerator
 
 
@@ -135,6 +136,9 @@ def describe(run: Run, lr_reason: str) -> None:
     config, accelerator, data = run.config, run.accelerator, run.data
     if not (config.data.dataset or config.data.data_dir):
         logger.info('data: no --dataset or --data-dir given, so the embedded digits')
+    own = [f'{key} {value}' for key, value in DIGITS_DEFAULTS.items() if config.is_digits and key not in config.given]
+    if own:
+        logger.info('defaults for the embedded digits: %s', ', '.join(own))
     logger.info('data: %s', data.description)
     parameters = sum(p.numel() for p in run.model.parameters())
     logger.info('model: %s, %s parameters, %s classes, input %s', config.model.model, f'{parameters:,}',
@@ -143,10 +147,8 @@ def describe(run: Run, lr_reason: str) -> None:
     logger.info('task: %s%s', config.task.task, blocks)
     logger.info('batch: %d images an update = %d a process x %d process(es) x %d accumulated', run.effective_batch,
                 config.data.batch_size, accelerator.num_processes, config.optim.grad_accum_steps)
-    note = '' if config.schedule.epochs else (
-        ' (the default for the embedded digits)' if config.is_digits else ' (the default)')
-    logger.info('schedule: %d epochs%s of %d updates, %s, learning rate %.6g (%s)', config.epochs, note,
-                run.updates_per_epoch, config.schedule.sched, run.lr, lr_reason)
+    logger.info('schedule: %d epochs of %d updates, %s, learning rate %.6g (%s)', config.epochs, run.updates_per_epoch,
+                config.schedule.sched, run.lr, lr_reason)
     logger.info('device: %s, precision %s', accelerator.device, accelerator.mixed_precision)
 
 
@@ -161,11 +163,13 @@ def on_main(accelerator: Accelerator, action, *args) -> Any:
         try:
             outcome[0] = action(*args)
         except AlfaError as error:
+            error.shared = True
             if accelerator.num_processes == 1:
                 raise
             outcome[1] = error
     if accelerator.num_processes > 1:
         broadcast_object_list(outcome)
     if outcome[1] is not None:
+        outcome[1].shared = True  # pickling drops it
         raise outcome[1]
     return outcome[0]

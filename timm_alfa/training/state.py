@@ -15,8 +15,9 @@ class Progression:
         best_epoch: Of the best checkpoint, counted from 1 as in summary.csv; 0 before there is one.
         skipped_updates: Updates left out because a loss was not finite, and their images.
         bad_in_a_row: The latest of them that followed one another.
-        seconds: Training time of earlier stretches of this run.
-        sums: Running sums of the epoch at hand, on this process.
+        lr: Learning rate of the latest update.
+        seconds: Time of the whole run so far, all its stretches together.
+        epoch_seconds: Training time of the epoch at hand, and its images so far.
     """
 
     epoch: int = 0
@@ -28,6 +29,7 @@ class Progression:
     skipped_updates: int = 0
     skipped_images: int = 0
     bad_in_a_row: int = 0
+    lr: float = 0.0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     epoch_images: int = 0

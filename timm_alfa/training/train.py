@@ -5,13 +5,14 @@ import time
 from typing import Any
 
 from timm_alfa.training import record
-from timm_alfa.training.checkpoint import States
+from timm_alfa.training.checkpoint import States, check_options, load_state, read_state, skipped_images
 from timm_alfa.training.console import logger
 from timm_alfa.training.folder import BEST, RunFolder, choose_folder
 from timm_alfa.training.guard import StopFlag
 from timm_alfa.training.loop import Stopped, Trainer, eta_values, plot, score_best
 from timm_alfa.training.setup import Run, on_main
 from timm_alfa.training.state import Progression
+from timm_alfa.training.totals import Totals
 from timm_alfa.training.units import duration
 
 
@@ -24,20 +25,48 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
         AlfaError: The run cannot begin or go on.
     """
-    began = time.perf_counter()
     folder = RunFolder(on_main(run.accelerator, choose_folder, run.config))
-    states = States(folder.path / 'last', run)
+    states = States(folder.path / 'last', run.config.run.keep)
+    totals = Totals(run.accelerator.device)
     with StopFlag() as stop:
-        state = states.restore()
+        state = restore(run, folder, totals)
         on_main(run.accelerator, begin_folder, run, folder, state)
-        trainer = Trainer(run, folder, states, state, stop)
-        if state.epoch and not state.batch:
-            logger.info('going on after epoch %d', state.epoch)
+        start_trackers(run, folder)
+        trainer = Trainer(run, folder, states, state, totals, stop)
         try:
             trainer.fit()
         except Stopped:
             return stopped(run, folder, state)
-        return finish(run, folder, state, time.perf_counter() - began)
+        return finish(run, folder, state, trainer)
+
+
+def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
+    """Where the run stands: the newest usable state if one was asked for and is there, else the start.
+
+    Raises:
+        CheckpointError: The state was made with other options, or cannot be loaded.
+    """
+    if run.config.run.resume is None:
+        return Progression()
+    found = on_main(run.accelerator, read_state, folder.path / 'last')
+    if found is None:
+        logger.info("resume: no usable state in '%s': starting from the beginning", folder.path / 'last')
+        return Progression()
+    check_options(found[1], run, record.redact(run.config.flat()))
+    state = load_state(*found, run, totals)
+    logger.info('resume: going on after update %d (epoch %d of %d) from %s', state.updates,
+                min(state.epoch + 1, run.config.epochs), run.config.epochs, found[0])
+    return state
+
+
+def start_trackers(run: Run, folder: RunFolder) -> None:
+    """accelerate's trackers, with the options as their config."""
+    if run.config.run.log_with:
+        options = {key: value if isinstance(value, (int, float, str, bool)) else str(value)
+                   for key, value in record.redact(run.config.flat()).items()}
+        names = {'wandb': {'name': folder.path.name, 'dir': str(folder.path)}}
+        run.accelerator.init_trackers('timm_alfa', config=options, init_kwargs={
+            name: names[name] for name in run.config.run.log_with if name in names})
 
 
 def begin_folder(run: Run, folder: RunFolder, state: Progression) -> None:
@@ -62,16 +91,17 @@ def dataset_name(run: Run) -> str:
 
 def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
     """The record of a run that a signal ended early, and how to go on."""
-    logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: --resume %s', state.updates,
+    logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: train.py --resume %s', state.updates,
                 state.epoch + 1, run.config.epochs, folder.path)
     return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,
                 updates=state.updates, run=str(folder.path))
 
 
-def finish(run: Run, folder: RunFolder, state: Progression, seconds: float) -> dict[str, Any]:
+def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) -> dict[str, Any]:
     """Plots, the test score, result.json, and a closing line."""
     on_main(run.accelerator, plot, folder, state)
     test = score_best(run, folder)
+    seconds = trainer.seconds_before + time.perf_counter() - trainer.began
     result = make_record(run, folder, state, test, seconds)
     on_main(run.accelerator, folder.save_result, result)
     run.accelerator.end_training()
@@ -95,12 +125,12 @@ def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, sec
         num_classes=data.num_classes, seed=config.run.seed, epochs=config.epochs, epochs_done=state.epoch,
         batch_size=run.effective_batch, lr=run.lr, train_images=data.train_images, val_images=data.val_images,
         test_images=data.test_images, best_epoch=state.best_epoch, **state.best, **test, test_split=data.test_split,
-        robust_top1=None, eta=eta_values(run.task), seconds=seconds + 0.0, seconds_per_epoch=median,
+        robust_top1=None, eta=eta_values(run.task), seconds=seconds, seconds_per_epoch=median,
         images_per_second=statistics.median(rates) if rates else None,
         params=sum(p.numel() for p in run.model.parameters()), mixed_precision=run.accelerator.mixed_precision,
         num_processes=run.accelerator.num_processes, device=record.device_name(run.accelerator.device),
         versions=record.versions(), commit=record.commit(), command=record.command(),
-        skipped_updates=state.skipped_updates, skipped_images=data.skipped, checkpoint=BEST, run=str(folder.path),
+        skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())), checkpoint=BEST, run=str(folder.path),
     ))
 
 

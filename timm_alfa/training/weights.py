@@ -12,7 +12,7 @@ from torch import nn
 from timm.models import clean_state_dict
 
 from timm_alfa.errors import CheckpointError
-from timm_alfa.training.files import replacing
+from timm_alfa.training.files import first_line, replacing
 
 STATE_KEYS = ('state_dict_ema', 'state_dict', 'model_ema', 'model')
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.tar', '.ckpt')
@@ -57,16 +57,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             f"checkpoint '{path}' holds more than tensors, so that loading it could run code: refused. "
             'Have its owner save it as safetensors.') from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"checkpoint '{path}' cannot be read ({_short(error)}): it is damaged or no checkpoint.") from error
+        raise CheckpointError(f"checkpoint '{path}' cannot be read ({first_line(error)[:120]}): it is damaged or no checkpoint.") from error
     key = next((key for key in STATE_KEYS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)), None)
     state = loaded[key] if key else loaded
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise CheckpointError(f"checkpoint '{path}' holds no model weights (a mapping of names to tensors).")
     return clean_state_dict(state)
-
-
-def _short(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source, other_head: bool = False) -> None:
