@@ -5,7 +5,7 @@ from timm_alfa.tasks.registry import TASKS, TaskRow, create_task, list_tasks, re
 from timm_alfa.tasks.standard import StandardConfig, StandardTask
 
 for _row in (
-        TaskRow('standard', StandardTask, StandardConfig, '', 'cross-entropy on clean images'),
+        TaskRow('standard', StandardTask, StandardConfig, 'standard', 'cross-entropy on clean images'),
         TaskRow('alfa', AlfaTask, AlfaConfig, 'alfa', 'adversarial perturbations of features'),
         TaskRow('l_alfa', LAlfaTask, LAlfaConfig, 'alfa', 'the same on many blocks, magnitudes learned'),
 ):

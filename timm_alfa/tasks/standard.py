@@ -3,20 +3,23 @@ from dataclasses import dataclass
 
 import torch
 
+from timm_alfa.options import option
 from timm_alfa.tasks.base import MethodTask
 
 
 @dataclass(frozen=True)
 class StandardConfig:
-    """Standard training has no options."""
+    """Options of standard training."""
+    weight: float = option(1.0, 'factor of the loss: 2 gives gradients the size that clean plus perturbed loss have',
+                           above=0)
 
 
 class StandardTask(MethodTask):
-    """Loss and output of `timm.task.ClassificationTask`, nothing more."""
+    """Loss and output of `timm.task.ClassificationTask`, the loss times `weight`."""
 
     def perturbs(self) -> bool:
         return False
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         result = super().forward(input, target)
-        return {key: result[key] for key in ('loss', 'output')}
+        return {'loss': self.config.weight * result['loss'], 'output': result['output']}
