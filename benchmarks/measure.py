@@ -1,0 +1,101 @@
+"""How the benchmarks measure: pairs turn about in one process, counted operations, allocated bytes."""
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Callable, Sequence
+
+import timm
+import torch
+
+import timm_alfa
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / 'results' / 'benchmarks'
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def seconds(function: Callable[[], object]) -> float:
+    synchronize()
+    start = time.perf_counter()
+    function()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def turn_about(functions: Sequence[Callable[[], object]], pairs: int) -> list[list[float]]:
+    """Seconds of each function, all of them once a round after one round that does not count.
+
+    The order is reversed every other round, so that what drifts hits all alike.
+    """
+    for function in functions:
+        function()
+    times: list[list[float]] = [[] for _ in functions]
+    for turn in range(pairs):
+        order = range(len(functions)) if turn % 2 == 0 else reversed(range(len(functions)))
+        for i in order:
+            times[i].append(seconds(functions[i]))
+    return times
+
+
+def ratio(times: Sequence[float], base: Sequence[float]) -> float:
+    """Median over the rounds of one function's time over the other's in the same round."""
+    return statistics.median(a / b for a, b in zip(times, base, strict=True))
+
+
+def peak_bytes(function: Callable[[], object]) -> int:
+    """Most bytes allocated at once while a function runs, above what was allocated before."""
+    function()
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        function()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]']
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def machine() -> dict[str, object]:
+    """What a figure depends on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (
+        f'{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads')
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout
+    return {'device': device, 'cores': os.cpu_count(), 'python': platform.python_version(), 'torch': torch.__version__,
+            'timm': timm.__version__, 'timm_alfa': timm_alfa.__version__, 'commit': commit.strip() or None}
+
+
+def table(rows: Sequence[dict]) -> str:
+    """Rows as a Markdown table."""
+    columns = list(rows[0])
+    lines = [columns, ['---'] * len(columns), *([_cell(row.get(c)) for c in columns] for row in rows)]
+    return '\n'.join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _cell(value) -> str:
+    return f'{value:.3f}' if isinstance(value, float) else '' if value is None else str(value)
+
+
+def write(name: str, title: str, sections: dict[str, Sequence[dict]]) -> Path:
+    """Writes results/benchmarks/NAME.json and NAME.md, and prints the tables."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f'{name}.json').write_text(json.dumps({'machine': machine(), **sections}, indent=1) + '\n')
+    where = ', '.join(f'{k} {v}' for k, v in machine().items())
+    body = '\n\n'.join(f'## {heading}\n\n{table(rows)}' for heading, rows in sections.items() if rows)
+    text = f'# {title}\n\nMade by `python benchmarks/{name}.py`. {where}.\n\n{body}\n'
+    path = RESULTS / f'{name}.md'
+    path.write_text(text)
+    print(text)
+    return path
