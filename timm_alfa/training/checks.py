@@ -29,20 +29,25 @@ def faults_across(config, spell) -> Iterator[str]:
 
 
 def _unknown_names(config) -> Iterator[str]:
-    import timm
     from timm.optim import list_optimizers
-    name = config.model.model
+    yield from model_faults(config.model.model)
+    known = list_optimizers()
+    if config.optim.opt.lower() not in known:
+        yield nearest('optimizer', config.optim.opt, known, 'timm.optim.list_optimizers() lists them')
+
+
+def model_faults(name: str) -> Iterator[str]:
+    """A line if timm knows no such model, or no such tag of it."""
+    import timm
+    base, dot, _ = name.partition('.')
     if ':' in name:
         yield from _bad_source(name)
     elif '/' in name or '\\' in name:
         yield f"--model is '{name}', which looks like a path or a Hub id: write 'local-dir:{name}' or 'hf-hub:{name}'."
-    elif not timm.is_model(name.split('.')[0]):
+    elif not timm.is_model(base):
         yield nearest('model', name, timm.list_models(), 'timm.list_models() lists them')
-    elif '.' in name and name not in timm.list_pretrained(name.split('.')[0] + '.*'):
-        yield nearest('model', name, timm.list_pretrained(name.split('.')[0] + '.*'), 'a tag follows the dot')
-    known = list_optimizers()
-    if config.optim.opt.lower() not in known:
-        yield nearest('optimizer', config.optim.opt, known, 'timm.optim.list_optimizers() lists them')
+    elif dot and name not in (tags := timm.list_pretrained(base + '.*')):
+        yield nearest('model', name, tags, 'a tag follows the dot')
 
 
 def _bad_source(name: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """A run's folder: its name, and each file in it, whole at any moment."""
 import csv
 import io
+import json
 import re
 from pathlib import Path
 from typing import Any, Optional
@@ -15,6 +16,8 @@ from timm_alfa.training.config import TrainConfig
 from timm_alfa.training.weights import link_or_copy, plain_state, save_weights
 
 MARKS = ('args.yaml', 'summary.csv', 'result.json', 'last')
+# What timm says of the architecture's published weights, and is not true of ours.
+OF_OTHER_WEIGHTS = ('description', 'origin_url', 'paper_name', 'paper_ids', 'notes', 'license', 'hf_hub_id', 'url')
 BEST, LAST, HUB = 'model_best.safetensors', 'model_last.safetensors', 'model.safetensors'
 
 
@@ -100,6 +103,10 @@ class RunFolder:
             save_config_for_hf(model, str(temporary), model_config=dict(
                 pretrained_cfg=pretrained_cfg, **({'label_names': list(labels)} if labels else {})),
                 data_config=data_config)
+            content = json.loads(temporary.read_text())
+            for key in OF_OTHER_WEIGHTS:
+                content['pretrained_cfg'].pop(key, None)
+            temporary.write_text(json.dumps(content, indent=2) + '\n')
 
     def save_model(self, model, name: str) -> None:
         """A model's weights as a plain timm model's."""

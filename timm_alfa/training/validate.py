@@ -1,0 +1,208 @@
+"""validate.py: a checkpoint's accuracy on a split, each image counted once."""
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Optional, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+import timm
+from timm.models import parse_model_name
+from timm.models._hub import load_model_config_from_path
+
+from timm_alfa.data import DataConfig, create_eval_loader
+from timm_alfa.errors import AlfaError, CheckpointError, ConfigError
+from timm_alfa.options import option
+from timm_alfa.training import record
+from timm_alfa.training.build import input_config
+from timm_alfa.training.checks import model_faults
+from timm_alfa.training.cli import build_parser, group_options, read_command_line, resolve_groups
+from timm_alfa.training.console import logger
+from timm_alfa.training.evaluate import evaluate
+from timm_alfa.training.files import first_line
+from timm_alfa.training.gathering import gather
+from timm_alfa.training.units import duration
+from timm_alfa.training.weights import find_weights, load_weights, read_weights
+
+DESCRIPTION = 'Scores a checkpoint: top-1, top-5 and loss of clean images, as one JSON line at the end.'
+DATA_KEYS = ('dataset', 'data_dir', 'input_key', 'target_key', 'class_map', 'dataset_download', 'batch_size', 'workers',
+             'loader', 'skip_corrupt', 'pin_mem')
+HUB_SCHEMES = ('local-dir', 'hf-hub', 'hf_hub')
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What is scored."""
+
+    checkpoint: Optional[str] = option(
+        None, "A weights file, a run's folder, 'local-dir:FOLDER' or 'hf-hub:OWNER/NAME'.")
+    model: Optional[str] = option(None, 'The timm model (none: as the config.json beside the checkpoint says).')
+    pretrained: bool = option(False, "Score the model's published weights; needs no --checkpoint.")
+    num_classes: Optional[int] = option(None, 'Classes of the model (none: as the checkpoint says).', low=1)
+    in_chans: Optional[int] = option(None, 'Input channels (none: the model\'s).', low=1)
+    img_size: Optional[int] = option(None, 'Side of the input image in pixels (none: the model\'s).', low=1)
+    mean: Optional[tuple[float, ...]] = option(None, 'Mean of each input channel, in [0, 1] (none: the model\'s).')
+    std: Optional[tuple[float, ...]] = option(None, 'Deviation of each input channel (none: the model\'s).', above=0)
+    interpolation: Optional[str] = option(
+        None, 'How images are resized (none: the model\'s).', choices=('bilinear', 'bicubic', 'nearest'))
+    crop_pct: Optional[float] = option(None, 'Share of the side kept by the crop (none: the model\'s).', above=0)
+    model_kwargs: dict = option({}, 'Further arguments of the model: name=value ...')
+    channels_last: bool = option(False, 'Channels-last memory layout.')
+
+    def faults(self, spell):
+        if self.checkpoint is None and not (self.model and self.pretrained):
+            yield f"nothing to score: give {spell('checkpoint')}, or {spell('model')} NAME {spell('pretrained')}."
+        if self.checkpoint is not None and self.pretrained:
+            yield f"{spell('checkpoint')} and {spell('pretrained')} exclude each other."
+        if self.model is not None:
+            yield from model_faults(self.model)
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which part of the data."""
+
+    split: str = option('validation', 'The split to score.')
+
+
+GROUPS = {'checkpoint': CheckpointConfig, 'data': DataConfig, 'split': SplitConfig}
+TITLES = {'checkpoint': 'Model', 'data': 'Data', 'split': 'Split'}
+
+
+@dataclass(frozen=True)
+class ValidateConfig:
+    """All options of validate.py."""
+
+    checkpoint: CheckpointConfig
+    data: DataConfig
+    split: SplitConfig
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
+    """The resolved options.
+
+    Raises:
+        ConfigError: With every fault.
+    """
+    options = [item for name, cls in GROUPS.items() for item in group_options(name, cls)
+               if name != 'data' or item.key in DATA_KEYS]
+    given, faults = read_command_line(build_parser('validate.py', DESCRIPTION, TITLES, options), argv, options)
+    groups, found = resolve_groups(GROUPS, given)
+    if faults + found:
+        raise ConfigError(faults + found)
+    return ValidateConfig(**groups)
+
+
+def open_model(options: CheckpointConfig) -> nn.Module:
+    """The model with the weights to score.
+
+    Raises:
+        ConfigError: The model cannot be built.
+        CheckpointError: The weights cannot be read, or do not fit it.
+    """
+    overrides = dict(num_classes=options.num_classes, in_chans=options.in_chans, **options.model_kwargs)
+    source = options.checkpoint.partition(':')[0] if options.checkpoint else ''
+    try:
+        if options.checkpoint is None:
+            return timm.create_model(options.model, pretrained=True, **overrides)
+        if source in HUB_SCHEMES and ':' in options.checkpoint:
+            return open_hub(options.checkpoint, overrides)
+        weights = find_weights(options.checkpoint)
+        state = read_weights(weights)
+        name = options.model or described_model(weights)
+        if options.model and not options.num_classes:
+            overrides['num_classes'] = head_classes(name, state)
+        model = timm.create_model(name, **overrides)
+    except AlfaError:
+        raise
+    except Exception as error:  # whatever a constructor, the Hub or a file raises, it is about these options
+        raise ConfigError(f"model '{options.model or options.checkpoint}' cannot be built: {first_line(error)}") from error
+    load_weights(model, state, options.checkpoint)
+    return model
+
+
+def open_hub(name: str, overrides: dict[str, Any]) -> nn.Module:
+    """A model by 'local-dir:' or 'hf-hub:', with its weights.
+
+    Raises:
+        CheckpointError: It cannot be had.
+    """
+    scheme, where = parse_model_name(name)
+    if scheme == 'local-dir':
+        model = timm.create_model(name, **overrides)
+        load_weights(model, read_weights(find_weights(where)), where)
+        return model
+    try:
+        return timm.create_model(name, pretrained=True, **overrides)
+    except Exception as error:
+        raise CheckpointError(f"--checkpoint '{name}' cannot be loaded: {first_line(error)}") from error
+
+
+def described_model(weights: Path) -> str:
+    """timm's name for the model that the config.json beside a weights file describes.
+
+    Raises:
+        CheckpointError: There is none, so that the model is not known.
+    """
+    folder = weights.parent
+    try:
+        load_model_config_from_path(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"no config.json beside '{weights}' says what model it is for: give --model.") from error
+    return f'local-dir:{folder}'
+
+
+def head_classes(name: str, state: Mapping[str, torch.Tensor]) -> Optional[int]:
+    """How many classes a model's weights are for, by the shape of their classifier; None if that cannot be told."""
+    cfg = timm.models.get_pretrained_cfg(name)
+    head = cfg.classifier if cfg is not None else None
+    weight = state.get(f'{head if isinstance(head, str) else next(iter(head or ()), None)}.weight')
+    return weight.shape[0] if weight is not None else None
+
+
+def validate(config: ValidateConfig, accelerator: Accelerator, model: nn.Module, loader) -> dict[str, Any]:
+    """Scores a model and returns the record."""
+    began = time.perf_counter()
+    metrics = evaluate(model, loader, accelerator)
+    seconds = time.perf_counter() - began
+    options, data = config.checkpoint, config.data
+    skipped = set(gather(accelerator, sorted(loader.skipped_indices)))
+    return record.redact(dict(
+        status='finished', model=options.model or options.checkpoint, checkpoint=options.checkpoint,
+        dataset=data.dataset or data.data_dir or 'digits', split=config.split.split, **metrics, robust_top1=None,
+        num_classes=model.num_classes, params=sum(p.numel() for p in model.parameters()), batch_size=data.batch_size,
+        num_processes=accelerator.num_processes, mixed_precision=accelerator.mixed_precision,
+        device=record.device_name(accelerator.device), seconds=seconds, images_per_second=metrics['count'] / seconds,
+        skipped_images=len(skipped), versions=record.versions(), commit=record.commit(), command=record.command()))
+
+
+def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any]:
+    """Devices, model and loader.
+
+    Raises:
+        AlfaError: Something asked for cannot be had.
+    """
+    accelerator = Accelerator()
+    model = open_model(config.checkpoint)
+    inputs = input_config(config.checkpoint, model)
+    model.to(accelerator.device)
+    if config.checkpoint.channels_last:
+        model.to(memory_format=torch.channels_last)
+    loader = create_eval_loader(
+        config.data, model_config=inputs, split=config.split.split, num_classes=model.num_classes,
+        rank=accelerator.process_index, world_size=accelerator.num_processes, device=accelerator.device,
+        channels_last=config.checkpoint.channels_last)
+    logger.info('model: %s, input %s; %d images of split %s', config.checkpoint.checkpoint or config.checkpoint.model,
+                'x'.join(map(str, inputs['input_size'])), loader.images, config.split.split)
+    return accelerator, model, loader
+
+
+def report(accelerator: Accelerator, result: dict[str, Any]) -> None:
+    """A line for people on stderr, and the record as the last line of stdout."""
+    if accelerator.is_main_process:
+        logger.info('top-1 %.2f, top-5 %.2f, loss %.4f: %d of %d images in %s', result['top1'], result['top5'],
+                    result['loss'], result['correct'], result['count'], duration(result['seconds']))
+        print(json.dumps(result), flush=True)

@@ -1,0 +1,19 @@
+#!/usr/bin/env python3
+"""Scores a checkpoint on a split: `accelerate launch validate.py --help`."""
+from timm_alfa.training.ending import before_work, run_main
+
+
+def main() -> None:
+    """Parse, build, score, record."""
+    from timm_alfa.training.console import setup_logging
+    from timm_alfa.training.validate import parse_args, report, run, validate
+
+    setup_logging()
+    with before_work():
+        config = parse_args()
+        accelerator, model, loader = run(config)
+    report(accelerator, validate(config, accelerator, model, loader))
+
+
+if __name__ == '__main__':
+    run_main(main)
