@@ -1,0 +1,67 @@
+"""How time and memory of an ALFA step grow: with the batch, the steps, the number of blocks and the depth.
+
+    python benchmarks/growth.py [--pairs 5]
+
+Growth in the first three is expected to be a straight line; its slope and how far points lie from it are in the table.
+"""
+import argparse
+
+import measure
+import timm
+import torch
+from step_cost import Workload, compare, step
+
+DEPTHS = ('resnet18_cifar', 'resnet50_cifar', 'resnet101_cifar', 'resnet152_cifar')
+BATCHES, STEPS, BLOCKS = (16, 32, 64, 128), (1, 2, 4, 8), (1, 2, 3, 5, 9)
+
+
+def fit(xs, ys) -> tuple[float, float, float]:
+    """Intercept, slope and the largest distance of a point from the line, relative to the largest value."""
+    x, y = torch.tensor(xs, dtype=torch.float64), torch.tensor(ys, dtype=torch.float64)
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
+    start = y.mean() - slope * x.mean()
+    return float(start), float(slope), float((y - start - slope * x).abs().max() / y.abs().max())
+
+
+def line(what: str, unit: str, xs, runs, args) -> list[dict]:
+    """One row for time and one for memory."""
+    times = measure.turn_about(runs, args.pairs)
+    seconds = [sorted(t)[len(t) // 2] * 1e3 for t in times]
+    peaks = [measure.peak_bytes(run) / 2**20 for run in runs]
+    rows = []
+    for quantity, values in (('time, ms', seconds), ('memory, MiB', peaks)):
+        start, slope, off = fit(xs, values)
+        points = ', '.join(f'{x}: {v:.1f}' for x, v in zip(xs, values, strict=True))
+        rows.append({'against': what, 'quantity': quantity, 'points': points, f'slope a {unit}': slope,
+                     'at zero': start, 'off the line': off})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', default='resnet20s')
+    parser.add_argument('--pairs', type=int, default=11)
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--amp', action='store_true')
+    args = parser.parse_args()
+    model = timm.create_model(args.model, num_classes=10).to(args.device)
+    make = lambda batch=32, **options: step(model, 32, batch, 'alfa', args.device, args.amp, **options)  # noqa: E731
+    sections = {
+        'Batch (last block, K=5)': line('batch', 'image', BATCHES, [make(batch) for batch in BATCHES], args),
+        'Steps (stage 2)': line('K', 'step', STEPS, [make(blocks='2', steps=k) for k in STEPS], args),
+        'Blocks (the last n units, K=2)': line(
+            'n', 'block', BLOCKS, [make(blocks=','.join(units(model)[-n:]), steps=2) for n in BLOCKS], args),
+        'Depth (last block, K=5)': [row for name in DEPTHS
+                                    for row in compare(Workload(name, 32, 8), {'alfa': {'task': 'alfa'}}, args)],
+    }
+    measure.write('growth', 'Growth of the cost of a step', sections)
+
+
+def units(model) -> tuple[str, ...]:
+    from timm_alfa import resolve_blocks
+    return resolve_blocks(model, 'units')
+
+
+if __name__ == '__main__':
+    main()
