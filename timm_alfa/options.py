@@ -163,7 +163,7 @@ def resolve(cls: type, values: Mapping[str, Any], spell=lambda name: name) -> tu
             continue
         try:
             ready[name] = convert(value, annotations[name])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):  # int(float('inf')) overflows
             found.append(f"{spell(name)} is {value!r}: give {type_name(annotations[name])}.")
             continue
         found += _value_faults(spell(name), ready[name], fields[name].metadata)

@@ -278,6 +278,13 @@ def _ancestors(name: str) -> set[str]:
 
 
 def _siblings(modules: Mapping[str, nn.Module], ancestors: set[str], name: str) -> set[str]:
-    """Names of the modules beside the way from the root to a module."""
-    below = (f'{parent}.{child}'.lstrip('.') for parent in ancestors for child, _ in modules[parent].named_children())
-    return {child for child in below if child in modules and child not in ancestors and child != name}
+    """Names of the modules beside the way from the root to a module; for bare lists, which are never called, theirs."""
+    found, waiting = set(), list(ancestors)
+    while waiting:
+        parent = waiting.pop()
+        below = {f'{parent}.{child}'.lstrip('.') for child, _ in modules[parent].named_children()}
+        below = {child for child in below if child in modules and child not in ancestors and child != name}
+        bare = {child for child in below if type(modules[child]).forward is nn.Module.forward}
+        found |= below - bare
+        waiting += bare
+    return found

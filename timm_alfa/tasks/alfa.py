@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 
 from timm_alfa import norms, search, trees
-from timm_alfa.blocks import resolve_blocks
+from timm_alfa.blocks import resolve_blocks, unwrapped
 from timm_alfa.deferred import deferred_loss
 from timm_alfa.errors import AlfaWarning, BlockError
 from timm_alfa.options import option
@@ -52,8 +52,8 @@ class AlfaConfig(FeatureConfig):
             yield f'step_size=0: {self.steps} steps are paid for and nothing is perturbed.'
         if self.weight == 0:
             yield 'weight=0: the perturbed loss is computed and ignored.'
-        reach = self.steps * self.step_size + (self.step_size if self.random_start else 0)
-        if self.eps is not None and self.eps >= reach > 0:
+        reach = self.steps * self.step_size
+        if self.eps is not None and not self.random_start and self.eps >= reach > 0:
             yield f'eps={self.eps:g} cannot bind: {self.steps} steps of {self.step_size:g} reach {reach:g} at most.'
 
 
@@ -74,7 +74,7 @@ class FeatureTask(MethodTask):
     def __init__(self, model: nn.Module, criterion=None, *, config: FeatureConfig, own=None, **kwargs):
         own: dict = dict(own or {})
         if config.bn == 'aux':
-            own['aux'] = norms.auxiliary(model)
+            own['aux'] = norms.auxiliary(unwrapped(model))
             if not own['aux']:
                 warnings.warn(f"bn='aux' has no effect: {type(model).__name__} has no layers with running statistics.",
                               AlfaWarning, stacklevel=4)
@@ -172,7 +172,7 @@ class AlfaTask(FeatureTask):
 
         def gradient(flat):
             flat = [d.requires_grad_() for d in flat]
-            with norms.still(self.model):
+            with norms.still(self.own or self.model):  # auxiliary norms too
                 loss = self.criterion(self.tail(record, _additions(group, shape(flat))), target)
                 grads = torch.autograd.grad(loss * self._scale(record, group), flat, allow_unused=True)
             return self._checked(grads, flat, record)

@@ -117,8 +117,8 @@ class MethodTask(ClassificationTask):
 
     def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]:
         """The plain model, or its average: what is evaluated and saved has timm's keys."""
-        module = module if module is not None else self.get_trainable_module(ema=ema)
-        return _plain(module) if isinstance(unwrap_model(module), Trainable) else super().get_eval_model(module, ema)
+        inner = unwrap_model(module if module is not None else self.get_trainable_module(ema=ema))
+        return _plain(inner) if isinstance(inner, Trainable) else super().get_eval_model(module, ema)
 
     def get_task_state(self, module: Optional[nn.Module] = None, ema: bool = False) -> dict[str, Any]:
         """Updates so far, and what the method trains beside the model."""

@@ -1,0 +1,222 @@
+"""ALFA written out without replays: every search step and every perturbed loss is a full forward pass with hooks.
+
+Slow and plain on purpose: what the library computes is compared with this.
+"""
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass
+class Step:
+    """What one training step gives: gradients by parameter name (None where nothing reaches), buffers by name."""
+    loss: torch.Tensor
+    logits: torch.Tensor
+    grads: dict
+    buffers: dict
+    loss_adv: torch.Tensor
+    delta_norm: torch.Tensor
+    deltas: dict
+    eta_grad: object = None
+
+
+def leaves(value):
+    """Floating-point tensors of a feature, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value] if value.is_floating_point() else []
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [x for item in values for x in leaves(item)]
+
+
+def rebuilt(value, rest):
+    """The feature with tensors from an iterator in place of its own."""
+    if isinstance(value, torch.Tensor):
+        return next(rest) if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {k: rebuilt(v, rest) for k, v in value.items()}
+    return type(value)(rebuilt(v, rest) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+@contextmanager
+def hooked(model, hooks):
+    with ExitStack() as stack:
+        for name, hook in hooks.items():
+            stack.callback(model.get_submodule(name).register_forward_hook(hook).remove)
+        yield
+
+
+@contextmanager
+def swapped(model, others):
+    """Other modules in place of some, by name."""
+    def put(name, module):
+        parent, _, child = name.rpartition('.')
+        model.get_submodule(parent)._modules[child] = module
+
+    before = {name: model.get_submodule(name) for name in others}
+    try:
+        for name, module in others.items():
+            put(name, module)
+        yield
+    finally:
+        for name, module in before.items():
+            put(name, module)
+
+
+def norm_names(model):
+    return [n for n, m in model.named_modules() if any(b is not None and k.startswith('running')
+                                                       for k, b in m._buffers.items())]
+
+
+def order_of_calls(model, names, input):
+    """By feature, the modules whose calls begin before it is there and never after; and the features in order."""
+    events = []
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            stack.callback(module.register_forward_pre_hook(lambda m, a, n=name: events.append(('in', n))).remove)
+            if name in names:
+                stack.callback(module.register_forward_hook(lambda m, a, o, n=name: events.append(('out', n))).remove)
+        with torch.no_grad():
+            model(input)
+    order = [n for kind, n in events if kind == 'out']
+    after = {f: {n for kind, n in events[events.index(('out', f)):] if kind == 'in'} for f in names}
+    seen = {n for _, n in events}
+    return order, {f: seen - after[f] for f in names}
+
+
+def unit(grad, norm):
+    if norm == 'linf':
+        return torch.sign(grad)
+    rows = grad.reshape(len(grad), -1)
+    lengths = (rows ** 2).sum(1).sqrt()
+    rows = torch.stack([row / n if n > 0 else row * 0 for row, n in zip(rows, lengths)])
+    return rows.reshape(grad.shape)
+
+
+def bounded(delta, eps, norm):
+    if eps is None:
+        return delta
+    if norm == 'linf':
+        return torch.minimum(torch.maximum(delta, delta * 0 - eps), delta * 0 + eps)
+    lengths = (delta.reshape(len(delta), -1) ** 2).sum(1).sqrt()
+    return torch.stack([d * (eps / n) if n > eps else d for d, n in zip(delta, lengths)])
+
+
+class Rewriting:
+    """One model, its features, and the generator's state at which every pass starts."""
+
+    def __init__(self, model, names, input, target, criterion=F.cross_entropy, aux=None):
+        self.model, self.names, self.input, self.target, self.criterion = model, names, input, target, criterion
+        self.aux = aux or {}
+        self.rng = torch.get_rng_state()
+        before = self.buffers()
+        self.order, self.before = order_of_calls(model, names, input)
+        self.restore(before)
+        self.params = dict(model.named_parameters())
+
+    def buffers(self):
+        return {k: v.clone() for k, v in self.model.named_buffers()}
+
+    def restore(self, buffers, only=None):
+        with torch.no_grad():
+            for k, v in self.model.named_buffers():
+                if only is None or k.rpartition('.')[0] in only:
+                    v.copy_(buffers[k])
+
+    def loss(self, group=(), deltas=None, cut=False):
+        """Loss of a full pass with perturbations added; the earliest feature cut from what is before it."""
+        torch.set_rng_state(self.rng)
+        first = min(group, key=self.order.index) if group else None
+
+        def adds(name):
+            def hook(module, args, output):
+                cuts = cut and name == first
+                moved = [(f.detach() if cuts else f) + d for f, d in zip(leaves(output), deltas[name], strict=True)]
+                return rebuilt(output, iter(moved))
+            return hook
+
+        late = {n: m for n, m in self.aux.items() if group and n not in self.before[first]}
+        with swapped(self.model, late), hooked(self.model, {n: adds(n) for n in group}):
+            logits = self.model(self.input)
+        return self.criterion(logits, self.target), logits
+
+    def gradients(self, loss, extra=()):
+        params = [p for p in self.params.values() if p.requires_grad]
+        others = [p for m in self.aux.values() for p in m.parameters()]
+        grads = torch.autograd.grad(loss, [*params, *others, *extra], allow_unused=True)
+        names = [n for n, p in self.params.items() if p.requires_grad]
+        names += [f'aux:{n}.{k}' for n, m in self.aux.items() for k, _ in m.named_parameters()]
+        return dict(zip(names, grads, strict=False)), grads[len(names):]
+
+    def drop_front(self, grads, group):
+        """Gradients that reach what ran before the feature by another way than the feature: 'tail' has none."""
+        first = min(group, key=self.order.index)
+        parts = first.split('.')
+        above = {'.'.join(parts[:n]) for n in range(len(parts))}
+        return {k: None if not k.startswith('aux:') and k.rpartition('.')[0] in self.before[first] - above else g
+                for k, g in grads.items()}
+
+
+def plain_step(model, names, input, target, criterion=F.cross_entropy, *, steps=5, step_size=1 / 255, eps=None,
+               norm='linf', random_start=False, weight=1., reduction='sum', grad='full', bn='clean', mode='separate',
+               eta=None, gamma=1., aux=None):
+    """One step of ALFA (equations 3 to 5)."""
+    at = Rewriting(model, names, input, target, criterion, aux if bn == 'aux' else None)
+    features = {}
+    with hooked(model, {n: lambda m, a, o, n=n: features.update({n: [x.detach() for x in leaves(o)]}) for n in names}):
+        loss_clean, logits = at.loss()
+    stream = torch.get_rng_state()
+    total, _ = at.gradients(loss_clean)
+    groups = [tuple(names)] if mode == 'joint' else [(n,) for n in names]
+    shares = weight if reduction == 'sum' else weight / len(groups) / (1 + weight)
+    clean_share = 1. if reduction == 'sum' else 1 / (1 + weight)
+    total = {k: None if g is None else clean_share * g for k, g in total.items()}
+    buffers, losses, moved_by, eta_grad, norms = at.buffers(), [], {}, None, []
+    for group in groups:
+        torch.set_rng_state(stream)
+        deltas = {n: [_start(f, random_start, step_size, eps, norm) for f in features[n]] for n in group}
+        stream = torch.get_rng_state()
+        norm_buffers = {n: {k: v.clone() for k, v in m._buffers.items()} for n, m in at.aux.items()}
+        for _ in range(steps):
+            flat = [d.requires_grad_() for n in group for d in deltas[n]]
+            loss, _ = at.loss(group, deltas)
+            found = torch.autograd.grad(loss, flat, allow_unused=True)
+            grads = iter([torch.zeros_like(d) if g is None else g for d, g in zip(flat, found, strict=True)])
+            deltas = {n: [bounded(d.detach() + step_size * unit(next(grads), norm), eps, norm) for d in deltas[n]]
+                      for n in group}
+            at.restore(buffers)
+            for n, m in at.aux.items():
+                for k, v in norm_buffers[n].items():
+                    m._buffers[k].copy_(v)
+        deltas = {n: [d.detach() for d in ds] for n, ds in deltas.items()}
+        moved_by.update(deltas)
+        norms.append(sum((d.reshape(len(d), -1) ** 2).sum(1) for n in group for d in deltas[n]).sqrt().mean())
+        added = deltas if eta is None else {n: [eta[names.index(n)] * d for d in ds] for n, ds in deltas.items()}
+        loss, _ = at.loss(group, added, cut=grad == 'tail')
+        found, of_eta = at.gradients(loss, [eta] if eta is not None else [])
+        if grad == 'tail':
+            found = at.drop_front(found, group)
+        for k, g in found.items():
+            if g is not None:
+                total[k] = shares * g if total.get(k) is None else total[k] + shares * g
+        if eta is not None:
+            eta_grad = shares * of_eta[0] + (0 if eta_grad is None else eta_grad)
+        losses.append(loss.detach())
+        first = min(group, key=at.order.index)
+        at.restore(buffers, only=at.before[first] if bn == 'shared' else None)
+        buffers = at.buffers()
+    torch.set_rng_state(stream)
+    loss = clean_share * loss_clean.detach() + shares * torch.stack(losses).sum()
+    if eta is not None:
+        loss, eta_grad = loss + gamma * eta.detach().abs().sum(), eta_grad + gamma * torch.sign(eta.detach())
+    return Step(loss, logits.detach(), total, buffers, torch.stack(losses).mean(), torch.stack(norms).mean(), moved_by,
+                eta_grad)
+
+
+def _start(feature, random_start, step_size, eps, norm):
+    delta = torch.zeros_like(feature)
+    if not random_start:
+        return delta
+    radius = step_size if eps is None else eps
+    return bounded(delta.uniform_(-radius, radius), radius, norm)

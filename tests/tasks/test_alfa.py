@@ -1,0 +1,83 @@
+"""ALFA against the plain rewriting: full forward passes with a hook that adds delta, in float64."""
+import pytest
+import torch
+from settings import check_step, tiny
+
+from timm_alfa.errors import AlfaWarning
+
+QUICK = dict(steps=2, step_size=0.05)
+
+OPTIONS = (
+    dict(),
+    dict(steps=5, step_size=1 / 255),
+    dict(steps=1),
+    dict(reduction='mean', weight=0.7),
+    dict(weight=2.5, blocks='2'),
+    dict(blocks='1', grad='tail'),
+    dict(blocks='2', bn='shared'),
+    dict(blocks='1', bn='aux'),
+    dict(blocks='1', bn='aux', grad='tail'),
+    dict(blocks='1', norm='l2', step_size=0.5),
+    dict(blocks='1', norm='l2', step_size=0.5, eps=0.7),
+    dict(blocks='2', eps=0.06),
+    dict(blocks='2', random_start=True),
+    dict(blocks='2', random_start=True, eps=0.04),
+    dict(blocks='1', random_start=True, norm='l2', eps=0.3, step_size=0.2),
+    dict(blocks='2', steps=0, random_start=True),
+    dict(blocks='all'),
+    dict(blocks='all', reduction='mean'),
+    dict(blocks='all', grad='tail'),
+    dict(blocks='all', bn='shared'),
+    dict(blocks='all', bn='aux'),
+    dict(blocks='all', mode='joint'),
+    dict(blocks='all', mode='joint', reduction='mean', weight=0.5),
+    dict(blocks='all', mode='joint', grad='tail'),
+    dict(blocks='all', mode='joint', bn='shared'),
+    dict(blocks='all', mode='joint', bn='aux'),
+    dict(blocks='all', mode='joint', random_start=True, eps=0.07),
+    dict(blocks='1,3', random_start=True),
+    dict(blocks='layer3.2.bn2'),
+    dict(blocks='layer3.2.bn2', grad='tail'),
+    dict(blocks='layer3.2.bn2', bn='shared'),
+    dict(blocks='layer3.1,layer3.2.bn2', mode='joint'),
+    dict(blocks='layer2.1.bn1,layer2.1', bn='shared'),
+    dict(blocks='layer3.2.conv1,layer3.2', mode='joint', bn='shared'),
+    dict(blocks='conv1'),
+    dict(blocks='fc'),
+)
+
+
+@pytest.mark.parametrize('config', OPTIONS, ids=str)
+@pytest.mark.filterwarnings('ignore::timm_alfa.errors.AlfaWarning')
+def test_every_option_is_the_rewriting(config):
+    check_step(*tiny(size=16), **{**QUICK, **config})
+
+
+MODELS = (
+    ('resnet18', 32, dict(), dict(blocks='3')),
+    ('resnet18', 32, dict(), dict(blocks='layer3.0.bn2,layer4', bn='shared', mode='joint')),
+    ('test_resnet', 32, dict(), dict(blocks='all')),
+    ('test_efficientnet', 32, dict(), dict(blocks='2')),
+    ('test_efficientnet', 32, dict(), dict(blocks='all', bn='aux')),
+    ('test_vit', 32, dict(), dict(blocks='all', norm='l2', step_size=0.5)),
+    ('test_vit', 32, dict(), dict(blocks='blocks.2.attn.qkv')),
+    ('test_vit', 32, dict(), dict(blocks='patch_embed,norm')),
+    ('test_vit', 32, dict(proj_drop_rate=0.2, attn_drop_rate=0.1), dict(blocks='1')),
+    ('test_vit', 32, dict(drop_rate=0.5), dict(blocks='last', random_start=True)),
+    ('test_vit', 32, dict(drop_path_rate=0.4), dict(blocks='2,3')),
+    ('test_resnet', 32, dict(drop_rate=0.5, drop_path_rate=0.3), dict(blocks='all', grad='tail')),
+    ('test_resnet', 32, dict(drop_rate=0.5, drop_path_rate=0.3), dict(blocks='1,3', mode='joint')),
+    ('crossvit_9_240', 120, dict(), dict(blocks='1,2')),
+    ('crossvit_9_240', 120, dict(), dict(blocks='last', norm='l2', step_size=0.5, eps=0.8)),
+    ('pit_ti_224', 64, dict(), dict(blocks='2')),
+    ('pit_ti_224', 64, dict(), dict(blocks='2,3', grad='tail', mode='joint')),
+    ('hrnet_w18_small', 32, dict(), dict(blocks='4', steps=1)),
+    ('hrnet_w18_small', 32, dict(), dict(blocks='stage4.0.branches.1', bn='shared', steps=1)),
+)
+
+
+@pytest.mark.parametrize(('arch', 'size', 'kwargs', 'config'), MODELS, ids=str)
+@pytest.mark.filterwarnings('ignore::timm_alfa.errors.AlfaWarning')
+def test_every_kind_of_model_is_the_rewriting(arch, size, kwargs, config):
+    """Residual and nested features, tuples, transformers; dropout with one mask for all passes of a step."""
+    check_step(*tiny(arch, size, batch=2, **kwargs), times=2 if 'test' in arch else 1, **{**QUICK, **config})
