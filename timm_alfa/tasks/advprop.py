@@ -1,0 +1,85 @@
+"""AdvProp (Xie et al. 2020): clean images, and images perturbed through batch norms of their own."""
+import warnings
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Iterator
+
+import torch
+import torch.nn as nn
+
+from timm_alfa import norms
+from timm_alfa.blocks import unwrapped
+from timm_alfa.errors import AlfaWarning
+from timm_alfa.redirect import without_checkpointing
+from timm_alfa.tasks.pixels import PixelConfig, PixelTask
+
+
+@dataclass(frozen=True)
+class AdvPropConfig(PixelConfig):
+    """Options of AdvProp; the defaults are the paper's (n = eps + 1 steps)."""
+
+
+class AdvPropTask(PixelTask):
+    """Clean loss through the main norms plus adversarial loss through auxiliary ones (algorithm 1 of Xie et al.).
+
+    The auxiliary norms, copies of the model's at the start, live in the task and not in the model: search and
+    adversarial pass go through them and move their statistics and weights, the main running statistics come from clean
+    images alone, and the model keeps its keys. timm's split batch norm would run both halves in one pass, but it
+    changes the model and its keys, knows batch norm alone, and counts each of the five search steps as training.
+    """
+
+    def __init__(self, model: nn.Module, criterion=None, *, config: AdvPropConfig, **kwargs):
+        aux = norms.auxiliary(unwrapped(model))
+        super().__init__(model, criterion, config=config, own={'aux': aux} if aux else None, **kwargs)
+        if all(type(norm).__name__.startswith('Frozen') for norm in aux.values()):
+            kind = 'only frozen batch norm' if aux else 'no layers with running statistics'
+            warnings.warn(f'{type(self.model).__name__} has {kind}: there is nothing auxiliary, clean and adversarial '
+                          'images go through the same layers.', AlfaWarning, stacklevel=4)
+
+    def through(self):
+        return through(self.model, self.own.aux) if self.own else super().through()
+
+    def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        output = self.trainable_module(input)
+        loss_clean = self.criterion(output, target)
+        images, delta = self.moved(input, target)
+        with self.through(), without_checkpointing(self.model.modules() if self.own else ()):
+            loss_adv = self.criterion(self.model(images), target)
+        return {
+            'loss': loss_clean + loss_adv,
+            'output': output,
+            'loss_clean': loss_clean.detach(),
+            'loss_adv': loss_adv.detach(),
+            'delta_norm': self.delta_norm(delta),
+        }
+
+
+@contextmanager
+def through(model: nn.Module, aux: nn.ModuleDict) -> Iterator[None]:
+    """While inside, the model normalises by its auxiliary norms.
+
+    Calls are redirected, and where a part is compiled, whose code calls no module, its norms lend their names to the
+    auxiliary tensors.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(norms.in_place_of(model, aux))
+        if any(module._compiled_call_impl is not None for module in model.modules()):
+            stack.enter_context(_lent(model, aux))
+        yield
+
+
+@contextmanager
+def _lent(model: nn.Module, aux: nn.ModuleDict) -> Iterator[None]:
+    layers = norms.batch_norms(model)
+    pairs = [(mine, its) for key, other in aux.items()
+             for mine, its in zip(layers[key.replace('/', '.')].modules(), other.modules(), strict=True)]
+    before = [(mine, dict(mine._parameters), dict(mine._buffers)) for mine, _ in pairs]
+    try:
+        for mine, its in pairs:
+            mine._parameters.update(its._parameters)
+            mine._buffers.update(its._buffers)
+        yield
+    finally:
+        for mine, parameters, buffers in before:
+            mine._parameters.update(parameters)
+            mine._buffers.update(buffers)

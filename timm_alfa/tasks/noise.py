@@ -1,0 +1,37 @@
+"""Random noise on features, where ALFA searches: what table 7 of the paper compares it with."""
+from dataclasses import dataclass
+from typing import Iterator, Optional
+
+import torch
+
+from timm_alfa import trees
+from timm_alfa.options import option
+from timm_alfa.replay import Record
+from timm_alfa.tasks.alfa import FeatureConfig, FeatureTask
+
+
+@dataclass(frozen=True)
+class NoiseConfig(FeatureConfig):
+    """Options of noise on features."""
+    std: float = option(1 / 255, 'standard deviation of the noise, in the features\' own units', low=0)
+
+    def idle(self) -> Iterator[str]:
+        """What cannot have an effect, one line each."""
+        if self.std == 0:
+            yield 'std=0: nothing is perturbed, the clean loss is counted twice.'
+        if self.weight == 0:
+            yield 'weight=0: the perturbed loss is computed and ignored.'
+
+
+class NoiseTask(FeatureTask):
+    """Clean loss plus the loss with Gaussian noise added to the features (equation 3 with a random delta).
+
+    The noise is drawn from the generator of the features' device, anew for every block and step.
+    """
+
+    def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:
+        return [[self._draw(f) for f in trees.floats(record.features[i])] for i in group]
+
+    def _draw(self, feature: torch.Tensor) -> torch.Tensor:
+        half = feature.dtype in (torch.float16, torch.bfloat16)
+        return torch.randn_like(feature, dtype=torch.float32 if half else feature.dtype) * self.config.std

@@ -1,0 +1,114 @@
+"""What methods that perturb images have in common: options in pixel units, and the search."""
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Iterator, Optional
+
+import torch
+import torch.nn as nn
+
+from timm_alfa import attack, generators, norms, search
+from timm_alfa.blocks import unwrapped
+from timm_alfa.errors import AlfaWarning
+from timm_alfa.options import option
+from timm_alfa.tasks.base import MethodTask
+
+_HALF_SCALE = 2.0 ** 10  # an image, of the loss in an fp16 search: its gradients would underflow, a sign knows no scale
+_OUTSIDE = 0.1  # share of values outside [0, 1] from which the normalisation cannot be right
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """Options of every method that searches in the image; sizes are in pixels of [0, 1]."""
+    steps: int = option(5, 'steps of the search', low=0)
+    step_size: float = option(1 / 255, 'size of a step, in pixels of [0, 1]', low=0)
+    eps: float = option(4 / 255, 'bound of a pixel\'s move, in pixels of [0, 1]', above=0)
+    random_start: bool = option(True, 'start the search at random within eps')
+    mean: Optional[tuple[float, ...]] = option(None, "mean by which the loader normalises; None: the model's")
+    std: Optional[tuple[float, ...]] = option(None, "deviation by which the loader normalises; None: the model's",
+                                              above=0)
+
+    def faults(self, spell) -> Iterator[str]:
+        yield from attack.in_pixels(spell, step_size=self.step_size, eps=self.eps)
+        if (self.mean is None) != (self.std is None):
+            yield f"{spell('mean')} and {spell('std')} go together: give both or neither."
+        elif self.mean is not None and len(self.mean) != len(self.std):
+            yield (f"{spell('mean')} has {len(self.mean)} values and {spell('std')} {len(self.std)}: give as many of "
+                   'the one as of the other.')
+
+    def idle(self) -> Iterator[str]:
+        """What cannot have an effect, one line each."""
+        if (self.steps == 0 or self.step_size == 0) and not self.random_start:
+            yield f'steps={self.steps}, step_size={self.step_size:g} without random_start: no image is perturbed.'
+        elif self.steps and self.step_size == 0:
+            yield f'step_size=0: {self.steps} steps are paid for and images are moved at random only.'
+        elif not self.random_start and self.eps >= self.steps * self.step_size:
+            yield (f'eps={self.eps:g} cannot bind: {self.steps} steps of {self.step_size:g} reach '
+                   f'{self.steps * self.step_size:g} at most.')
+
+
+class PixelTask(MethodTask):
+    """Trains on images moved to where the loss is highest: which losses make up the whole is the subclass's.
+
+    Args:
+        model: Any classifier.
+        criterion: Loss of logits and targets, a mean over the batch.
+        config: A `PixelConfig`.
+        kwargs: For `MethodTask`.
+
+    Raises:
+        ConfigError: It is not known how the model's images are normalised.
+    """
+
+    def __init__(self, model: nn.Module, criterion=None, *, config: PixelConfig, **kwargs):
+        pixels = attack.pixels_of(unwrapped(model), config.mean, config.std)
+        super().__init__(model, criterion, config=config, **kwargs)
+        self.pixels = pixels
+        self._seen = False
+        for line in config.idle():
+            warnings.warn(line, AlfaWarning, stacklevel=4)
+
+    def through(self):
+        """The context of passes with perturbed images: which norms they go through."""
+        return nullcontext()
+
+    def moved(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The perturbed images, normalised like the input, and delta in pixels.
+
+        Running statistics stand still. What is random in the model is the same in every step of the search and in
+        the pass that follows it.
+        """
+        self._check(input)
+        config = self.config
+
+        def loss(images):
+            with generators.kept(images.device):
+                return self.criterion(self.model(images), target)
+
+        with norms.still(self.own or self.model), self.through():
+            delta = attack.ascend_pixels(
+                loss, input, self.pixels, steps=config.steps, step_size=config.step_size, eps=config.eps,
+                random_start=config.random_start, scale=_scale(input))
+        return self.pixels.moved(input.detach(), delta), delta
+
+    def delta_norm(self, delta: torch.Tensor) -> torch.Tensor:
+        """Mean l2 norm of an image's perturbation, in pixels of [0, 1]."""
+        return search.sample_norm([delta])
+
+    def _check(self, input: torch.Tensor) -> None:
+        """Warns in the first step of a normalisation that does not lead back to pixels."""
+        if self._seen:
+            return
+        self._seen = True
+        pixels = self.pixels.of(input.detach())
+        share = ((pixels < -0.01) | (pixels > 1.01)).float().mean().item()
+        if share > _OUTSIDE:
+            warnings.warn(f'{share:.0%} of the images\' values are outside [0, 1] when mean={self.pixels.mean} and '
+                          f'std={self.pixels.std} are undone, so steps and bounds are not what they say: give the mean '
+                          'and std of the loader.', AlfaWarning, stacklevel=6)
+
+
+def _scale(input: torch.Tensor) -> float:
+    device = input.device.type
+    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    return _HALF_SCALE * len(input) if half or input.dtype == torch.float16 else 1.0
