@@ -73,6 +73,18 @@ class AugConfig:
             pair = getattr(self, name)
             if pair is not None and (len(pair) != 2 or pair[0] > pair[1]):
                 yield f'{spell(name)} is {" ".join(map(str, pair))}: give two numbers, the smaller first.'
+        if self.aa is not None and not _is_policy(self.aa):
+            yield f"{spell('aa')} is '{self.aa}': give a policy such as rand-m9-mstd0.5, augmix-m5-w4, original or 3a."
+
+
+def _is_policy(name: str) -> bool:
+    """Whether timm makes transforms of an AutoAugment policy's name."""
+    from timm.data import create_transform
+    try:
+        create_transform(32, is_training=True, auto_augment=name)
+    except (AssertionError, KeyError, ValueError, IndexError):
+        return False
+    return True
 
 
 def given(config, names) -> list[str]:

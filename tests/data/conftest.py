@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+MODEL = dict(input_size=(3, 8, 8), mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3), interpolation='bicubic', crop_pct=1.0)
+
+
+def picture(seed, size=(8, 8)):
+    """A random RGB image, width and height as given; its top left pixel is the seed."""
+    pixels = np.random.RandomState(seed).randint(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    pixels[0, 0] = seed
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def model_config():
+    return dict(MODEL)
+
+
+@pytest.fixture
+def make_folder(tmp_path):
+    """Writes an image folder: splits by name, and for each the number of images of each class."""
+    def make(name='images', size=(8, 8), **splits):
+        seed = 0
+        for split, classes in splits.items():
+            for label, count in classes.items():
+                folder = tmp_path / name / split / label
+                folder.mkdir(parents=True)
+                for at in range(count):
+                    picture(seed, size).save(folder / f'{at}.png')
+                    seed += 1
+        return tmp_path / name
+    return make
+
+
+@pytest.fixture
+def make_parquet(tmp_path, monkeypatch):
+    """Writes a data set in the Hub's layout: columns of rows by split."""
+    datasets = pytest.importorskip('datasets')
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
+    datasets.disable_progress_bars()
+
+    def make(features, name='set', **splits):
+        for split, rows in splits.items():
+            target = tmp_path / name / 'data' / f'{split}-00000-of-00001.parquet'
+            target.parent.mkdir(parents=True, exist_ok=True)
+            datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(str(target))
+        return tmp_path / name
+    return make
