@@ -4,7 +4,7 @@ import torch
 from timm_alfa.data import AugConfig, DataConfig, create_data, create_eval_loader, inspect_data
 from timm_alfa.data.memory import MemoryLoader
 from timm_alfa.data.worker import WorkerLoader
-from timm_alfa.errors import DataError
+from timm_alfa.errors import ConfigError, DataError
 
 
 def config(root, **kwargs):
@@ -66,6 +66,20 @@ def test_corrupt_images_are_counted(root, model_config):
         create_data(config(root), model_config=model_config)
     data = create_data(config(root, skip_corrupt=True), model_config=model_config)
     assert (data.train_images, data.val_images, data.skipped) == (15, 4, 2)
+
+
+def test_a_grey_model_takes_timms_three_means(root, model_config):
+    grey = model_config | dict(input_size=(1, 8, 8))
+    for loader in ('memory', 'timm'):
+        data = create_data(config(root, loader=loader), model_config=grey)
+        one = create_data(config(root, loader=loader), model_config=grey | dict(mean=(0.4,), std=(0.25,)))
+        assert next(iter(data.val))[0].shape == (2 + 2, 1, 8, 8)
+        assert torch.allclose(next(iter(data.val))[0], next(iter(one.val))[0], atol=1e-6)
+
+
+def test_a_cutmix_box_has_a_choice_of_sides(root, model_config):
+    with pytest.raises(ConfigError, match=r'--cutmix-minmax 0\.5 0\.55 leaves no choice at 8 pixels'):
+        create_data(config(root), AugConfig(cutmix_minmax=(0.5, 0.55)), model_config=model_config)
 
 
 def test_channels_and_processes_must_fit(root, model_config):

@@ -11,7 +11,7 @@ from timm_alfa.data.loader import Finish, LoaderSpec
 
 def finish(rank=0, seed=0, num_classes=5, **aug):
     return Finish(LoaderSpec(
-        4, (3, 6, 6), (0.5,), (0.5,), num_classes, AugConfig(**aug), seed=seed, rank=rank))
+        4, (3, 6, 6), (0.5,) * 3, (0.5,) * 3, num_classes, AugConfig(**aug), seed=seed, rank=rank))
 
 
 def batch(count=4):

@@ -35,7 +35,7 @@ def make():
     def loader(source=None, train=True, aug=None, **spec):
         source = source or Pictures()
         spec = LoaderSpec(**dict(
-            batch_size=2, input_size=(3, 16, 16), mean=(0.5,), std=(0.2,), num_classes=3,
+            batch_size=2, input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3, num_classes=3,
             aug=aug or AugConfig()) | spec)
         made.append(WorkerLoader(Part(source, torch.arange(len(source)), train), spec))
         return made[-1]
@@ -141,6 +141,19 @@ def test_a_worker_that_dies_is_an_error_and_no_hang(make):
         fault = worker_fault(error)
     assert 'a process that reads images died' in str(fault) and '--workers' in str(fault)
     assert '\n' not in str(fault)
+
+
+class Interrupted(Pictures):
+    def open(self, index):
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        if index == 5:
+            assert os.getpgrp() != os.getpgid(self.home)
+        return super().open(index)
+
+
+def test_an_interrupt_at_the_keyboard_does_not_reach_the_workers(make):
+    assert same(batches(make(Interrupted(), workers=1)), batches(make()))
 
 
 def test_other_errors_are_no_worker_fault():

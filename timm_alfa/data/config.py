@@ -41,7 +41,7 @@ class DataConfig:
 class AugConfig:
     """What is done to training images. Targets are soft where mixup or cutmix is on."""
     no_aug: bool = option(False, 'no crops, flips, jitter or erasing')
-    crop_padding: int = option(4, 'zero padding of the random crop, in pixels (memory loader)', low=0)
+    crop_padding: int = option(4, 'zero padding of the random crop, in pixels (memory loader)', low=0, high=256)
     scale: tuple[float, ...] | None = option(None, 'area of the random resized crop (default 0.08 1)', above=0)
     ratio: tuple[float, ...] | None = option(None, 'aspect of the random resized crop (default 3/4 4/3)', above=0)
     hflip: float = option(0.5, 'probability of a horizontal flip', low=0, high=1)
@@ -112,6 +112,8 @@ def idle_options(data: DataConfig, aug: AugConfig, kind: str, loader: str, spell
         (data, kind != 'hfds', 'without an hfds/ data set', ('input_key', 'target_key')),
         (data, kind != 'torch', 'without a torch/ data set', ('dataset_download',)),
         (aug, loader == 'timm', 'with the timm loader', ('crop_padding',)),
+        (aug, loader == 'memory', 'with the memory loader', ('train_interpolation',)),
+        (data, loader == 'memory', 'with the memory loader', ('pin_mem',)),
         (aug, aug.no_aug, 'with ' + spell('no_aug'),
          ('crop_padding', 'scale', 'ratio', 'hflip', 'vflip', 'color_jitter', 'aa', 'reprob')),
         (aug, aug.reprob == 0, f'while {spell("reprob")} is 0', ('remode', 'recount')),

@@ -12,7 +12,7 @@ from timm_alfa.data.loader import Loader, LoaderSpec
 from timm_alfa.data.memory import MemoryLoader, Store
 from timm_alfa.data.source import Part, check_labels, image_mode
 from timm_alfa.data.worker import WorkerLoader
-from timm_alfa.errors import DataError
+from timm_alfa.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,27 @@ class Data:
 
 
 def _spec(data: DataConfig, aug: AugConfig, config: Mapping, num_classes: int, **kwargs) -> LoaderSpec:
-    image_mode(config['input_size'][0])
+    channels = config['input_size'][0]
+    image_mode(channels)
     return LoaderSpec(
-        batch_size=data.batch_size, input_size=tuple(config['input_size']), mean=tuple(config['mean']),
-        std=tuple(config['std']), num_classes=num_classes, aug=aug,
-        interpolation=config.get('interpolation', 'bicubic'), crop_pct=config.get('crop_pct'),
-        crop_mode=config.get('crop_mode'), workers=data.workers, pin_mem=data.pin_mem,
+        batch_size=data.batch_size, input_size=tuple(config['input_size']),
+        mean=per_channel(config['mean'], channels), std=per_channel(config['std'], channels),
+        num_classes=num_classes, aug=aug, interpolation=config.get('interpolation', 'bicubic'),
+        crop_pct=config.get('crop_pct'), crop_mode=config.get('crop_mode'), workers=data.workers, pin_mem=data.pin_mem,
         skip_corrupt=data.skip_corrupt, **kwargs)
+
+
+def per_channel(values, channels: int) -> tuple[float, ...]:
+    """One value a channel: timm keeps the three of the pretrained model also where a model takes grey images."""
+    values = tuple(values)
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def _check_cutmix(aug: AugConfig, side: int) -> None:
+    """timm draws the box's side between two whole numbers of pixels, which must differ."""
+    low, high = aug.cutmix_minmax or (0, 1)
+    if int(side * low) >= int(side * high):
+        raise ConfigError(f'--cutmix-minmax {low} {high} leaves no choice at {side} pixels: give a wider range.')
 
 
 def _store_size(stored: tuple[int, int, int], same: bool, wanted: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -119,6 +133,7 @@ def create_data(
     spec = _spec(
         data, aug, model_config, info.num_classes, seed=seed, rank=rank, world_size=world_size,
         device=torch.device(device), channels_last=channels_last)
+    _check_cutmix(aug, min(spec.input_size[1:]))
     train, val, test = _loaders(
         (info.train, info.val, info.test), spec, data.validation_batch_size or data.batch_size, info.loader,
         info.image_size, info.same_size)

@@ -20,7 +20,7 @@ class LoaderSpec:
 
     Attributes:
         input_size: Channels, height, width.
-        mean: Per channel, in [0, 1] pixel units; one value serves all channels. `std` likewise.
+        mean: Per channel, in [0, 1] pixel units. `std` likewise.
     """
     batch_size: int
     input_size: tuple[int, int, int]
@@ -58,9 +58,9 @@ class Loader:
         self.epoch, self.start_batch = 0, 0
         self.last_indices = torch.empty(0, dtype=torch.int64)
         self.skipped_indices: set[int] = set()
-        channels = spec.input_size[0]
-        values = [torch.tensor(v, dtype=torch.float32).expand(channels) for v in (spec.mean, spec.std)]
-        self._mean, self._std = (v.mul(255).view(1, -1, 1, 1).to(spec.device) for v in values)
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32).mul(255).view(1, -1, 1, 1).to(spec.device)
+            for values in (spec.mean, spec.std))
         self._finish = Finish(spec) if part.train else None
 
     @property

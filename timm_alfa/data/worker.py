@@ -1,4 +1,6 @@
 """Images read and transformed one at a time by worker processes: timm's transforms, with an order of our own."""
+import os
+import signal
 from collections.abc import Iterator
 
 import torch
@@ -53,6 +55,12 @@ def worker_fault(error: BaseException) -> DataError | None:
     return None
 
 
+def keep_out_of_signals(worker: int) -> None:
+    """Leaves Ctrl-C, and a SIGTERM to the process group, to the main process, which finishes its update and saves."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgrp()
+
+
 class Batches:
     """The batch sampler: whatever list of keys it was last given."""
 
@@ -80,6 +88,7 @@ class WorkerLoader(Loader):
             collate_fn=collate,
             pin_memory=spec.pin_mem,
             persistent_workers=part.train and spec.workers > 0,
+            worker_init_fn=keep_out_of_signals,
             generator=torch.Generator(),  # or each epoch would draw a seed from the global generator
         )
 
