@@ -18,6 +18,7 @@ from timm_alfa.training.config import DIGITS_DEFAULTS, TrainConfig
 from timm_alfa.training.console import logger
 from timm_alfa.training.files import first_line
 from timm_alfa.training.randomness import seed_all
+from timm_alfa.training.trial import try_step
 
 
 @dataclass
@@ -109,6 +110,7 @@ def prepare(config: TrainConfig) -> Run:
     task = create_task(config.task.task, model, criterion=build.build_criterion(config), device=accelerator.device,
                        **vars(config.task_options))
     task.to(accelerator.device)
+    try_step(task, accelerator, inputs['input_size'], info.num_classes, config.aug.mixes)
     data = create_data(
         config.data, config.aug, model_config=inputs, seed=config.run.seed, rank=accelerator.process_index,
         world_size=accelerator.num_processes, device=accelerator.device, channels_last=config.model.channels_last,

@@ -1,0 +1,171 @@
+"""A resumed run ends as an undisturbed one: weights and summary.csv, bit for bit."""
+import json
+
+import pytest
+import torch
+
+from timm_alfa.errors import CheckpointError
+from timm_alfa.training.checkpoint import States, is_whole, state_folders
+from timm_alfa.training.loop import Trainer
+
+SETTINGS = {
+    'standard': ('--task', 'standard'),
+    'alfa_everything': (
+        '--task', 'alfa', '--alfa-random-start', '--alfa-every', '2', '--alfa-start', '1', '--alfa-eps', '0.01', '--drop',
+        '0.3', '--mixup', '0.4', '--cutmix', '1', '--model-ema', '--model-ema-decay', '0.9', '--warmup-updates', '5',
+        '--opt', 'adamw', '--lr', '0.001', '--reprob', '0.5'),
+    'l_alfa_accumulated': (
+        '--task', 'l_alfa', '--alfa-blocks', 'all', '--grad-accum-steps', '4', '--clip-grad', '1', '--sched', 'multistep',
+        '--model-ema', '--model-ema-warmup', '--smoothing', '0.1'),
+    'workers': ('--task', 'alfa', '--loader', 'timm', '--workers', '2', '--color-jitter', '0.4', '--layer-decay', '0.8'),
+}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing is saved any more."""
+
+
+@pytest.fixture
+def kill_after(monkeypatch):
+    """Ends the next run right after so many of its updates, before that update's state is saved or not."""
+    def arrange(updates, saved=True):
+        original = Trainer.after_update
+
+        def after_update(self, batches):
+            if saved:
+                original(self, batches)
+            self.count = getattr(self, 'count', 0) + 1
+            if self.count == updates:
+                raise Killed
+            if not saved:
+                original(self, batches)
+
+        monkeypatch.setattr(Trainer, 'after_update', after_update)
+        return original
+
+    yield arrange
+    monkeypatch.undo()
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_resume_equals_undisturbed(name, runs, kill_after, monkeypatch):
+    """Killed twice, in the first and in the second epoch, between two states."""
+    options = (*SETTINGS[name], '--checkpoint-every', '1' if 'accum' in name else '2')
+    undisturbed = runs(*options, experiment='whole')
+    original = Trainer.after_update
+    for updates in (1, 1) if 'accum' in name else (3, 5):
+        kill_after(updates, saved='accum' in name)
+        with pytest.raises(Killed):
+            runs(*options, '--resume', 'auto', experiment='cut')
+        monkeypatch.setattr(Trainer, 'after_update', original)
+    resumed = runs(*options, '--resume', 'auto', experiment='cut')
+    assert runs.rows('whole') == runs.rows('cut')
+    for file in ('model_last.safetensors', 'model_best.safetensors'):
+        assert same(runs.weights('whole', file), runs.weights('cut', file))
+    timed = {'seconds', 'seconds_per_epoch', 'images_per_second', 'experiment', 'run', 'command'}
+    assert {k: v for k, v in undisturbed.items() if k not in timed} == {k: v for k, v in resumed.items() if k not in timed}
+    assert resumed['seconds'] > 0
+
+
+def test_dropout_matters_to_the_comparison(runs):
+    """The comparison above would see another mask: another seed gives other weights."""
+    options = ('--task', 'standard', '--drop', '0.5', '--epochs', '1', '--no-aug')
+    runs(*options, experiment='a')
+    runs(*options, '--seed', '43', experiment='b')
+    assert not same(runs.weights('a'), runs.weights('b'))
+
+
+def test_a_finished_run_gives_its_record_again(runs):
+    first = runs('--task', 'standard', '--epochs', '1')
+    again = runs('--task', 'standard', '--epochs', '1', '--resume', 'auto')
+    assert again['val_top1'] == first['val_top1'] and again['epochs_done'] == 1
+
+
+def test_other_options_are_refused_and_listed(runs):
+    runs('--task', 'standard', '--epochs', '1')
+    with pytest.raises(CheckpointError, match=r'--lr was 0.05, is 0.01; --weight-decay was 0.0005, is 0.001.*--resume-anyway'):
+        runs('--task', 'standard', '--epochs', '1', '--lr', '0.01', '--weight-decay', '1e-3', '--resume', 'auto')
+    record = runs('--task', 'standard', '--epochs', '2', '--resume', 'auto', '--resume-anyway', '--workers', '1')
+    assert record['epochs_done'] == 2
+
+
+def test_same_images_an_update_is_the_same_run(runs):
+    """A batch may be divided otherwise, into micro-batches: the images of an update stay."""
+    runs('--task', 'standard', '--epochs', '1')
+    record = runs('--task', 'standard', '--epochs', '1', '-b', '8', '--grad-accum-steps', '2', '--resume', 'auto')
+    assert record['epochs_done'] == 1
+
+
+def test_resume_by_folder_takes_its_options(runs):
+    runs('--task', 'standard', '--epochs', '1', '--lr', '0.013')
+    from timm_alfa.training.arguments import parse_args
+    config = parse_args(['--resume', str(runs.output / 'run')])
+    assert config.optim.lr == 0.013 and config.task.task == 'standard' and config.data.train_subset == 96
+    assert config.run.experiment is None and not config.run.dry_run
+
+
+# states on disk
+
+
+def write(states, text='x'):
+    return states.write(7, lambda folder: (folder / 'file').write_text(text))
+
+
+def test_states_are_pruned_after_the_new_one_is_whole(tmp_path):
+    states = States(tmp_path / 'last', keep=2)
+    folders = [write(states, text) for text in 'abcd']
+    assert state_folders(tmp_path / 'last') == folders[2:]
+
+    def fail(folder):
+        (folder / 'file').write_text('half')
+        raise OSError(28, 'No space left on device')
+
+    with pytest.raises(CheckpointError, match='No space left on device.*still whole'):
+        states.write(8, fail)
+    assert state_folders(tmp_path / 'last') == folders[2:]
+    assert sorted(p.name for p in (tmp_path / 'last').iterdir()) == [p.name for p in folders[2:]]
+
+
+@pytest.mark.parametrize('damage', ['marker', 'truncated', 'missing', 'temporary'])
+def test_half_a_state_is_never_picked_up(tmp_path, damage):
+    states = States(tmp_path / 'last', keep=3)
+    good, bad = write(states), write(states, 'longer')
+    if damage == 'marker':
+        (bad / 'COMPLETE').unlink()
+    elif damage == 'truncated':
+        (bad / 'file').write_text('lon')
+    elif damage == 'missing':
+        (bad / 'file').unlink()
+    else:
+        bad.rename(bad.with_name(f'.{bad.name}.tmp'))
+    assert state_folders(tmp_path / 'last') == [good]
+    newest = write(states)
+    assert is_whole(newest) and (newest.name > bad.name or damage == 'temporary')
+
+
+def test_a_vanished_run_folder_is_a_clear_error(tmp_path):
+    with pytest.raises(CheckpointError, match='cannot write .*No such file'):
+        write(States(tmp_path / 'gone' / 'last'))
+
+
+def test_a_pickle_that_carries_code_is_refused(runs, tmp_path):
+    import os
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'exploded'),)
+
+    runs('--task', 'standard', '--epochs', '1')
+    state = state_folders(runs.output / 'run' / 'last')[-1]
+    (state / 'optimizer.pt').write_bytes(pickle.dumps(Bomb()))
+    marker = json.loads((state / 'COMPLETE').read_text())
+    marker['optimizer.pt'] = (state / 'optimizer.pt').stat().st_size
+    (state / 'COMPLETE').write_text(json.dumps(marker))
+    with pytest.raises(CheckpointError, match='could run code: refused'):
+        runs('--task', 'standard', '--epochs', '1', '--resume', 'auto')
+    assert not (tmp_path / 'exploded').exists()
