@@ -4,6 +4,7 @@
     python hub/publish.py RUN --repo-id me/resnet20s.alfa_c10 --dry-run --output DIR
 """
 import argparse
+import functools
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs
 
 from timm_alfa.errors import AlfaError
 from timm_alfa.zoo.publish import Publication, publish
+from timm_alfa.zoo.reproduce import sample_accuracy
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,9 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.dry_run != (args.output is not None):
         flags.error('--dry-run and --output DIR belong together: give both or none')
     publication = Publication(args.run, args.repo_id, args.revision, args.standard, args.license, args.dataset_id)
+    evaluate = functools.partial(sample_accuracy, samples=args.samples, data_dir=args.data_dir)
     try:
         record = publish(publication, private=args.private, exist_ok=args.exist_ok, output=args.output,
-                         evaluate=None)
+                         evaluate=evaluate)
     except AlfaError as error:
         print(f'publish.py: {error}', file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Optional
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
@@ -148,7 +148,7 @@ class Hub(ThreadingHTTPServer):
                   if not isinstance(data.get(key), str)]
         faults += ['"license_name" is needed' for _ in (1,) if data.get('license') == 'other' and
                    'license_name' not in data]
-        faults += ['"model-index" has a null' for _ in (1,) if None in _leaves(data.get('model-index'))]
+        faults += ['"model-index" has a null' for _ in (1,) if None in _leaves(data.get('model-index', []))]
         if faults:
             raise Refused(400, body={'errors': [{'message': fault} for fault in faults], 'warnings': []})
         return {'errors': [], 'warnings': []}
@@ -296,10 +296,15 @@ class Handler(BaseHTTPRequestHandler):
     def _route(self, path: str, data: bytes, token: Optional[str]):
         for method, pattern, name in ROUTES:
             if method == self.command and (found := pattern.fullmatch(path)):
-                body = data if name in ('commit', 'lfs_put') else json.loads(data) if data else {}
+                body = data if name in ('commit', 'lfs_put') else self._decoded(data)
                 with self.server.lock:
                     return getattr(self.server, name)(token, body, *found.groups())
         raise Refused(404, 'NotFound')
+
+    def _decoded(self, data: bytes):
+        if 'form' in self.headers.get('Content-Type', ''):
+            return parse_qs(data.decode())
+        return json.loads(data) if data else {}
 
     def _file(self, path: str, token: Optional[str], fault: Fault):
         if path.startswith('/cdn/'):

@@ -62,7 +62,7 @@ def test_no_json(tmp_path):
 @pytest.mark.parametrize('name', ['no_such_model.alfa_c10', 'resnet20s'])
 def test_a_name_that_timm_cannot_build_is_refused_before_anything_is_registered(tmp_path, name):
     before = timm.list_models(include_tags=True)
-    with pytest.raises(HubError, match='ARCHITECTURE.TAG'):
+    with pytest.raises(HubError, match=r'ARCHITECTURE\.TAG'):
         zoo.register_tags(write(tmp_path, [{**ROW, 'name': name}]))
     assert timm.list_models(include_tags=True) == before
 

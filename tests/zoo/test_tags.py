@@ -27,12 +27,12 @@ PROMISED = {
 def registered(monkeypatch):
     """timm's registry and the environment as they were."""
     monkeypatch.delenv('TIMM_ALFA_HUB_ORG', raising=False)
-    tables = {name: copy.copy(getattr(_registry, name)) for name in registry._PRIVATE}
+    tables = [(getattr(_registry, name), copy.deepcopy(getattr(_registry, name))) for name in registry._PRIVATE]
     rows = dict(zoo._registered)
     yield
-    for name, table in tables.items():
-        getattr(_registry, name).clear()
-        getattr(_registry, name).update(table)
+    for table, before in tables:
+        table.clear()
+        table.update(before)
     zoo._registered.clear()
     zoo._registered.update(rows)
 

@@ -97,9 +97,9 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ('Time', spent), ('Images a second', record.get('images_per_second')), ('Device', record.get('device')),
         ('Processes', processes), ('Mixed precision', record.get('mixed_precision')),
         ('Versions', ', '.join(f'{k} {v}' for k, v in (record.get('versions') or {}).items())),
-        ("timm_alfa's commit", record.get('commit')),
+        ("timm_alfa's commit", (record.get('commit') or '').replace('+', ', with changes that were not committed')),
     )
-    return [(key, f'{value:g}' if isinstance(value, float) else str(value))
+    return [(key, f'{value:.4g}' if isinstance(value, float) else str(value))
             for key, value in facts if value not in (None, '')]
 
 
@@ -112,7 +112,7 @@ def _eta(run: Run) -> list[tuple[str, float]]:
 def _options(run: Run) -> list[tuple[str, str]]:
     options = dict(run.record.get('task_options') or {})
     if run.record.get('blocks'):
-        options['features'] = ', '.join(f'`{block}`' for block in run.record['blocks'])
+        options['features found'] = ', '.join(f'`{block}`' for block in run.record['blocks'])
     return [(key, spell(value)) for key, value in options.items()]
 
 

@@ -82,6 +82,9 @@ def explain(error: BaseException, where: str) -> str:
     }
     text = next((text for kind, text in kinds if isinstance(cause, kind)), None) or codes.get(status)
     if text is None:
-        text = 'the Hub cannot be reached or is out of order: run again later' if is_transient(error) else 'it was refused'
-    first = next((line.strip() for line in str(cause).splitlines() if line.strip()), '').rstrip('.')
-    return f'{text} ({type(cause).__name__}: {first})'
+        later = 'the Hub cannot be reached or is out of order: run again later'
+        text = later if is_transient(error) else 'it was refused'
+    lines = [line.strip().rstrip('.') for line in str(cause).splitlines() if line.strip()]
+    # The client's first line says which status; what follows is for its own developers. Its ValueErrors list faults.
+    said = '; '.join(lines if isinstance(cause, ValueError) else lines[:1])
+    return f'{text} ({type(cause).__name__}: {said})'

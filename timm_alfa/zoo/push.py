@@ -94,7 +94,7 @@ def _make_repo(
 def _delete_empty(api: 'HfApi', repo_id: str, revision: str) -> None:
     """Delete a repo that this call made, if nothing has arrived in it (not even what is not known to have)."""
     from huggingface_hub.errors import RevisionNotFoundError
-    for branch in ('main', revision):
+    for branch in {None, None if revision == 'main' else revision}:
         try:
             files = api.model_info(repo_id, revision=branch).siblings or []
         except RevisionNotFoundError:

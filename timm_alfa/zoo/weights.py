@@ -91,7 +91,8 @@ def verify(path: Path, sha256: str, what: str, advice: str) -> None:
         HubError: It is another.
     """
     if (found := sha256_of(path)) != sha256:
-        raise HubError(f'{what} is not what was published: its sha256 begins with {found[:12]}, not {sha256[:12]}. {advice}')
+        raise HubError(f'{what} is not what was published: its sha256 begins with {found[:12]}, not with '
+                       f'{sha256[:12]}. {advice}')
 
 
 def _from_hub(repo_id: str, revision: Optional[str], row: Optional[Row]) -> Path:
