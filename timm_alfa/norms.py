@@ -58,7 +58,7 @@ def auxiliary(model: nn.Module) -> nn.ModuleDict:
 def in_place_of(model: nn.Module, others: nn.ModuleDict):
     """While inside, calls of the model's layers go to their auxiliary copies."""
     layers = batch_norms(model)
-    return redirected({layers[key.replace('/', '.')]: _instead(other) for key, other in others.items()})
+    return redirected({layers[key.replace('/', '.')]: _instead(other) for key, other in others.items()}, root=model)
 
 
 def _instead(other: nn.Module) -> Callable:

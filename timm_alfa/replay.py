@@ -8,6 +8,9 @@ What a record has to hold is learned in the first pass. A replay with NaN in pla
 whether anything but their shapes passes the feature by. In most networks nothing does, and placeholders without
 memory answer from then on. Where something does (a feature inside of a residual branch, parallel branches) the
 outputs are kept, and cloned if the model writes into them in place.
+
+A Sequential may be called as one, or its children one by one (so do timm's models where they checkpoint activations):
+the end of its last child is the end of it, and its children answer, too.
 """
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -92,10 +95,13 @@ class Replay:
         self.model = model
         self.names = tuple(names)
         above = [_ancestors(name) for name in names]
+        self._modules = modules
         counted = [module for module in modules.values() if norms.batch_norms(module)]
         self._uncheckpointed = [{modules[name] for name in path}.union(counted) for path in above]
         self._siblings = [_siblings(modules, path, name) for path, name in zip(above, names, strict=True)]
         watched = set(names).union(*self._siblings)
+        watched.update(child for name in (*watched,) for child in _lasts(modules, name))
+        self._owners = {lasts[0]: name for name in watched if (lasts := _lasts(modules, name))}
         self._watched = {name: module for name, module in modules.items() if name in watched}
         self._traits: Optional[_Traits] = None
 
@@ -109,8 +115,8 @@ class Replay:
         Raises:
             BlockError: A feature's module was called never or twice, or gave no floating-point tensor.
         """
-        recorder = _Recorder(self.names, self._kept_names(), self._traits)
-        with redirected({module: recorder.of(name) for name, module in self._watched.items()}):
+        recorder = _Recorder(self.names, self._owners, self._kept(), self._traits)
+        with redirected({module: recorder.of(name) for name, module in self._watched.items()}, root=self.model):
             output = (call or self.model)(input)
         recorder.check()
         record = Record(input, output, recorder.taken, recorder.answers)
@@ -136,14 +142,17 @@ class Replay:
         start = min(changes, key=lambda i: record.taken[i].moment)
         taken = record.taken[start]
         feature = changes[start](taken.value if attached else trees.detached(taken.value))
-        targets = {self._watched[name]: _from(answers) for name, answers in self._answers(record, start, attached)}
-        targets.update({self._watched[self.names[i]]: _then(change) for i, change in changes.items()})
-        targets[self._watched[self.names[start]]] = lambda _: _answer(feature, taken.states)
+        makes = {name: [_from(answers)] for name, answers in self._answers(record, start, attached)}
+        for name in (self.names[start], *_lasts(self._modules, self.names[start])):
+            makes[name] = [lambda _: _answer(feature, taken.states)]
+        for index in sorted(set(changes) - {start}, key=lambda i: record.taken[i].moment):
+            self._go_on_with(changes[index], self.names[index], makes)
         with ExitStack() as stack:
             stack.enter_context(without_checkpointing(self._uncheckpointed[start]))
             if taken.states is not None:
                 stack.enter_context(generators.kept(trees.device_of(taken.value)))
-            stack.enter_context(redirected(targets))
+            stack.enter_context(redirected(
+                {self._watched[name]: _composed(those) for name, those in makes.items()}, root=self.model))
             return self.model(record.input)
 
     def stands_alone(self, index: int) -> bool:
@@ -153,12 +162,20 @@ class Replay:
     def parts(self) -> list[nn.Module]:
         """The modules between which replays enter: what can be compiled by itself."""
         around = set().union(*(_ancestors(name) for name in self.names))
-        return [module for name, module in self._watched.items() if name not in around]
+        names = {name for name in self._watched if name not in around}
+        return [self._watched[name] for name in self._watched if name in names and not names & _ancestors(name)]
 
-    def _kept_names(self) -> set[str]:
-        """Modules whose outputs a record has to hold."""
+    def _go_on_with(self, change: Change, name: str, makes: dict[str, list[Callable]]) -> None:
+        """Has a later feature changed, be its module called as one or child by child."""
+        then = _Then(change)
+        makes.setdefault(name, []).append(then.whole)
+        for last in _lasts(self._modules, name):
+            makes.setdefault(last, []).append(then.last)
+
+    def _kept(self) -> list[set[str]]:
+        """By feature that needs others beside it, the modules that answer in its replays."""
         live = self._traits.live if self._traits else (True,) * len(self.names)
-        return set().union(*(siblings for siblings, alive in zip(self._siblings, live, strict=True) if alive))
+        return [{*siblings, name} for siblings, name, alive in zip(self._siblings, self.names, live, strict=True) if alive]
 
     def _answers(self, record: Record, start: int, attached: bool):
         """What each sibling finished before a feature answers: (name, values) pairs."""
@@ -195,8 +212,8 @@ class Replay:
 class _Recorder:
     """Stands in for the watched modules while a pass is recorded."""
 
-    def __init__(self, names: Sequence[str], kept: set[str], traits: Optional[_Traits]):
-        self.names, self.kept, self.traits = tuple(names), kept, traits
+    def __init__(self, names: Sequence[str], owners: dict[str, str], kept: list[set[str]], traits: Optional[_Traits]):
+        self.names, self.owners, self.kept, self.traits = tuple(names), owners, kept, traits
         self.taken: dict[int, Taken] = {}
         self.answers: dict[str, list[_Call]] = {}
         self.running: list[str] = []
@@ -211,13 +228,16 @@ class _Recorder:
         self.running.append(name)
         value = original(*args, **kwargs)
         self.running.pop()
-        return self._finished(name, value)
+        value = self._finished(name, value)
+        while (name := self.owners.get(name)) is not None and name not in self.running:
+            value = self._finished(name, value)
+        return value
 
     def _finished(self, name: str, value: Any) -> Any:
         self.clock += 1
         if name in self.calls:
             value = self._feature(name, value)
-        keeps = name in self.kept or name in self.calls
+        keeps = name in self.calls or any(name in names and names.isdisjoint(self.running) for names in self.kept)
         self.answers.setdefault(name, []).append(
             _Call(self.clock, value if keeps else trees.placeholder(value), frozenset(self.running)))
         if self.traits is not None and not (keeps and name in self.traits.overwritten):
@@ -259,8 +279,35 @@ def _from(values: list) -> Callable:
     return redirect
 
 
-def _then(change: Change) -> Callable:
-    return lambda original: lambda *args, **kwargs: change(original(*args, **kwargs))
+class _Then:
+    """Changes a later feature where its module has been called as one, or else after its last child."""
+
+    def __init__(self, change: Change):
+        self.change, self.within = change, False
+
+    def whole(self, original: Callable) -> Callable:
+        def call(*args, **kwargs):
+            self.within = True
+            try:
+                value = original(*args, **kwargs)
+            finally:
+                self.within = False
+            return self.change(value)
+        return call
+
+    def last(self, original: Callable) -> Callable:
+        def call(*args, **kwargs):
+            value = original(*args, **kwargs)
+            return value if self.within else self.change(value)
+        return call
+
+
+def _composed(makes: Sequence[Callable]) -> Callable:
+    def redirect(original: Callable) -> Callable:
+        for make in makes:
+            original = make(original)
+        return original
+    return redirect
 
 
 def _answer(feature: Any, states: Optional[generators.States]) -> Callable:
@@ -277,14 +324,30 @@ def _ancestors(name: str) -> set[str]:
     return {'.'.join(parts[:n]) for n in range(len(parts))}
 
 
+def _is_sequence(module: nn.Module) -> bool:
+    return type(module).forward is nn.Sequential.forward and len(module) > 0
+
+
+def _lasts(modules: Mapping[str, nn.Module], name: str) -> list[str]:
+    """A Sequential's last child, and so on where that is a Sequential, too."""
+    found = []
+    while _is_sequence(modules[name]):
+        name = f'{name}.{list(modules[name]._modules)[-1]}'
+        if name not in modules:  # known by another name
+            break
+        found.append(name)
+    return found
+
+
 def _siblings(modules: Mapping[str, nn.Module], ancestors: set[str], name: str) -> set[str]:
-    """Names of the modules beside the way from the root to a module; for bare lists, which are never called, theirs."""
-    found, waiting = set(), list(ancestors)
+    """Names of the modules beside the way from the root to a module, and of the children of lists among them."""
+    lasts = {name, *_lasts(modules, name)}
+    found, waiting = set(), [*ancestors, *(child for child in lasts if _is_sequence(modules[child]))]
     while waiting:
         parent = waiting.pop()
         below = {f'{parent}.{child}'.lstrip('.') for child, _ in modules[parent].named_children()}
-        below = {child for child in below if child in modules and child not in ancestors and child != name}
+        below = {child for child in below if child in modules and child not in ancestors | lasts}
         bare = {child for child in below if type(modules[child]).forward is nn.Module.forward}
-        found |= below - bare
-        waiting += bare
+        found |= below - bare  # bare lists are never called
+        waiting += bare | {child for child in below if _is_sequence(modules[child])}
     return found
