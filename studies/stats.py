@@ -1,0 +1,107 @@
+"""Means, paired differences and what they decide: pure functions of numbers."""
+import math
+from dataclasses import dataclass
+from typing import Mapping, Optional, Sequence
+
+HELD, NOT_HELD, UNDECIDED = 'held', 'not held', 'undecided'
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Numbers of one row: mean, standard deviation with n - 1 (None for one number), n."""
+    mean: float
+    std: Optional[float]
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Paired differences: mean, their standard deviation, n, and the confidence interval (None for one pair)."""
+    mean: float
+    std: Optional[float]
+    n: int
+    low: Optional[float] = None
+    high: Optional[float] = None
+
+
+def sample(values: Sequence[float]) -> Optional[Sample]:
+    """Mean and deviation; None of nothing."""
+    n = len(values)
+    if not n:
+        return None
+    mean = math.fsum(values) / n
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1)) if n > 1 else None
+    return Sample(mean, std, n)
+
+
+def paired(ours: Mapping[int, float], other: Mapping[int, float], confidence: float = 0.95) -> Optional[Difference]:
+    """Student's t interval of the differences of runs with the same seed; None without a common seed.
+
+    Args:
+        ours: Values by seed.
+        other: What they are compared with, by seed.
+    """
+    seeds = sorted(ours.keys() & other.keys())
+    found = sample([ours[seed] - other[seed] for seed in seeds])
+    if found is None:
+        return None
+    if found.std is None:
+        return Difference(found.mean, None, found.n)
+    from scipy.stats import t
+    half = t.ppf(0.5 + confidence / 2, found.n - 1) * found.std / math.sqrt(found.n)
+    return Difference(found.mean, found.std, found.n, found.mean - half, found.mean + half)
+
+
+def verdict(difference: Optional[Difference], claim: Optional[int]) -> Optional[str]:
+    """Whether a claim of direction held.
+
+    Args:
+        claim: 1 for 'better', -1 for 'worse', None for no claim.
+
+    Returns:
+        'held' or 'not held' where the interval lies on one side of zero, else 'undecided'; None without a claim or pair.
+    """
+    if difference is None or claim is None:
+        return None
+    if difference.low is None or difference.low <= 0 <= difference.high:
+        return UNDECIDED
+    return HELD if (difference.low > 0) == (claim > 0) else NOT_HELD
+
+
+def power(effect: float, n: int, confidence: float = 0.95) -> float:
+    """Power of the two-sided paired t test.
+
+    Args:
+        effect: Mean of the differences over their deviation.
+        n: Pairs, at least 2.
+    """
+    from scipy.stats import nct, t
+    critical, shift = t.ppf(0.5 + confidence / 2, n - 1), abs(effect) * math.sqrt(n)
+    if shift > 30:  # beyond what the distribution function resolves: certain
+        return 1.0
+    return float(nct.sf(critical, n - 1, shift) + nct.cdf(-critical, n - 1, shift))
+
+
+def pairs_needed(effect: float, wanted: float = 0.8, confidence: float = 0.95) -> Optional[int]:
+    """Smallest number of pairs with this power; None above `MOST_SEEDS`."""
+    if not effect or power(effect, MOST_SEEDS, confidence) < wanted:
+        return None
+    low, high = 2, MOST_SEEDS
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(effect, middle, confidence) >= wanted else (middle + 1, high)
+    return low
+
+
+def more_pairs(difference: Difference, wanted: float = 0.8) -> Optional[int]:
+    """How many more pairs an undecided difference needs, if it is as large as it looks now.
+
+    Returns:
+        At least 1; None where more than `MOST_SEEDS` would be needed; with one pair alone, the one more that gives a
+        deviation.
+    """
+    if not difference.std:
+        return 1
+    needed = pairs_needed(difference.mean / difference.std, wanted)
+    return None if needed is None else max(1, needed - difference.n)

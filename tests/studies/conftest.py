@@ -1,0 +1,7 @@
+"""The studies lie beside the package: their folder's parent is put where imports look."""
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
