@@ -16,6 +16,8 @@ from timm_alfa.replay import Replay
 from timm_alfa.tasks.base import MethodTask
 
 EPSILON = 1e-5
+STEMS = ('stem', 'patch_embed', 'patch_embed1', 'patch_embeds.0', 'stem_dct', 'bn1', 'conv_stem', 'base_layer',
+         'body.conv1', 'features.conv1_1', 'Conv2d_1a_3x3', 'conv2d_1a')
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,23 @@ def exchange_moments(
 
 
 def _resolve(model: nn.Module, layer: str) -> str:
-    names = resolve_blocks(model, 'units' if layer == 'stem' else layer)
-    if layer != 'stem' and len(names) != 1:
+    if layer == 'stem':
+        return _stem(model)
+    names = resolve_blocks(model, layer)
+    if len(names) != 1:
         raise BlockError(f"layer '{layer}' names {len(names)} modules ({', '.join(names[:4])}, ...): moments are "
                          'exchanged in one. Name one.')
     return names[0]
+
+
+def _stem(model: nn.Module) -> str:
+    """The first unit; where the units known begin in a stage, a module that is called like a stem, if there is one."""
+    first = resolve_blocks(model, 'units')[0]
+    if not any(f'{first}.'.startswith(f'{stage}.') for stage in resolve_blocks(model, 'all')):
+        return first
+    modules = dict(model.named_modules())
+    stems = (name for name in STEMS if name in modules and type(modules[name]).forward is not nn.Module.forward)
+    return next(stems, first)
 
 
 def _channels_last(model: nn.Module, layer: str) -> bool:
