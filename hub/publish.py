@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add('--standard', metavar='RUN', help='run folder of standard training, to compare with on the card')
     add('--license', metavar='ID', help="the Hub's identifier (default: by the data set)")
     add('--dataset-id', metavar='ORG/NAME', help="the data set on the Hub, where the run's --dataset does not say it")
-    add('--data-dir', metavar='DIR', help='where the data is on this machine, if not where the run had it')
+    add('--data-dir', metavar='DIR', help='where the data is, if not where the run had it')
     add('--samples', type=int, default=1000, metavar='N',
         help='images of the measured split that the accuracy is reproduced on, if the data is at hand (0: none)')
     add('--dry-run', action='store_true', help='send nothing: write to --output what would be sent')

@@ -243,6 +243,7 @@ class Handler(BaseHTTPRequestHandler):
     """Reads a request, applies the faults, and answers."""
 
     protocol_version = 'HTTP/1.1'
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
     server: Hub
 
     def log_message(self, *args):

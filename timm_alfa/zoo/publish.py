@@ -51,32 +51,35 @@ class Publication:
         return self.repo_id.partition('/')[2]
 
 
-def check(publication: Publication, evaluate: Optional[Evaluate] = None) -> tuple[Run, Optional[Run], Optional[int]]:
-    """Everything that can be checked on this machine.
+def check_run(
+        folder: Union[str, Path],
+        name: str,
+        evaluate: Optional[Evaluate] = None,
+) -> tuple[Run, Optional[int]]:
+    """Everything of a run that can be checked on this machine.
 
     Args:
-        publication: What to publish.
+        folder: The run's.
+        name: What its weights are to be called.
         evaluate: Given the loaded model and the run, top-1 in percent on a sample of the split that the record names,
             and the sample's size; None where the data is not at hand.
 
     Returns:
-        The run, the standard run, and on how many images the recorded accuracy was reproduced (None: it was not).
+        The run, and on how many images the recorded accuracy was reproduced (None: it was not).
 
     Raises:
-        HubError: A wrong repo id, or a name that is not the run's.
+        HubError: A name that is not the run's.
         CheckpointError: A run that cannot be published, or an accuracy that is not these weights'.
     """
-    check_repo_id(publication.repo_id)
-    run = read_run(publication.run)
-    check_name(run, publication.name)
-    standard = read_run(publication.standard) if publication.standard else None
+    run = read_run(folder)
+    check_name(run, name)
     model = load_model(run)
     sample = evaluate(model, run) if evaluate else None
     if sample is None:
-        return run, standard, None
+        return run, None
     found = run.evaluation
     check_reproduced(found.top1, sample[0], sample[1], found.images, found.split)
-    return run, standard, sample[1]
+    return run, sample[1]
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -124,13 +127,11 @@ def published_config(run: Run, name: str, license: Optional[str]) -> dict[str, A
     return {**run.config, 'pretrained_cfg': cfg}
 
 
-def manifest_row(publication: Publication, run: Run, folder: Path, revision: Optional[str]) -> Row:
-    """The row of manifest.json that makes the name load what is in `folder`."""
+def manifest_row(run: Run, name: str, weights: Path, **where) -> Row:
+    """The row of manifest.json that makes a name load these weights from `where`: repo_id and revision, or file."""
     return Row(
-        name=publication.name, repo_id=publication.repo_id, revision=revision,
-        sha256=sha256_of(folder / WEIGHTS), size=(folder / WEIGHTS).stat().st_size,
-        top1=round(run.evaluation.top1, 3), split=run.evaluation.split, commit=run.record.get('commit'),
-        pretrained_cfg=cfg_of(run.config))
+        name=name, sha256=sha256_of(weights), size=weights.stat().st_size, top1=round(run.evaluation.top1, 3),
+        split=run.evaluation.split, commit=run.record.get('commit'), pretrained_cfg=cfg_of(run.config), **where)
 
 
 def publish(
@@ -150,7 +151,7 @@ def publish(
         exist_ok: Add the commit to a repo that exists.
         output: A folder, new or empty: nothing is sent.
         token: In place of the one logged in with.
-        evaluate: As in `check`.
+        evaluate: As in `check_run`.
 
     Returns:
         A record: status ('published' or 'dry-run'), repo_id, revision (the commit), url, files, reproduced_on (images
@@ -161,14 +162,17 @@ def publish(
     """
     if output is not None and Path(output).exists() and (not Path(output).is_dir() or any(Path(output).iterdir())):
         raise HubError(f"'{output}' is there and not empty: give a new folder.")
-    run, standard, count = check(publication, evaluate)
+    check_repo_id(publication.repo_id)
+    standard = read_run(publication.standard) if publication.standard else None
+    run, count = check_run(publication.run, publication.name, evaluate)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output or scratch)
         files = stage(publication, run, standard, folder)
         sent = None if output is not None else push(
             folder, publication.repo_id, revision=publication.revision, private=private, exist_ok=exist_ok, token=token,
             message=f'Publish {publication.name}: {run.evaluation.top1:.2f}% top-1 on {run.evaluation.split}')
-        row = manifest_row(publication, run, folder, sent and sent.commit)
+        row = manifest_row(run, publication.name, folder / WEIGHTS, repo_id=publication.repo_id,
+                           revision=sent and sent.commit)
     return {
         'status': 'published' if sent else 'dry-run', 'repo_id': publication.repo_id,
         'revision': sent and sent.commit, 'url': sent and sent.url, 'files': files, 'reproduced_on': count,

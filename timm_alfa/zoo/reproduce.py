@@ -82,7 +82,7 @@ def sample_accuracy(
         data, AugConfig(), model_config=timm.data.resolve_model_data_config(model),
         info=dataclasses.replace(info, train=one, val=chosen, test=None))
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # inference_mode does not reach the loader's thread, which reuses its tensors
             hits = [int((model(input).argmax(-1) == target).sum()) for input, target in loaders.val]
     finally:
         loaders.close()

@@ -1,0 +1,39 @@
+"""Put a run's small weights into the package: timm_alfa/zoo/weights/NAME, and their row into manifest.json.
+
+    python hub/ship.py RUN --name resnet20s.alfa_c10
+"""
+import argparse
+import dataclasses
+import functools
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs no installation
+
+from timm_alfa.errors import AlfaError
+from timm_alfa.zoo.reproduce import sample_accuracy
+from timm_alfa.zoo.ship import ship
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Ship; one line on stderr and exit status 1 for what a user can mend."""
+    flags = argparse.ArgumentParser(prog='ship.py', description=__doc__.splitlines()[0])
+    flags.add_argument('run', metavar='RUN', help='run folder of train.py, OUTPUT/EXPERIMENT')
+    flags.add_argument('--name', required=True, help='architecture.tag, such as resnet20s.alfa_c10')
+    flags.add_argument('--data-dir', metavar='DIR', help='where the data is, if not where the run had it')
+    flags.add_argument('--samples', type=int, default=10000, metavar='N',
+                       help='images of the measured split that the accuracy is reproduced on (0: none)')
+    args = flags.parse_args(argv)
+    evaluate = functools.partial(sample_accuracy, samples=args.samples, data_dir=args.data_dir)
+    try:
+        row, count = ship(args.run, args.name, evaluate=evaluate)
+    except AlfaError as error:
+        print(f'ship.py: {error}', file=sys.stderr)
+        return 1
+    print(json.dumps({'status': 'shipped', 'reproduced_on': count, 'manifest_row': dataclasses.asdict(row)}))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Laying a repo out, shipping small weights, and reproducing an accuracy."""
+import json
+import math
+import random
+
+import pytest
+import timm
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import timm_alfa.zoo as zoo
+from timm_alfa.data import DataConfig, create_eval_loader
+from timm_alfa.errors import AlfaError, CheckpointError, HubError
+from timm_alfa.zoo import ship as shipping
+from timm_alfa.zoo.network import is_transient, persist
+from timm_alfa.zoo.publish import Publication, check_repo_id, publish
+from timm_alfa.zoo.reproduce import check_reproduced, sample_accuracy, tolerance
+from timm_alfa.zoo.run_folder import load_model, read_run
+from timm_alfa.zoo.weights import sha256_of
+
+REPO = 'me/resnet20s.alfa_c10'
+
+
+def test_a_dry_run_writes_what_timm_loads_bit_for_bit(make_run, tmp_path):
+    run = make_run()
+    record = publish(Publication(run, REPO), output=tmp_path / 'out')
+    out = tmp_path / 'out'
+    assert record['status'] == 'dry-run'
+    assert sorted(path.name for path in out.iterdir()) == record['files']
+    model = timm.create_model(f'local-dir:{out}', pretrained=True).eval()
+    input = torch.randn(2, 3, 32, 32)
+    assert torch.equal(model(input), load_model(read_run(run))(input))
+    assert record['manifest_row']['sha256'] == sha256_of(out / 'model.safetensors') == sha256_of(
+        run / 'model_best.safetensors')
+    cfg = json.loads((out / 'config.json').read_text())['pretrained_cfg']
+    assert (cfg['tag'], cfg['custom_load'], cfg['license']) == ('alfa_c10', False, 'apache-2.0')
+    assert 'paper_ids' not in cfg  # the architecture's paper did not train these weights
+    assert str(run) not in (out / 'result.json').read_text()
+
+
+def test_an_output_that_holds_something_is_left_alone(make_run, tmp_path):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'mine').write_text('x')
+    with pytest.raises(HubError, match='not empty'):
+        publish(Publication(make_run(), REPO), output=tmp_path / 'out')
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['mine']
+
+
+@pytest.mark.parametrize('repo_id', ['name', 'a/b/c', 'me/', '/x', 'me/na me', 'me/x--y', '', 'me/x.git', 'me/.x'])
+def test_a_repo_id_that_is_none(repo_id):
+    with pytest.raises(HubError, match=r'no repo id.*Give ORG/NAME'):
+        check_repo_id(repo_id)
+
+
+def test_an_accuracy_that_is_not_reproduced(make_run, tmp_path):
+    with pytest.raises(CheckpointError, match=r'91.75% on test.*50.00% on 400'):
+        publish(Publication(make_run(), REPO), output=tmp_path / 'out', evaluate=lambda model, run: (50.0, 400))
+    assert not (tmp_path / 'out').exists()
+    record = publish(Publication(make_run(), REPO), output=tmp_path / 'out', evaluate=lambda model, run: (90.5, 400))
+    assert record['reproduced_on'] == 400
+    with pytest.raises(CheckpointError):
+        check_reproduced(90.0, math.nan, 100, 100, 'test')
+
+
+def test_tolerance_against_samples_drawn():
+    """Of ten thousand labels with 90% right, samples without replacement stay inside; another accuracy does not."""
+    draw = random.Random(0)
+    right = [1] * 9000 + [0] * 1000
+    for count in (50, 1000, 9000):
+        allowed = tolerance(90.0, count, 10000)
+        samples = [100 * sum(draw.sample(right, count)) / count for _ in range(50)]
+        assert all(abs(sample - 90.0) <= allowed for sample in samples)
+    assert tolerance(90.0, 10000, 10000) == pytest.approx(0.1)  # the whole split: a thousandth
+    assert tolerance(90.0, 200, 200) == pytest.approx(0.5)  # one image
+    assert tolerance(90.0, 1000, 10000) < 4.1
+    assert tolerance(100.0, 100, None) > 1  # a perfect record may meet an image that is not
+
+
+def test_sample_accuracy_counts_what_the_record_counts(make_run):
+    """On the digits: all of the validation split, against the same computed here."""
+    folder = make_run(dataset='digits', test_top1=None, test_split=None, val_images=360)
+    (folder / 'args.yaml').write_text(yaml.safe_dump({
+        'dataset': 'digits', 'data_dir': '', 'train_split': 'train', 'val_split': 'validation', 'batch_size': 64}))
+    run = read_run(folder)
+    model = load_model(run)
+    cfg = timm.data.resolve_model_data_config(model)
+    with torch.no_grad():
+        right = [(model(x).argmax(1) == y) for x, y in create_eval_loader(DataConfig('digits'), model_config=cfg)]
+    expected = 100 * torch.cat(right).double().mean().item()
+    assert sample_accuracy(model, run, 10_000) == (pytest.approx(expected), 360)
+    assert sample_accuracy(model, run, 50)[1] == 50
+    assert sample_accuracy(model, run, 0) is None
+
+
+@pytest.mark.parametrize('data', [
+    {'dataset': 'hfds/uoft-cs/cifar10', 'data_dir': '{tmp}'}, {'dataset': 'torch/cifar10', 'data_dir': '{tmp}'},
+    {'dataset': '', 'data_dir': '{tmp}/none'}, {},
+])
+def test_data_that_is_not_at_hand_is_not_fetched(make_run, tmp_path, data):
+    folder = make_run()
+    values = {key: value.format(tmp=tmp_path) for key, value in data.items()}
+    split = {'val_split': 'test', 'dataset_download': True} if data else {}
+    (folder / 'args.yaml').write_text(yaml.safe_dump({**values, **split}))
+    run = read_run(folder)
+    assert sample_accuracy(load_model(run), run, 10) is None
+
+
+def test_shipping(make_run, tmp_path):
+    run = make_run()
+    (tmp_path / 'manifest.json').write_text('[]')
+    row, _ = shipping.ship(run, 'resnet20s.shipped', root=tmp_path)
+    assert zoo.load_manifest(tmp_path / 'manifest.json') == {'resnet20s.shipped': row}
+    folder = zoo.fetch('resnet20s.shipped', row, root=tmp_path)
+    state = load_file(folder / 'model.safetensors')
+    assert all(torch.equal(value, state[key]) for key, value in load_file(run / 'model_best.safetensors').items())
+    again, _ = shipping.ship(make_run(test_top1=50.0), 'resnet20s.shipped', root=tmp_path)
+    assert (again.top1, len(zoo.load_manifest(tmp_path / 'manifest.json'))) == (50.0, 1)
+
+
+def test_what_cannot_be_shipped_changes_nothing(make_run, tmp_path, monkeypatch):
+    (tmp_path / 'manifest.json').write_text('[]')
+    for name, run in (('resnet20s', make_run()), ('other.tag', make_run()), ('resnet20s.x', make_run(status='no'))):
+        with pytest.raises(AlfaError):
+            shipping.ship(run, name, root=tmp_path)
+    monkeypatch.setattr(shipping, 'LIMIT', 1000)
+    with pytest.raises(HubError, match='publish them on the Hub'):
+        shipping.ship(make_run(), 'resnet20s.x', root=tmp_path)
+    assert (tmp_path / 'manifest.json').read_text() == '[]'
+    assert not (tmp_path / 'weights').exists()
+
+
+def test_persist_gives_up_at_once_on_what_will_not_pass():
+    calls = []
+
+    def fail(error):
+        calls.append(error)
+        raise error
+
+    with pytest.raises(KeyError):
+        persist(lambda: fail(KeyError('x')), waits=(0, 0))
+    assert len(calls) == 1
+    busy = json.JSONDecodeError('an error page', '', 0)
+    assert is_transient(busy)
+    with pytest.raises(json.JSONDecodeError):
+        persist(lambda: fail(busy), waits=(0, 0))
+    assert len(calls) == 4
+    assert persist(lambda: fail(busy), waits=(0, 0), done=lambda: 'there') == 'there'
+    assert len(calls) == 5

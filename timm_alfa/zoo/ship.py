@@ -1,0 +1,49 @@
+"""Put a run's small weights into the package, so that their name loads offline."""
+import shutil
+from pathlib import Path
+from typing import Optional, Union
+
+from timm_alfa.errors import HubError
+from timm_alfa.zoo.manifest import MANIFEST, Row, load_manifest, save_manifest
+from timm_alfa.zoo.publish import Evaluate, check_run, manifest_row
+from timm_alfa.zoo.weights import WEIGHTS
+
+LIMIT = 8_000_000  # bytes; ResNet-56s in float32 has 3.5 million
+
+
+def ship(
+        run: Union[str, Path],
+        name: str,
+        *,
+        root: Path = MANIFEST.parent,
+        evaluate: Optional[Evaluate] = None,
+) -> tuple[Row, Optional[int]]:
+    """Copy a run's best weights into `root`/weights/NAME, and put their row into `root`/manifest.json.
+
+    The checks are those of publishing. A row that the name had before is replaced.
+
+    Args:
+        run: A run folder of train.py.
+        name: `architecture.tag`.
+        root: The zoo's folder.
+        evaluate: As in `publish.check_run`.
+
+    Returns:
+        The row, and on how many images the recorded accuracy was reproduced (None: it was not).
+
+    Raises:
+        AlfaError: In one line, with nothing changed.
+    """
+    found, count = check_run(run, name, evaluate)
+    model, _, tag = name.partition('.')
+    if model != found.architecture or not tag:
+        raise HubError(f"'{name}' is not the name of this run: give {found.architecture}.TAG.")
+    if (size := found.weights.stat().st_size) > LIMIT:
+        raise HubError(f"the weights of '{name}' have {size} bytes, the package takes {LIMIT}: publish them on the Hub "
+                       'with hub/publish.py.')
+    rows = load_manifest(root / 'manifest.json')
+    rows[name] = manifest_row(found, name, found.weights, file=f'weights/{name}')
+    (root / 'weights' / name).mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(found.weights, root / 'weights' / name / WEIGHTS)
+    save_manifest(rows.values(), root / 'manifest.json')
+    return rows[name], count
