@@ -1,4 +1,5 @@
 """Laying a repo out, shipping small weights, and reproducing an accuracy."""
+import dataclasses
 import json
 import math
 import random
@@ -7,7 +8,7 @@ import pytest
 import timm
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import timm_alfa.zoo as zoo
 from timm_alfa.data import DataConfig, create_eval_loader
@@ -114,6 +115,11 @@ def test_shipping(make_run, tmp_path):
     folder = zoo.fetch('resnet20s.shipped', row, root=tmp_path)
     state = load_file(folder / 'model.safetensors')
     assert all(torch.equal(value, state[key]) for key, value in load_file(run / 'model_best.safetensors').items())
+    zoo.save_manifest([dataclasses.replace(row, repo_id='me/x')], tmp_path / 'manifest.json')
+    assert shipping.ship(run, 'resnet20s.shipped', root=tmp_path)[0].repo_id == 'me/x'  # the same weights
+    weights = run / 'model_best.safetensors'
+    save_file({key: value + 1 for key, value in load_file(weights).items()}, weights)
+    assert shipping.ship(run, 'resnet20s.shipped', root=tmp_path)[0].repo_id is None
     again, _ = shipping.ship(make_run(test_top1=50.0), 'resnet20s.shipped', root=tmp_path)
     assert (again.top1, len(zoo.load_manifest(tmp_path / 'manifest.json'))) == (50.0, 1)
 

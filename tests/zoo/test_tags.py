@@ -9,6 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from timm.models import _registry
+from timm.models._factory import resolve_model_input_args
 
 import timm_alfa.zoo as zoo
 from timm_alfa.errors import AlfaWarning, HubError
@@ -113,6 +114,8 @@ def test_shipped_weights_load_offline_bit_for_bit(tmp_path, monkeypatch):
     assert torch.equal(head.conv1.weight, state['conv1.weight'])
     features = timm.create_model('resnet20s.alfa_c10', pretrained=True, features_only=True)
     assert torch.equal(features.conv1.weight, state['conv1.weight'])
+    resolved = resolve_model_input_args('resnet20s.alfa_c10', in_chans=3)  # how timm's scripts build a model
+    assert torch.equal(timm.create_model(**resolved, pretrained=True).fc.weight, state['fc.weight'])
     gray = timm.create_model('resnet20s.alfa_c10', pretrained=True, in_chans=1)
     assert torch.allclose(gray.conv1.weight, state['conv1.weight'].sum(1, keepdim=True))
 

@@ -25,7 +25,8 @@ class Row:
         repo_id: Where it is on the Hub; None for weights that are in the package only.
         revision: The Hub's commit.
         commit: This project's commit that trained it.
-        file: The folder with model.safetensors, relative to the manifest, of weights that ship in the package.
+        file: The folder with model.safetensors, relative to the manifest, of weights that ship in the package; where
+            it is there it goes before repo_id.
         pretrained_cfg: Input size, normalization and classes, as published in config.json.
     """
 

@@ -1,4 +1,5 @@
 """Put a run's small weights into the package, so that their name loads offline."""
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Optional, Union
@@ -20,7 +21,7 @@ def ship(
 ) -> tuple[Row, Optional[int]]:
     """Copy a run's best weights into `root`/weights/NAME, and put their row into `root`/manifest.json.
 
-    The checks are those of publishing. A row that the name had before is replaced.
+    The checks are those of publishing. A row of other weights that the name had is replaced.
 
     Args:
         run: A run folder of train.py.
@@ -42,8 +43,11 @@ def ship(
         raise HubError(f"the weights of '{name}' have {size} bytes, the package takes {LIMIT}: publish them on the Hub "
                        'with hub/publish.py.')
     rows = load_manifest(root / 'manifest.json')
-    rows[name] = manifest_row(found, name, found.weights, file=f'weights/{name}')
+    row = manifest_row(found, name, found.weights, file=f'weights/{name}')
+    if name in rows and rows[name].sha256 == row.sha256:  # the same weights are on the Hub, too
+        row = dataclasses.replace(row, repo_id=rows[name].repo_id, revision=rows[name].revision)
+    rows[name] = row
     (root / 'weights' / name).mkdir(parents=True, exist_ok=True)
     shutil.copyfile(found.weights, root / 'weights' / name / WEIGHTS)
     save_manifest(rows.values(), root / 'manifest.json')
-    return rows[name], count
+    return row, count

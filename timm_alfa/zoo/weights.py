@@ -55,9 +55,9 @@ def fetch(name: str, row: Optional[Row] = None, org: Optional[str] = None, root:
         return _from_hub(f'{org}/{name}', None, None)
     if row is None:
         raise HubError(unpublished(name))
-    if row.file is None:
+    folder = Path(root) / (row.file or '')
+    if row.repo_id and not (row.file and (folder / WEIGHTS).is_file()):
         return _from_hub(row.repo_id, row.revision, row)
-    folder = Path(root) / row.file
     if not (folder / WEIGHTS).is_file():
         raise HubError(f"the weights of '{name}' ship with the package, but {folder / WEIGHTS} is missing: reinstall.")
     verify(folder / WEIGHTS, row.sha256, f"this package's file of '{name}'", 'Reinstall timm_alfa.')
