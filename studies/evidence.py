@@ -77,7 +77,9 @@ class Comparison:
     def paper_inside(self) -> Optional[bool]:
         """Whether the paper's difference lies within our interval."""
         found = self.difference
-        return None if self.paper is None or found is None or found.low is None else found.low <= self.paper <= found.high
+        if self.paper is None or found is None or found.low is None:
+            return None
+        return found.low <= self.paper <= found.high
 
 
 def compare(table: Table, row: Row, runs: Runs) -> Iterator[Comparison]:

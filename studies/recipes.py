@@ -16,7 +16,8 @@ class _Dumper(yaml.SafeDumper):
     """Lists in one line."""
 
 
-_Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence('tag:yaml.org,2002:seq', data, flow_style=True))
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence('tag:yaml.org,2002:seq', data, flow_style=True))
 
 
 def render(recipe: Recipe, header: Iterable[str] = ()) -> str:
@@ -29,10 +30,10 @@ def render(recipe: Recipe, header: Iterable[str] = ()) -> str:
     lines += header or ['Not run here yet.']
     precision = '' if recipe.mixed_precision == 'no' else f' --mixed_precision {recipe.mixed_precision}'
     lines.append(f'accelerate launch{precision} train.py --config recipes/{recipe.name}.yaml --seed 0')
-    wrapped = [part for line in lines for part in textwrap.wrap(line, 116, subsequent_indent='  ', break_on_hyphens=False)]
+    wrap = textwrap.TextWrapper(116, subsequent_indent='  ', break_on_hyphens=False).wrap
     body = yaml.dump(ordered(recipe.options), Dumper=_Dumper, sort_keys=False, width=116)
     environment = yaml.dump({'environment': {'mixed_precision': recipe.mixed_precision}}, Dumper=_Dumper)
-    return '\n'.join(f'# {line}' for line in wrapped) + '\n' + body + environment
+    return '\n'.join(f'# {part}' for line in lines for part in wrap(line)) + '\n' + body + environment
 
 
 def _places(recipe: Recipe) -> list[tuple[str, str, str]]:

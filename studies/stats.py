@@ -5,6 +5,7 @@ from typing import Mapping, Optional, Sequence
 
 HELD, NOT_HELD, UNDECIDED = 'held', 'not held', 'undecided'
 MOST_SEEDS = 1000
+FEWEST_PAIRS = 3  # two differences can agree by chance to the last image
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,12 @@ def verdict(difference: Optional[Difference], claim: Optional[int]) -> Optional[
         claim: 1 for 'better', -1 for 'worse', None for no claim.
 
     Returns:
-        'held' or 'not held' where the interval lies on one side of zero, else 'undecided'; None without a claim or pair.
+        'held' or 'not held' where three pairs or more give an interval on one side of zero, else 'undecided'; None
+        without a claim or a pair.
     """
     if difference is None or claim is None:
         return None
-    if difference.low is None or difference.low <= 0 <= difference.high:
+    if difference.n < FEWEST_PAIRS or difference.low <= 0 <= difference.high:
         return UNDECIDED
     return HELD if (difference.low > 0) == (claim > 0) else NOT_HELD
 
@@ -76,11 +78,10 @@ def power(effect: float, n: int, confidence: float = 0.95) -> float:
         effect: Mean of the differences over their deviation.
         n: Pairs, at least 2.
     """
-    from scipy.stats import nct, t
-    critical, shift = t.ppf(0.5 + confidence / 2, n - 1), abs(effect) * math.sqrt(n)
-    if shift > 30:  # beyond what the distribution function resolves: certain
-        return 1.0
-    return float(nct.sf(critical, n - 1, shift) + nct.cdf(-critical, n - 1, shift))
+    # the square of t is F: scipy's noncentral t is not a number at many large effects
+    from scipy.stats import ncf, t
+    critical = t.ppf(0.5 + confidence / 2, n - 1)
+    return float(ncf.sf(critical ** 2, 1, n - 1, n * effect ** 2))
 
 
 def pairs_needed(effect: float, wanted: float = 0.8, confidence: float = 0.95) -> Optional[int]:
@@ -98,10 +99,10 @@ def more_pairs(difference: Difference, wanted: float = 0.8) -> Optional[int]:
     """How many more pairs an undecided difference needs, if it is as large as it looks now.
 
     Returns:
-        At least 1; None where more than `MOST_SEEDS` would be needed; with one pair alone, the one more that gives a
-        deviation.
+        At least 1, and as many as a verdict takes at all; None where more than `MOST_SEEDS` would be needed.
     """
+    least = max(1, FEWEST_PAIRS - difference.n)
     if not difference.std:
-        return 1
+        return least
     needed = pairs_needed(difference.mean / difference.std, wanted)
-    return None if needed is None else max(1, needed - difference.n)
+    return None if needed is None else max(least, needed - difference.n)

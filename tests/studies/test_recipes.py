@@ -8,7 +8,8 @@ import torch
 import yaml
 
 import timm_alfa
-from studies import records, report
+from studies import records
+from studies.headers import headers
 from studies.recipes import RECIPES_DIR, render, write_recipes
 from studies.rows import RECIPES
 from studies.tables import TABLES, tables_of
@@ -50,8 +51,7 @@ def test_its_blocks_are_there(name):
 
 
 def test_files_are_what_the_rows_give(tmp_path):
-    headers = report.headers(records.load_all())
-    write_recipes(headers, tmp_path)
+    write_recipes(headers(records.load_all()), tmp_path)
     fresh = {path.name: path.read_text() for path in tmp_path.iterdir()}
     committed = {path.name: path.read_text() for path in RECIPES_DIR.glob('*.yaml')}
     assert fresh == committed, 'run: python studies/report.py'
@@ -92,7 +92,7 @@ def test_small_ones_differ_from_their_yardstick_in_the_method_alone(name):
                              if k not in method and not k.startswith((*timm_alfa.list_tasks(), 'alfa_'))}
     assert shared(mine) == shared(base)
     assert mine.mixed_precision == base.mixed_precision == 'bf16'
-    assert base.options['train_subset'] == 5000 and base.options['epochs'] == 60
+    assert (base.options['train_subset'], base.options['epochs']) == (5000, 60)
 
 
 def test_every_recipe_stands_in_a_table_and_every_row_has_one():

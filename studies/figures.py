@@ -1,0 +1,207 @@
+"""results/figures/: what the tables cannot show at a glance."""
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from studies import stats
+from studies.evidence import Condition, Runs, compare, conditions_of, seconds_per_epoch, values
+from studies.tables import TABLES, Table
+
+WIDTH = 6.4
+
+
+def draw_all(groups: Mapping[Condition, Runs], folder: Path) -> list[Path]:
+    """Draws every figure that has runs behind it, and removes those that have none any more.
+
+    Returns:
+        The files, by name.
+    """
+    import matplotlib
+    matplotlib.use('Agg')
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, figure in _figures(groups):
+        path = folder / f'{name}.png'
+        # no date and no version inside: the same runs give the same file
+        figure.savefig(path, dpi=130, metadata={'Software': None})
+        _close(figure)
+        written.append(path)
+    for path in set(folder.glob('*.png')) - set(written):
+        path.unlink()
+    return sorted(written)
+
+
+def _figures(groups: Mapping[Condition, Runs]) -> Iterator[tuple[str, Any]]:
+    for table in TABLES.values():
+        for where, runs in conditions_of(table, groups) if table.bars else ():
+            figure = bars(table, where, runs)
+            if figure is not None:
+                yield _name(table.name, where), figure
+    for where, runs in groups.items():
+        for recipe, by_seed in runs.items():
+            if any('eta' in record['history'] for record in by_seed.values()):
+                yield _name(f'eta_{recipe}', where), eta(recipe, where, by_seed)
+        for name, draw in (('cost', cost), ('training', training), ('widths', widths)):
+            figure = draw(where, runs)
+            if figure is not None:
+                yield _name(name, where), figure
+
+
+def _name(name: str, where: Condition) -> str:
+    scale = '' if where.scale == 1 else f'_x{where.scale:g}'
+    return f"{name}{scale}_{where.precision if where.precision != 'no' else 'fp32'}_{where.device.lower()}"
+
+
+def _subplots(columns: int = 1, width: float = WIDTH, height: float = 3.6):
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, columns, figsize=(width, height), layout='constrained', squeeze=False)
+    for axis in axes[0]:
+        axis.spines[['top', 'right']].set_visible(False)
+        axis.grid(axis='y', color='0.9', linewidth=0.8)
+        axis.set_axisbelow(True)
+    return figure, list(axes[0])
+
+
+def _close(figure) -> None:
+    import matplotlib.pyplot as plt
+    plt.close(figure)
+
+
+def bars(table: Table, where: Condition, runs: Runs):
+    """Each row's paired difference to the standard row, with its interval; None where nothing can be compared."""
+    first = table.rows[0].recipe
+    found = [(row.label, comparison.difference) for row in table.rows[1:]
+             for comparison in compare(table, row, runs) if comparison.other == first and comparison.difference]
+    if not found:
+        return None
+    figure, (axis,) = _subplots(width=max(4.0, 1.0 + 0.9 * len(found)))
+    for at, (_, difference) in enumerate(found):
+        axis.bar(at, difference.mean, 0.6, color='C0' if difference.mean > 0 else 'C3', alpha=0.85)
+        if difference.low is not None:
+            axis.errorbar(at, difference.mean, _half(difference), color='black', capsize=4, linewidth=1.2)
+    axis.axhline(0, color='black', linewidth=0.8)
+    axis.set_xlim(-0.6, len(found) - 0.4)
+    axis.set_xticks(range(len(found)), [f'{label}\nn = {difference.n}' for label, difference in found], fontsize=9)
+    base = stats.sample(list(values(runs[first], table.metric).values()))
+    axis.set_ylabel(f'points above standard ({base.mean:.2f}%)')
+    _titled(axis, table.title, where)
+    return figure
+
+
+def _titled(axis, title: str, where: Condition) -> None:
+    axis.set_title(f'{title}\n{where.text}', fontsize=10)
+
+
+def mean_history(runs: Mapping[int, Mapping[str, Any]], column: str) -> list[float]:
+    """A column of summary.csv averaged over seeds, epoch by epoch; [] where it is missing."""
+    columns = [record['history'][column] for record in runs.values() if column in record['history']]
+    return [sum(row) / len(row) for row in zip(*columns) if None not in row]  # noqa: B905
+
+
+def eta(recipe: str, where: Condition, runs: Mapping[int, Mapping[str, Any]]):
+    """L-ALFA's magnitudes over epochs, averaged over seeds; the last block's in black."""
+    series = [record['history']['eta'] for record in runs.values() if 'eta' in record['history']]
+    epochs, size = min(map(len, series)), len(series[0][0])
+    blocks = next(iter(runs.values()))['blocks']
+    figure, (axis,) = _subplots(width=7.2)
+    for at in range(size):
+        line = [sum(one[epoch][at] for one in series) / len(series) for epoch in range(epochs)]
+        last = at == size - 1
+        axis.plot(range(1, epochs + 1), line, label=blocks[at], color='black' if last else _shade(at, size),
+                  linewidth=2.2 if last else 1.2)
+    axis.set(xlabel='epoch', ylabel='eta')
+    axis.legend(fontsize=8, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
+    _titled(axis, f"Figure 4: eta over epochs, {recipe} ({len(series)} seed{'s' if len(series) > 1 else ''})", where)
+    return figure
+
+
+def _shade(at: int, size: int):
+    import matplotlib
+    return matplotlib.colormaps['viridis'](0.05 + 0.85 * at / max(1, size - 1))
+
+
+def cost(where: Condition, runs: Runs):
+    """Seconds an epoch against K, as multiples of standard training; None without a standard run."""
+    base = seconds_per_epoch(runs.get('cost', {}))
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for recipe, by_seed in runs.items():
+        match = re.fullmatch(r'cost_alfa_(\w+)_k(\d+)', recipe)
+        if match and base:
+            lines.setdefault(match[1], []).append((int(match[2]), seconds_per_epoch(by_seed) / base))
+    if not lines:
+        return None
+    figure, (axis,) = _subplots()
+    labels = {'last': 'last block', '1': 'block 1'}
+    for name, points in sorted(lines.items(), reverse=True):
+        axis.plot(*zip(*sorted(points), strict=True), marker='o', label=f'ALFA, {labels.get(name, name)}')
+    if advprop := seconds_per_epoch(runs.get('cost_advprop', {})):
+        axis.plot([5], [advprop / base], marker='s', linestyle='', color='C3', label='AdvProp')
+    axis.axhline(1, color='0.4', linewidth=1, linestyle='--', label='standard')
+    axis.set(xlabel='steps K', ylabel='time of an epoch / standard', ylim=(0, None))
+    axis.legend(fontsize=9, frameon=False)
+    _titled(axis, 'Cost against steps, resnet20s', where)
+    return figure
+
+
+def training(where: Condition, runs: Runs):
+    """Clean and adversarial loss, and delta's norm, over the epochs of the small-data runs; None without any."""
+    rows = [row for row in TABLES['small'].rows if mean_history(runs.get(row.recipe, {}), 'delta_norm')]
+    if not rows:
+        return None
+    figure, (losses, norms) = _subplots(2, width=10.5, height=4.0)
+    for at, row in enumerate(rows):
+        columns = {name: mean_history(runs[row.recipe], name)
+                   for name in ('train_loss_clean', 'train_loss_adv', 'delta_norm')}
+        color = f'C{at}'
+        _line(losses, columns['train_loss_clean'], color=color, label=row.label)
+        _line(losses, columns['train_loss_adv'], color=color, linestyle=':')
+        _line(norms, columns['delta_norm'], color=color, label=row.label)
+    if base := mean_history(runs.get('small', {}), 'train_loss'):
+        _line(losses, base, color='black', label='standard')
+    losses.set(xlabel='epoch', ylabel='training loss: clean, perturbed (dotted)', yscale='log')
+    norms.set(xlabel='epoch', ylabel='l2 norm of delta, mean over images')
+    losses.legend(fontsize=8, frameon=False)
+    _titled(losses, 'Loss over training, small data', where)
+    _titled(norms, 'Size of the perturbation', where)
+    return figure
+
+
+def _line(axis, column: Sequence[float], **style) -> None:
+    axis.plot(range(1, len(column) + 1), column, linewidth=1.3, **style)
+
+
+def widths(where: Condition, runs: Runs):
+    """Gain over standard against the step size, for each width; None where there is none."""
+    figure, (axis,) = _subplots()
+    drawn = False
+    for at, (name, label) in enumerate((('half', '8-16-32'), ('once', '16-32-64'), ('double', '32-64-128'))):
+        points = list(_gains(TABLES[f'small_width_{name}'], runs))
+        if points:
+            steps, found = zip(*points, strict=True)
+            # side by side, so that intervals can be told apart
+            places = [step * (1 + 0.03 * (at - 1)) for step in steps]
+            axis.errorbar(places, [d.mean for d in found], [_half(d) for d in found], marker='o', capsize=3,
+                          label=f'channels {label}')
+            drawn = True
+    if not drawn:
+        _close(figure)
+        return None
+    axis.axhline(0, color='black', linewidth=0.8)
+    axis.set_xscale('log', base=2)
+    axis.set_xticks([0.25, 0.5, 1, 2], ['0.25', '0.5', '1', '2'])
+    axis.set(xlabel='step size x 255', ylabel='points above standard')
+    axis.legend(fontsize=9, frameon=False)
+    _titled(axis, 'Best step size against width, small data', where)
+    return figure
+
+
+def _gains(table: Table, runs: Runs) -> Iterator[tuple[float, stats.Difference]]:
+    for row in table.rows[1:]:
+        for comparison in compare(table, row, runs):
+            if comparison.difference is not None:
+                yield float(row.label.split()[1].split('/')[0]), comparison.difference
+
+
+def _half(difference: Optional[stats.Difference]) -> float:
+    return 0.0 if difference.high is None else difference.high - difference.mean

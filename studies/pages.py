@@ -1,0 +1,187 @@
+"""results/README.md: what was run, beside what the paper says."""
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from studies import stats
+from studies.evidence import Comparison, Condition, Runs, compare, conditions_of, seconds_per_epoch, values
+from studies.headers import commits, hardware, score, spans
+from studies.rows import RECIPES
+from studies.tables import TABLES, Row, Table
+
+HEAD = """# The paper's claims, run again
+
+Written by `python studies/report.py` from `results/runs/`; `python studies/run.py TABLE` adds runs.
+
+How to read it:
+
+- Scores are top-1 on the test split, read once a run, of the checkpoint that was best on the validation split; mean ±
+  standard deviation over n seeds.
+- Differences are paired: runs of one seed start from the same weights and see the same images in the same order. The
+  interval is Student's, 95%, for each difference by itself.
+- A claim is a direction, the paper's: **held** or **not held** where the interval lies on one side of zero,
+  **undecided** where it does not, or where there are fewer than three pairs. "more" is how many more pairs an undecided
+  one needs for a power of 0.8, if the difference is what it looks like now.
+- "paper inside" says whether the paper's difference lies within our interval: a gain may be real and yet not as large.
+- Schedules, precisions, protocols and kinds of device are never mixed: each has a table of its own.
+"""
+COLUMNS = ('row', 'paper', 'here', 'n', 'against', "paper's difference", 'difference here [95%]', 'verdict', 'more',
+           'paper inside', 's an epoch')
+
+
+def page(groups: Mapping[Condition, Runs], left_out: list[str], figures: list[Path], notes: str = '') -> str:
+    """The whole page.
+
+    Args:
+        groups: Runs by condition.
+        left_out: Names of records whose recipe has changed since.
+        figures: Files in results/figures.
+        notes: Text by hand, put at the top.
+    """
+    run = [table for table in TABLES.values() if conditions_of(table, groups)]
+    parts = [HEAD, notes.strip(), *summary(run, groups)]
+    for table in run:
+        parts += section(table, groups)
+    parts += pictures(figures)
+    rest = [table for table in TABLES.values() if table not in run]
+    if rest:
+        parts += ['## Not run here', "The paper's numbers of what nobody has run yet (`python studies/run.py NAME`)."]
+        parts += [part for table in rest for part in unrun(table)]
+    if left_out:
+        parts += ['## Left out', 'Runs whose recipe has changed since: ' + ', '.join(f'`{name}`' for name in left_out)]
+    return '\n\n'.join(part.rstrip() for part in parts if part.strip()) + '\n'
+
+
+def summary(tables: list[Table], groups: Mapping[Condition, Runs]) -> Iterator[str]:
+    """How many claims held, and the verdict on each."""
+    claims: dict[tuple, tuple[Table, Comparison]] = {}
+    for table in tables:
+        for where, runs in conditions_of(table, groups):
+            for found in (c for row in table.rows for c in compare(table, row, runs) if c.verdict and where.scale == 1):
+                # what several tables claim is one claim
+                claims.setdefault((where, table.metric, found.row.recipe, found.other, found.verdict), (table, found))
+    counts = Counter(found.verdict for _, found in claims.values())
+    rows = [(f'[{table.name}](#{anchor(table)})', claim_text(table, found), difference(found.difference),
+             str(found.difference.n), f'**{found.verdict}**') for table, found in claims.values()]
+    yield '## In short'
+    if not rows:
+        yield 'No claim has been put to the test at its full schedule yet.'
+        return
+    yield 'Claims at full schedule: ' + ', '.join(f'{counts[name]} {name}' for name in (
+        stats.HELD, stats.NOT_HELD, stats.UNDECIDED)) + '.'
+    yield markdown(('table', 'claim', 'difference here [95%]', 'pairs', 'verdict'), rows)
+
+
+def claim_text(table: Table, found: Comparison) -> str:
+    """A claim in words."""
+    word = 'above' if table.claim(found.row, found.other) > 0 else 'below'
+    return f'{found.row.label} {word} {label(table, found.other)}'
+
+
+def anchor(table: Table) -> str:
+    """A table's heading, fit for a link."""
+    return table.name.replace('_', '-')
+
+
+def label(table: Table, recipe: str) -> str:
+    """What a table calls a recipe."""
+    return next(row.label for row in table.rows if row.recipe == recipe)
+
+
+def section(table: Table, groups: Mapping[Condition, Runs]) -> Iterator[str]:
+    """A table that has runs, under each condition."""
+    yield f'## {anchor(table)}'
+    yield f'{table.title}. {table.note}'
+    for where, runs in conditions_of(table, groups):
+        others = '' if where.scale == 1 or not any(row.paper for row in table.rows) else (
+            " The paper's numbers are those of the full schedule: not comparable.")
+        yield f'{where.text[0].upper()}{where.text[1:]}: {evidence(table, runs)}.{others}'
+        yield markdown(COLUMNS, [cells for row in table.rows for cells in row_cells(table, row, runs)])
+
+
+def evidence(table: Table, runs: Runs) -> str:
+    """Where a table's runs come from."""
+    found = [record for row in table.rows for record in runs.get(row.recipe, {}).values()]
+    places = sorted({hardware(record) for record in found})
+    hours = sum(record['seconds'] for record in found) / 3600
+    versions = sorted({f"torch {r['versions']['torch']}, timm {r['versions']['timm']}" for r in found})
+    seeds = {record['seed'] for record in found}
+    return (f"{len(found)} run{'s' if len(found) > 1 else ''}, seeds {spans(seeds)}, {hours:.1f} hours on "
+            f"{' and '.join(places)}; {'; '.join(versions)}; {commits(found)}")
+
+
+def row_cells(table: Table, row: Row, runs: Runs) -> Iterator[tuple[str, ...]]:
+    """A row's lines: the first with its score, one for each comparison."""
+    mine = runs.get(row.recipe, {})
+    found = stats.sample(list(values(mine, table.metric).values()))
+    head = (row.label, paper_score(row), '' if found is None else score(found), '' if found is None else str(found.n))
+    cost = time_cell(table, row, runs)
+    comparisons = list(compare(table, row, runs))
+    if not comparisons:
+        yield (*head, '', '', '', '', '', '', cost)
+    for at, comparison in enumerate(comparisons):
+        yield (*(head if at == 0 else ('', '', '', '')), *comparison_cells(table, comparison), cost if at == 0 else '')
+
+
+def comparison_cells(table: Table, found: Comparison) -> tuple[str, ...]:
+    inside = found.paper_inside
+    printed = '' if found.paper is None else f'{found.paper:+.2f}'
+    return (label(table, found.other), printed, difference(found.difference), found.verdict or '', found.more or '',
+            '' if inside is None else 'yes' if inside else 'no')
+
+
+def paper_score(row: Row) -> str:
+    if row.paper is None:
+        return ''
+    spread = '' if row.spread is None else f' ± {row.spread:.2f}'
+    return f'{row.paper:.2f}{spread}' + ('' if row.seconds is None else f' ({row.seconds:g} s)')
+
+
+def difference(found: Optional[stats.Difference]) -> str:
+    """A paired difference with its interval."""
+    if found is None:
+        return ''
+    return f'{found.mean:+.2f}' + ('' if found.low is None else f' [{found.low:+.2f}, {found.high:+.2f}]')
+
+
+def time_cell(table: Table, row: Row, runs: Runs) -> str:
+    """Seconds an epoch, and as a multiple of the standard row's (the paper's in brackets)."""
+    mine = seconds_per_epoch(runs.get(row.recipe, {}))
+    base = seconds_per_epoch(runs.get(table.rows[0].recipe, {}))
+    if mine is None:
+        return ''
+    first = table.rows[0]
+    if row is first:
+        return f'{mine:.3g}'
+    printed = f' (paper {row.seconds / first.seconds:.2f}x)' if row.seconds and first.seconds else ''
+    ratio = f', {mine / base:.2f}x' if base else ''
+    return f'{mine:.3g}{ratio}{printed}'
+
+
+def unrun(table: Table) -> Iterator[str]:
+    """A table without runs: the paper's numbers."""
+    yield f'**{table.name}.** {table.title}. {table.note}'
+    if any(row.paper is not None for row in table.rows):
+        first = table.rows[0].recipe
+        gains = {row.recipe: table.paper_gain(row, first) for row in table.rows if row.recipe != first}
+        rows = [(row.label, paper_score(row), '' if gains.get(row.recipe) is None else f'{gains[row.recipe]:+.2f}',
+                 f'`{row.recipe}`') for row in table.rows]
+        yield markdown(('row', 'paper', 'difference', 'recipe'), rows)
+    else:
+        yield 'Recipes: ' + ', '.join(f'`{row.recipe}`' for row in table.rows if row.recipe in RECIPES)
+
+
+def pictures(figures: list[Path]) -> Iterator[str]:
+    """The figures."""
+    if figures:
+        yield '## Figures'
+    for path in figures:
+        yield f'![{path.stem}](figures/{path.name})'
+
+
+def markdown(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    """A table without columns that are empty throughout."""
+    kept = [at for at in range(len(columns)) if at == 0 or any(row[at] for row in rows)]
+    lines = [[columns[at] for at in kept], ['---'] * len(kept), *([row[at] for at in kept] for row in rows)]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
