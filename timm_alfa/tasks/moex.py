@@ -17,7 +17,7 @@ from timm_alfa.tasks.base import MethodTask
 
 EPSILON = 1e-5
 STEMS = ('stem', 'patch_embed', 'patch_embed1', 'patch_embeds.0', 'stem_dct', 'bn1', 'conv_stem', 'base_layer',
-         'body.conv1', 'features.conv1_1', 'Conv2d_1a_3x3', 'conv2d_1a')
+         'body.conv1', 'features.conv1_1', 'Conv2d_1a_3x3', 'conv2d_1a', 'norm2_proj')
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from timm_alfa.options import option
 from timm_alfa.tasks.base import MethodTask
 
 _HALF_SCALE = 2.0 ** 10  # an image, of the loss in an fp16 search: its gradients would underflow, a sign knows no scale
-_OUTSIDE = 0.1  # share of values outside [0, 1] from which the normalisation cannot be right
+_OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below
+_CHECKS = 2  # steps in which that is looked at: the first may be a trial on noise
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class PixelTask(MethodTask):
         pixels = attack.pixels_of(unwrapped(model), config.mean, config.std)
         super().__init__(model, criterion, config=config, **kwargs)
         self.pixels = pixels
-        self._seen = False
+        self._checks = _CHECKS
         for line in config.idle():
             warnings.warn(line, AlfaWarning, stacklevel=4)
 
@@ -96,13 +97,14 @@ class PixelTask(MethodTask):
         return search.sample_norm([delta])
 
     def _check(self, input: torch.Tensor) -> None:
-        """Warns in the first step of a normalisation that does not lead back to pixels."""
-        if self._seen:
+        """Warns, in the first steps, of a normalisation that does not lead back to pixels."""
+        if not self._checks:
             return
-        self._seen = True
+        self._checks -= 1
         pixels = self.pixels.of(input.detach())
         share = ((pixels < -0.01) | (pixels > 1.01)).float().mean().item()
         if share > _OUTSIDE:
+            self._checks = 0
             warnings.warn(f'{share:.0%} of the images\' values are outside [0, 1] when mean={self.pixels.mean} and '
                           f'std={self.pixels.std} are undone, so steps and bounds are not what they say: give the mean '
                           'and std of the loader.', AlfaWarning, stacklevel=6)

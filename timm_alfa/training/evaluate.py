@@ -1,9 +1,11 @@
-"""Clean accuracy over any number of processes, each image counted once."""
+"""Clean and robust accuracy over any number of processes, each image counted once."""
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from timm.task import ClassificationEvaluator
+
+from timm_alfa.attack import robust_correct
 
 
 @torch.no_grad()
@@ -30,3 +32,28 @@ def evaluate(model: nn.Module, loader, accelerator: Accelerator) -> dict[str, fl
     metrics = dict(evaluator.compute(distributed=accelerator.num_processes > 1))
     counts = accelerator.reduce(evaluator.counts, 'sum')
     return {**metrics, 'correct': int(counts[1]), 'count': int(counts[0])}
+
+
+def evaluate_robust(model: nn.Module, loader, accelerator: Accelerator, seed: int = 0, **attack) -> dict[str, float]:
+    """Accuracy under PGD: an image counts if it is right, and still is after every attack.
+
+    Args:
+        loader: As for `evaluate`.
+        seed: Of the random starts; with several processes each draws its own, so the last digit may depend on how many.
+        attack: Options of `timm_alfa.attack.pgd`. It runs in single precision, whatever the clean pass runs in.
+
+    Returns:
+        `robust_top1` (percent) and `robust_correct`, over all processes.
+    """
+    training = model.training
+    model.eval()
+    generator = torch.Generator(accelerator.device).manual_seed(seed + accelerator.process_index)
+    counts = torch.zeros(2, dtype=torch.long, device=accelerator.device)
+    try:
+        for input, target in loader:
+            correct = robust_correct(model, input, target, generator=generator, **attack)
+            counts += torch.stack([correct.sum(), correct.new_tensor(len(correct), dtype=torch.long)])
+    finally:
+        model.train(training)
+    correct, count = accelerator.reduce(counts, 'sum').tolist()
+    return {'robust_top1': 100 * correct / max(count, 1), 'robust_correct': correct}
