@@ -9,7 +9,7 @@ from timm_alfa.options import resolve
 from timm_alfa.tasks import TASKS
 from timm_alfa.training.cli import Given, Option, build_parser, group_options, read_command_line, read_yaml, resolve_groups
 from timm_alfa.training.checks import faults_across, without_effect
-from timm_alfa.training.config import DIGITS_DEFAULTS, GROUPS, TrainConfig, means_digits, task_key
+from timm_alfa.training.config import DIGITS_DEFAULTS, DIGITS_UNLESS, GROUPS, TrainConfig, means_digits, task_key
 
 DESCRIPTION = (
     'Trains any timm model with ALFA, L-ALFA, or one of the methods they are compared with. Without options: '
@@ -94,7 +94,7 @@ def fill_for_digits(given: Given) -> None:
     """Defaults that depend on the data: those of the embedded digits, where nothing else is given."""
     if means_digits(given.values.get('dataset'), given.values.get('data_dir')):
         for key, value in DIGITS_DEFAULTS.items():
-            if key not in given.values and not (key == 'lr' and 'lr_base' in given.values):
+            if key not in given.values and not given.values.keys() & DIGITS_UNLESS.get(key, set()):
                 given.values[key], given.source[key] = value, 'the defaults for the embedded digits'
                 given.inherited.add(key)
 

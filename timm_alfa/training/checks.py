@@ -1,5 +1,5 @@
 """What options say about each other: faults between groups, and options that cannot have an effect."""
-import math
+from difflib import get_close_matches
 from typing import Callable, Iterator, NamedTuple
 
 from timm_alfa.data import pair_faults
@@ -62,7 +62,6 @@ def nearest(what: str, given: str, known: list[str], where: str) -> str:
     """The line for an unknown name of a set too long to list."""
     if len(known) <= 12:
         return one_of(what, given, known)
-    from difflib import get_close_matches
     near = get_close_matches(given, known, n=3)
     hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ''
     return f"unknown {what} '{given}'.{hint} {where[0].upper()}{where[1:]}."
@@ -95,13 +94,14 @@ IDLE = (
 
 def without_effect(config, spell) -> Iterator[str]:
     """A line for each option that was given and cannot have an effect."""
+    values, defaults = config.flat(), type(config)().flat()
     for row in IDLE:
         for key in row.keys:
-            if key in config.given and not row.works(config):
+            if key in config.given and values[key] != defaults[key] and not row.works(config):
                 yield f'{spell(key)} has no effect {row.reason}.'
     milestones, epochs = config.schedule.decay_milestones, config.epochs
     late = [m for m in milestones or () if m >= epochs] if config.schedule.sched == 'multistep' else []
     if late:
         yield f"{spell('decay_milestones')}: {', '.join(f'{m:g}' for m in late)} is never reached in {epochs} epochs."
-    if config.run.dry_run and math.isfinite(epochs) and config.run.log_with:
+    if config.run.dry_run and config.run.log_with:
         yield f"{spell('log_with')} has no effect with --dry-run."

@@ -147,7 +147,7 @@ def unknown_flags(rest: Sequence[str], options: Sequence[Option], prog: str) -> 
     for word in rest:
         if word.startswith('-') and not _is_number(word):
             name = word.split('=')[0]
-            near = get_close_matches(name, flags, n=1)
+            near = [flag for flag in flags if flag.startswith(name)] or get_close_matches(name, flags, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ''
             faults.append(f"unknown option '{name}'.{hint} `{prog} --help` lists every option.")
             skip = True

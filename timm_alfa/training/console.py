@@ -38,6 +38,8 @@ def setup_logging() -> None:
         logger.warning('warning: %s', message)
 
     warnings.showwarning = show
+    # DDP's rank-local buffers are what we want, and have no other spelling yet
+    warnings.filterwarnings('ignore', message='.*broadcast_buffers.*')
 
 
 COLUMNS = (

@@ -1,4 +1,5 @@
 """Everything a run needs, built and checked before anything is written."""
+import os
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -74,13 +75,27 @@ def create_accelerator(config: TrainConfig) -> Accelerator:
         ConfigError: A tracker is not installed, or a device is not there.
     """
     check_trackers(config.run.log_with)
+    return start_accelerate(log_with=list(config.run.log_with or ()) or None, project_dir=config.run.output)
+
+
+def start_accelerate(**arguments) -> Accelerator:
+    """accelerate, over all processes that were launched.
+
+    Raises:
+        ConfigError: It cannot start, or sees fewer processes than there are.
+    """
     # running statistics are reduced before they are read; broadcasting them at every forward would cost time
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # without this, processes launched on a machine without a GPU would each take themselves for the only one
+    cpu = not torch.accelerator.is_available()
     try:
-        accelerator = Accelerator(kwargs_handlers=[ddp], log_with=list(config.run.log_with or ()) or None,
-                                  project_dir=config.run.output)
-    except (ValueError, ImportError) as error:
+        accelerator = Accelerator(cpu=cpu, kwargs_handlers=[ddp], **arguments)
+    except (ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f'accelerate cannot start: {first_line(error)}') from error
+    launched = int(os.environ.get('WORLD_SIZE', '1'))
+    if accelerator.num_processes != launched:
+        raise ConfigError(f'{launched} processes were launched, accelerate sees {accelerator.num_processes}: start them '
+                          'with accelerate launch or torchrun, and see that the devices are there.')
     return accelerator
 
 
@@ -93,6 +108,14 @@ def check_trackers(names: Optional[tuple[str, ...]]) -> None:
                and not (name == 'tensorboard' and find_spec('tensorboardX'))]
     if missing:
         raise ConfigError([f"--log-with {name} is not installed: pip install 'timm_alfa[{name}]'." for name in missing])
+
+
+def task_arguments(options: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A task's options; one that searches in pixels is told how the loader normalises, unless the user told it."""
+    arguments = dict(vars(options))
+    if arguments.get('mean', inputs) is None:
+        arguments.update(mean=inputs['mean'], std=inputs['std'])
+    return arguments
 
 
 def prepare(config: TrainConfig) -> Run:
@@ -108,7 +131,7 @@ def prepare(config: TrainConfig) -> Run:
     inputs = build.input_config(config.model, model)
     model = build.place_model(model, config.model, accelerator.device)
     task = create_task(config.task.task, model, criterion=build.build_criterion(config), device=accelerator.device,
-                       **vars(config.task_options))
+                       **task_arguments(config.task_options, inputs))
     task.to(accelerator.device)
     try_step(task, accelerator, inputs['input_size'], info.num_classes, config.aug.mixes)
     data = create_data(

@@ -13,6 +13,7 @@ import timm
 from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_path
 
+from timm_alfa.attack import AttackConfig
 from timm_alfa.data import DataConfig, create_eval_loader
 from timm_alfa.errors import AlfaError, CheckpointError, ConfigError
 from timm_alfa.options import option
@@ -21,13 +22,15 @@ from timm_alfa.training.build import input_config
 from timm_alfa.training.checks import model_faults
 from timm_alfa.training.cli import build_parser, group_options, read_command_line, resolve_groups
 from timm_alfa.training.console import logger
-from timm_alfa.training.evaluate import evaluate
+from timm_alfa.training.evaluate import evaluate, evaluate_robust
 from timm_alfa.training.files import first_line
 from timm_alfa.training.gathering import gather
+from timm_alfa.training.setup import start_accelerate
 from timm_alfa.training.units import duration
 from timm_alfa.training.weights import find_weights, load_weights, read_weights
 
-DESCRIPTION = 'Scores a checkpoint: top-1, top-5 and loss of clean images, as one JSON line at the end.'
+DESCRIPTION = ('Scores a checkpoint: top-1, top-5 and loss of clean images, and with --robust top-1 under PGD, as one JSON '
+               'line at the end.')
 DATA_KEYS = ('dataset', 'data_dir', 'input_key', 'target_key', 'class_map', 'dataset_download', 'batch_size', 'workers',
              'loader', 'skip_corrupt', 'pin_mem')
 HUB_SCHEMES = ('local-dir', 'hf-hub', 'hf_hub')
@@ -68,8 +71,15 @@ class SplitConfig:
     split: str = option('validation', 'The split to score.')
 
 
-GROUPS = {'checkpoint': CheckpointConfig, 'data': DataConfig, 'split': SplitConfig}
-TITLES = {'checkpoint': 'Model', 'data': 'Data', 'split': 'Split'}
+@dataclass(frozen=True)
+class RobustConfig(AttackConfig):
+    """Whether to attack, and how."""
+
+    robust: bool = option(False, 'Score the images under PGD too.')
+
+
+GROUPS = {'checkpoint': CheckpointConfig, 'data': DataConfig, 'split': SplitConfig, 'robust': RobustConfig}
+TITLES = {'checkpoint': 'Model', 'data': 'Data', 'split': 'Split', 'robust': 'Robust accuracy'}
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class ValidateConfig:
     checkpoint: CheckpointConfig
     data: DataConfig
     split: SplitConfig
+    robust: RobustConfig = RobustConfig()
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
@@ -91,6 +102,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
                if name != 'data' or item.key in DATA_KEYS]
     given, faults = read_command_line(build_parser('validate.py', DESCRIPTION, TITLES, options), argv, options)
     groups, found = resolve_groups(GROUPS, given)
+    if not given.values.get('robust'):
+        found += [f'{given.spell(key)} has no effect without --robust: add it.'
+                  for key in given.values if key.startswith('attack_')]
     if faults + found:
         raise ConfigError(faults + found)
     return ValidateConfig(**groups)
@@ -168,11 +182,15 @@ def validate(config: ValidateConfig, accelerator: Accelerator, model: nn.Module,
     began = time.perf_counter()
     metrics = evaluate(model, loader, accelerator)
     seconds = time.perf_counter() - began
+    metrics['robust_top1'], attack = None, config.robust.options() if config.robust.robust else None
+    if attack:
+        inputs = input_config(config.checkpoint, model)
+        metrics.update(evaluate_robust(model, loader, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
     options, data = config.checkpoint, config.data
     skipped = set(gather(accelerator, sorted(loader.skipped_indices)))
     return record.redact(dict(
         status='finished', model=options.model or options.checkpoint, checkpoint=options.checkpoint,
-        dataset=data.dataset or data.data_dir or 'digits', split=config.split.split, **metrics, robust_top1=None,
+        dataset=data.dataset or data.data_dir or 'digits', split=config.split.split, **metrics, attack=attack,
         num_classes=model.num_classes, params=sum(p.numel() for p in model.parameters()), batch_size=data.batch_size,
         num_processes=accelerator.num_processes, mixed_precision=accelerator.mixed_precision,
         device=record.device_name(accelerator.device), seconds=seconds, images_per_second=metrics['count'] / seconds,
@@ -185,7 +203,7 @@ def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any]:
     Raises:
         AlfaError: Something asked for cannot be had.
     """
-    accelerator = Accelerator()
+    accelerator = start_accelerate()
     model = open_model(config.checkpoint)
     inputs = input_config(config.checkpoint, model)
     model.to(accelerator.device)
@@ -205,4 +223,7 @@ def report(accelerator: Accelerator, result: dict[str, Any]) -> None:
     if accelerator.is_main_process:
         logger.info('top-1 %.2f, top-5 %.2f, loss %.4f: %d of %d images in %s', result['top1'], result['top5'],
                     result['loss'], result['correct'], result['count'], duration(result['seconds']))
+        if result['attack']:
+            logger.info('top-1 under PGD-%d, eps %.3g/255: %.2f', result['attack']['steps'], result['attack']['eps'] * 255,
+                        result['robust_top1'])
         print(json.dumps(result), flush=True)

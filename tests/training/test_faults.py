@@ -1,0 +1,169 @@
+"""What goes wrong in the middle of a run, and what is left then."""
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from timm_alfa.errors import CheckpointError, ConfigError
+from timm_alfa.training.checkpoint import state_folders
+from timm_alfa.training.guard import RunningStatistics, StopFlag
+from timm_alfa.training.loop import Trainer, TrainingError
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes the images of some updates NaN."""
+    def arrange(*batches, value=float('nan')):
+        original = Trainer.indexed
+
+        def indexed(self, loader):
+            for at, (input, target, indices) in enumerate(original(self, loader)):
+                yield (input * value if at in batches else input), target, indices
+
+        monkeypatch.setattr(Trainer, 'indexed', indexed)
+    return arrange
+
+
+@pytest.mark.parametrize('task', ['standard', 'alfa', 'l_alfa'])
+def test_an_update_that_is_not_finite_leaves_no_trace(task, runs, poison, caplog):
+    """Weights, statistics and averages are those of a run that never saw the batch."""
+    options = ('--task', task, '--epochs', '1', '--no-aug', '--model-ema', '--sched', 'none',
+               *(('--alfa-blocks', 'all') if task == 'l_alfa' else ()))
+    poison(5)
+    record = runs(*options, experiment='poisoned')
+    assert record['skipped_updates'] == 1
+    short = runs.prepare(*options, experiment='short')
+    short.data.train.__class__.__len__, length = lambda self: 5, short.data.train.__class__.__len__
+    try:
+        from timm_alfa.training.train import train
+        train(short)
+    finally:
+        short.data.train.__class__.__len__ = length
+    first, second = runs.weights('poisoned'), runs.weights('short')
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert all(value.isfinite().all() for value in first.values())
+
+
+def test_the_images_are_named(runs, poison, capsys):
+    import logging
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = logging.getLogger('timm_alfa')
+    logger.addHandler(handler)
+    try:
+        poison(2, value=float('inf'))
+        runs('--task', 'standard', '--epochs', '1')
+    finally:
+        logger.removeHandler(handler)
+    line = next(line for line in lines if 'not finite' in line)
+    assert 'update 3 (epoch 1)' in line and len(line.split('images: ')[1].split(', ')) == 16
+
+
+def test_patience_ends_the_run_and_the_last_state_stays(runs, poison):
+    poison(3, 4, 5)
+    with pytest.raises(TrainingError, match='3 updates in a row, up to update 6 in epoch 1.*Lower --lr'):
+        runs('--task', 'standard', '--nan-patience', '3', '--checkpoint-every', '2')
+    assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000002-update-4']
+
+
+def test_a_finite_loss_resets_the_patience(runs, poison):
+    poison(1, 2, 4, 5)
+    assert runs('--task', 'standard', '--nan-patience', '3', '--epochs', '1')['skipped_updates'] == 4
+
+
+def test_a_folder_that_vanishes_is_reported(runs, monkeypatch):
+    import shutil
+    original = Trainer.finish_epoch
+
+    def vanish(self):
+        shutil.rmtree(self.folder.path)
+        original(self)
+
+    monkeypatch.setattr(Trainer, 'finish_epoch', vanish)
+    with pytest.raises(CheckpointError, match=r'cannot write .*--resume auto'):
+        runs('--task', 'standard')
+
+
+def test_a_full_disk_keeps_the_last_state_and_the_best_weights(runs, monkeypatch):
+    """The disk fills up in the second epoch."""
+    import safetensors.torch
+
+    from timm_alfa.training import checkpoint
+    original = checkpoint.save_file
+    count = []
+
+    def save_file(tensors, path, **kwargs):
+        count.append(path)
+        if len(count) > 2:
+            path.write_bytes(b'half')
+            raise safetensors.SafetensorError('I/O error: No space left on device (os error 28)')
+        original(tensors, path, **kwargs)
+
+    monkeypatch.setattr(checkpoint, 'save_file', save_file)
+    with pytest.raises(CheckpointError, match='No space left on device'):
+        runs('--task', 'standard')
+    last = runs.output / 'run' / 'last'
+    assert [each.name for each in last.iterdir()] == ['000001-update-6'] and len(state_folders(last)) == 1
+    monkeypatch.setattr(checkpoint, 'save_file', original)
+    assert runs('--task', 'standard', '--resume', 'auto')['epochs_done'] == 2
+
+
+def test_no_write_permission_is_known_before_training(runs, monkeypatch):
+    target = runs.output / 'file'
+    target.write_text('')
+    with pytest.raises(ConfigError, match='cannot write in .*Give another --output'):
+        runs('--task', 'standard', '--output', str(target))
+
+
+def test_an_existing_run_is_not_overwritten(runs):
+    runs('--task', 'standard', '--epochs', '1')
+    with pytest.raises(ConfigError, match='already holds a run'):
+        runs('--task', 'standard', '--epochs', '1')
+
+
+def test_input_a_model_cannot_take_is_known_before_training(runs):
+    with pytest.raises(ConfigError, match='trial step'):
+        runs('--task', 'standard', '--model', 'inception_v4', '--img-size', '8')
+    assert not (runs.output / 'run').exists()
+
+
+def test_signals_set_a_flag_and_a_second_interrupt_stops(monkeypatch):
+    with StopFlag() as stop:
+        assert not stop
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop
+        os.kill(os.getpid(), signal.SIGINT)  # handed on by a launcher: the same wish
+        stop.at -= 2
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_ends_after_the_update_with_a_state(runs, monkeypatch):
+    original = Trainer.update
+
+    def update(self, window):
+        if self.state.updates == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, window)
+
+    monkeypatch.setattr(Trainer, 'update', update)
+    record = runs('--task', 'alfa')
+    assert record['status'] == 'stopped' and record['updates'] == 4
+    monkeypatch.setattr(Trainer, 'update', original)
+    runs('--task', 'alfa', '--resume', 'auto')
+    runs('--task', 'alfa', experiment='whole')
+    assert runs.rows('run') == runs.rows('whole')
+
+
+def test_running_statistics_come_back():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    statistics = RunningStatistics(model)
+    statistics.remember()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model(torch.full((2, 3, 4, 4), float('nan')))
+    statistics.restore()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())

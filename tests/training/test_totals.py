@@ -1,0 +1,26 @@
+"""Sums of an epoch are the plain means over its images."""
+import pytest
+import torch
+from accelerate import Accelerator
+
+from timm_alfa.training.randomness import derived_seed, seed_all
+from timm_alfa.training.totals import Totals
+
+
+def test_means_are_over_images_and_over_the_steps_that_reported():
+    totals, cpu = Totals(torch.device('cpu')), Accelerator(cpu=True)
+    output = torch.eye(4)
+    totals.add({'loss': torch.tensor(1.0), 'output': output}, torch.tensor([0, 1, 2, 0]))
+    totals.add({'loss': torch.tensor(4.0), 'output': output[:2], 'loss_adv': torch.tensor(7.0)}, torch.eye(4)[:2])
+    totals.add({'loss': torch.tensor(4.0), 'output': output[:1], 'loss_adv': torch.tensor(1.0)}, torch.tensor([3]))
+    means = totals.means(cpu)
+    assert means == pytest.approx({'train_loss': (4 + 8 + 4) / 7, 'train_loss_adv': (14 + 1) / 3, 'train_top1': 100 * 5 / 7})
+
+
+def test_an_update_has_its_own_random_numbers():
+    draws = []
+    for parts in ((0, 1, 0), (0, 1, 0), (0, 2, 0), (0, 1, 1), (1, 1, 0)):
+        seed_all(*parts)
+        draws.append(torch.rand(1).item())
+    assert draws[0] == draws[1] and len(set(draws)) == 4
+    assert derived_seed(1, 23) != derived_seed(12, 3)
