@@ -53,6 +53,12 @@ def test_pairs_are_complete_early():
     assert names == ['smoke-s0', 'smoke_alfa-s0', 'smoke-s1', 'smoke_alfa-s1']
 
 
+def test_rows_that_want_most_seeds_come_first():
+    names = [job.name for job in make_jobs(['small'])]
+    assert names[:4] == ['small-s0', 'small_double-s0', 'small_alfa-s0', 'small-s1']
+    assert names.index('small_alfa-s5') < names.index('small_noise-s0') < names.index('small_advprop-s0')
+
+
 def test_each_row_has_its_own_number_of_seeds_and_shared_rows_run_once():
     counts = {name: sum(job.recipe.name == name for job in make_jobs(['small'])) for name in
               ('small', 'small_alfa', 'small_double', 'small_noise', 'small_moex', 'small_l_alfa', 'small_advprop')}
