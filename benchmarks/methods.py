@@ -48,7 +48,8 @@ def train(task: str, seed: int, args: argparse.Namespace) -> dict:
 
 def robust(task: str, seed: int, args: argparse.Namespace) -> float:
     run = Path(args.output) / f'{args.model}-{task}-{seed}'
-    return call('validate.py', '--checkpoint', str(run), '--split', 'test', '--dataset', 'digits', '--robust')['robust_top1']
+    record = call('validate.py', '--checkpoint', str(run), '--dataset', 'digits', '--split', 'test', '--robust')
+    return record['robust_top1']
 
 
 def costs(args: argparse.Namespace) -> dict[str, dict]:

@@ -127,7 +127,7 @@ class AttackConfig:
 
     def options(self) -> dict[str, Any]:
         """By the names that `pgd` takes."""
-        return {name.removeprefix('attack_'): value for name, value in vars(self).items()}
+        return {name.removeprefix('attack_'): value for name, value in vars(self).items() if name.startswith('attack_')}
 
 
 def in_pixels(spell: Callable[[str], str], **sizes: float):

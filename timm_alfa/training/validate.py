@@ -224,6 +224,6 @@ def report(accelerator: Accelerator, result: dict[str, Any]) -> None:
         logger.info('top-1 %.2f, top-5 %.2f, loss %.4f: %d of %d images in %s', result['top1'], result['top5'],
                     result['loss'], result['correct'], result['count'], duration(result['seconds']))
         if result['attack']:
-            logger.info('top-1 under PGD-%d, eps %.3g/255: %.2f', result['attack']['steps'], result['attack']['eps'] * 255,
-                        result['robust_top1'])
+            logger.info('top-1 under PGD-%d, eps %.3g/255: %.2f', result['attack']['steps'],
+                        result['attack']['eps'] * 255, result['robust_top1'])
         print(json.dumps(result), flush=True)
