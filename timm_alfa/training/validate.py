@@ -29,8 +29,8 @@ from timm_alfa.training.setup import start_accelerate
 from timm_alfa.training.units import duration
 from timm_alfa.training.weights import find_weights, load_weights, read_weights
 
-DESCRIPTION = ('Scores a checkpoint: top-1, top-5 and loss of clean images, and with --robust top-1 under PGD, as one JSON '
-               'line at the end.')
+DESCRIPTION = ('Scores a checkpoint: top-1, top-5 and loss of clean images, with --robust top-1 under PGD too, as one '
+               'JSON line at the end.')
 DATA_KEYS = ('dataset', 'data_dir', 'input_key', 'target_key', 'class_map', 'dataset_download', 'batch_size', 'workers',
              'loader', 'skip_corrupt', 'pin_mem')
 HUB_SCHEMES = ('local-dir', 'hf-hub', 'hf_hub')
