@@ -114,3 +114,4 @@ def test_directions_of_zero_and_of_broken_gradients():
 def test_norm_of_a_sample_is_over_all_its_tensors():
     delta = [torch.tensor([[3.], [0.]]), torch.tensor([[[4.]], [[1.]]])]
     assert float(sample_norm(delta)) == 3.0
+    assert float(sample_norm([torch.tensor([[0.], [4.]]), torch.tensor([[3.], [0.], [0.], [3.]])])) == 4.0

@@ -59,8 +59,12 @@ def project(delta: torch.Tensor, eps: Optional[float], norm: str) -> torch.Tenso
 
 
 def sample_norm(delta: Tensors) -> torch.Tensor:
-    """Mean l2 norm of a sample's perturbation, over all its tensors."""
-    return torch.stack([d.float().flatten(1).square().sum(1) for d in delta]).sum(0).sqrt().mean()
+    """Mean l2 norm of a sample's perturbation, over all its tensors.
+
+    Where a tensor has several rows a sample (TNT's inner patches beside its outer ones) they count as one.
+    """
+    batch = min(len(d) for d in delta)
+    return torch.stack([d.float().reshape(batch, -1).square().sum(1) for d in delta]).sum(0).sqrt().mean()
 
 
 def _per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -96,8 +96,9 @@ class FeatureTask(MethodTask):
             delta = self.search(record, target, group, clean)
             losses.append(self.loss_at(record, target, group, self.scaled(delta, group), len(groups) > 1))
             deltas.append(delta)
+        loss = self.combined(loss_clean, losses)
         return {
-            'loss': self.combined(loss_clean, losses),
+            'loss': loss + self._idle() if self.config.bn == 'aux' else loss,  # norms before the feature are not used
             'output': record.output,
             'loss_clean': loss_clean.detach(),
             'loss_adv': torch.stack([loss.detach() for loss in losses]).mean(),
@@ -146,6 +147,11 @@ class FeatureTask(MethodTask):
     def parts(self) -> list[nn.Module]:
         """What stands on the way to the features, each module by itself."""
         return self._replay.parts()
+
+    def compile(self, *args, **kwargs) -> nn.Module:
+        """Part by part; of what a part saves nothing may be reused in its backward pass, which the search runs first."""
+        torch._functorch.config.donated_buffer = False
+        return super().compile(*args, **kwargs)
 
     def _half(self, record: Record, group: tuple[int, ...]) -> bool:
         device = trees.device_of(record.output).type

@@ -113,7 +113,8 @@ class MethodTask(ClassificationTask):
 
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups of the method's own parameters."""
-        return [{'params': list(self._own_parameters()), 'weight_decay': 0.}] if self.own else []
+        params = list(self._own_parameters()) if self.own else []
+        return [{'params': params, 'weight_decay': 0.}] if params else []
 
     def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]:
         """The plain model, or its average: what is evaluated and saved has timm's keys."""
@@ -153,7 +154,7 @@ class MethodTask(ClassificationTask):
 
     def _idle(self) -> torch.Tensor:
         """Zero, from the method's own parameters: wrappers expect a gradient of each of them in every step."""
-        return torch.stack([p.sum() for p in self._own_parameters()]).sum() * 0
+        return sum((p.sum() for p in self._own_parameters()), torch.zeros(())) * 0
 
 
 def _plain(module: nn.Module) -> nn.Module:

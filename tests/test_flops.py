@@ -1,0 +1,139 @@
+"""What a step costs, counted: multiplications against the design's floor, and activations held at a time."""
+import pytest
+import timm
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from timm_alfa import create_task
+from timm_alfa.redirect import redirected
+
+
+class Flops(TorchDispatchMode):
+    """Counts what torch's own counter would; that one fails where gradients are taken to leaves."""
+
+    def __init__(self):
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        self.total += count(*args, **(kwargs or {}), out_val=out) if count else 0
+        return out
+
+
+def build(arch, size=32):
+    torch.manual_seed(0)
+    model = timm.create_model(arch, num_classes=10, **({'img_size': size} if 'vit' in arch else {})).train()
+    return model, torch.randn(2, 3, size, size), torch.tensor([1, 2])
+
+
+def forward_after(model, names, input):
+    """Forward operations of the whole model, and of what comes after each feature."""
+    marks = []
+    flops = Flops()
+    modules = dict(model.named_modules())
+    mark = lambda call: lambda *a, **k: (call(*a, **k), marks.append(flops.total))[0]  # noqa: E731
+    with torch.no_grad(), flops, redirected({modules[name]: mark for name in names}):
+        model(input)
+    return flops.total, [flops.total - at for at in marks]
+
+
+def floor(model, names, input, steps):
+    """3F + max_i T_i + sum_i (2K + 1) T_i."""
+    whole, tails = forward_after(model, names, input)
+    return 3 * whole + max(tails) + (2 * steps + 1) * sum(tails)
+
+
+@pytest.mark.parametrize('arch', ['resnet20s', 'resnet18_cifar', 'test_vit'])
+@pytest.mark.parametrize('blocks', ['last', '3', 'all', 'units'])
+@pytest.mark.parametrize('steps', [1, 5])
+@pytest.mark.filterwarnings('ignore::timm_alfa.errors.AlfaWarning')
+def test_a_step_is_at_the_floor(arch, blocks, steps):
+    model, input, target = build(arch)
+    task = create_task('alfa', model, blocks=blocks, steps=steps)
+    task(input, target)['loss'].backward()  # the first step learns
+    with Flops() as counted:
+        task(input, target)['loss'].backward()
+    ratio = counted.total / floor(model, task.blocks, input, steps)
+    print(f'{arch} {blocks} K={steps}: {ratio:.4f} of the floor')
+    assert ratio <= 1.02
+
+
+def test_options_cost_no_more():
+    model, input, target = build('resnet20s')
+    for config in (dict(bn='aux'), dict(bn='shared'), dict(norm='l2', eps=1e-3), dict(grad='tail')):
+        task = create_task('alfa', model, blocks='all', steps=3, **config)
+        task(input, target)['loss'].backward()
+        with Flops() as counted:
+            task(input, target)['loss'].backward()
+        extra = sum(forward_after(model, task.blocks, input)[1]) if config.get('bn') == 'aux' else 0  # no free first step
+        assert counted.total <= 1.02 * (floor(model, task.blocks, input, 3) + 2 * extra), config
+
+
+def test_steps_without_perturbation_cost_a_standard_step():
+    model, input, target = build('resnet20s')
+    task, standard = create_task('alfa', model, every=2), create_task('standard', model)
+    task(input, target)['loss'].backward()
+    task.post_step()
+    with Flops() as one:
+        task(input, target)['loss'].backward()
+    with Flops() as two:
+        standard(input, target)['loss'].backward()
+    assert one.total == two.total
+
+
+class Held:
+    """Bytes of tensors that graphs hold for their backward passes: now, and at most."""
+
+    def __init__(self, besides):
+        self.now = self.most = 0
+        self.storages = {}
+        self.besides = {p.untyped_storage().data_ptr() for p in besides}
+
+    def pack(self, x):
+        return _Saved(self, x.detach() if x.is_leaf and x.requires_grad else x)
+
+    def add(self, x, sign):
+        key, size = x.untyped_storage().data_ptr(), x.untyped_storage().nbytes()
+        if key in self.besides:
+            return
+        before = self.storages.get(key, 0)
+        self.storages[key] = before + sign
+        if not before or not self.storages[key]:
+            self.now += sign * size
+        self.most = max(self.most, self.now)
+
+
+class _Saved:
+    def __init__(self, held, x):
+        self.held, self.x = held, x
+        held.add(x, 1)
+
+    def __del__(self):
+        self.held.add(self.x, -1)
+
+
+def held_by(task, input, target):
+    task(input, target)['loss'].backward()
+    held = Held([*task.model.parameters(), *task.model.buffers(), input])
+    with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda saved: saved.x):
+        loss = task(input, target)['loss']
+    at_end = held.now
+    loss.backward()
+    return held.most, at_end
+
+
+def test_separate_mode_holds_one_tail_at_a_time():
+    """Ten blocks need little more than the standard step and the longest tail, not ten tails."""
+    model, input, target = build('resnet20s')
+    standard, _ = held_by(create_task('standard', model), input, target)
+    one, _ = held_by(create_task('alfa', model, blocks='units:1'), input, target)
+    assert one <= 1.05 * standard
+    first, _ = held_by(create_task('alfa', model, blocks='act1'), input, target)
+    every, at_end = held_by(create_task('alfa', model, blocks='units'), input, target)
+    assert every <= 1.1 * first
+    assert at_end <= 1.2 * standard
+    joint, _ = held_by(create_task('alfa', model, blocks='units', mode='joint'), input, target)
+    assert joint <= 1.2 * first
