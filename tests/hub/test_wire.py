@@ -117,6 +117,7 @@ import timm, timm_alfa.zoo as zoo
 try:
     zoo.register_tags({str(tmp_path / 'manifest.json')!r})
     m = timm.create_model('resnet20s.alfa_c10', pretrained=True)
+    assert m.pretrained_cfg['label_names'][3] == 'class3'
     result = [timm.list_pretrained('*.alfa*'), [float(p.double().sum()) for p in m.state_dict().values()]]
 finally:
     zoo.register_tags()
@@ -145,6 +146,27 @@ finally:
         client(code, **env)
     assert '\n' not in failed.value.message
     client(code, **env)
+
+
+@pytest.mark.parametrize('fault', [{'status': 503}, {'status': 429}, {'cut': 'before'}])
+def test_a_fault_while_loading(client, hub, publish, fault):
+    repo = f"resnet20s.fault_{fault.get('status', 'cut')}"
+    publish(f'me/{repo}')
+    code = f"""
+from timm_alfa.zoo import fetch, weights
+before, weights.WAITS = weights.WAITS, NEW
+try:
+    fetch({repo!r}, org='me')
+finally:
+    weights.WAITS = before
+"""
+    hub.faults.append(Fault('HEAD', '/resolve/', **fault, times=FOREVER))
+    with pytest.raises(Failed, match=r'HubError: cannot load me/.*(out of order|fewer requests)') as failed:
+        client(code.replace('NEW', '()'))
+    assert '\n' not in failed.value.message
+    hub.faults[0].times = 2
+    client(code.replace('NEW', '(0, 0)'))
+    assert hub.faults[0].times == 0
 
 
 def test_a_broken_download_is_resumed(client, hub):

@@ -70,3 +70,5 @@ def test_a_name_that_timm_cannot_build_is_refused_before_anything_is_registered(
 def test_cfg_of_keeps_what_data_needs():
     config = {'num_classes': 7, 'pretrained_cfg': {'mean': [0.1], 'tag': 'x', 'url': 'y'}}
     assert cfg_of(config) == {'mean': [0.1], 'num_classes': 7}
+    assert cfg_of({**config, 'label_names': ['a', 'b']})['label_names'] == ['a', 'b']
+    assert 'label_names' not in cfg_of({**config, 'label_names': ['a'] * 1000})

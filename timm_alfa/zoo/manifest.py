@@ -10,6 +10,7 @@ from timm_alfa.errors import HubError
 
 MANIFEST = Path(__file__).with_name('manifest.json')
 _CFG_KEYS = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'num_classes')
+_FEW = 100  # class names that a row has room for; ImageNet's are in the repo's config.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Row:
         commit: This project's commit that trained it.
         file: The folder with model.safetensors, relative to the manifest, of weights that ship in the package; where
             it is there it goes before repo_id.
-        pretrained_cfg: Input size, normalization and classes, as published in config.json.
+        pretrained_cfg: Input size, normalization and classes (with names where they are few), as in config.json.
     """
 
     name: str
@@ -45,7 +46,9 @@ class Row:
 def cfg_of(config: dict) -> dict[str, Any]:
     """What a row keeps of a published config.json."""
     both = {**config.get('pretrained_cfg', {}), 'num_classes': config['num_classes']}
-    return {key: both[key] for key in _CFG_KEYS if key in both}
+    kept = {key: both[key] for key in _CFG_KEYS if key in both}
+    labels = config.get('label_names')
+    return {**kept, 'label_names': labels} if isinstance(labels, list) and len(labels) <= _FEW else kept
 
 
 def _faults(values: Any) -> Iterable[str]:

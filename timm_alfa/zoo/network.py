@@ -10,8 +10,9 @@ LOGIN = 'log in with `hf auth login`, or set HF_TOKEN'
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The client wraps what went wrong in an upload in a RuntimeError: unwrap it."""
-    while type(error) is RuntimeError and error.__cause__ is not None:
+    """What the client wrapped: a broken upload in a RuntimeError, a failed request in `LocalEntryNotFoundError`."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    while type(error) in (RuntimeError, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return error
 
@@ -70,7 +71,7 @@ def explain(error: BaseException, where: str) -> str:
         (errors.RevisionNotFoundError, f'{where} has no such revision'),
         (errors.LocalEntryNotFoundError, 'it is not in the cache and the Hub cannot be reached: connect, or unset '
          'HF_HUB_OFFLINE'),
-        (errors.OfflineModeIsEnabled, 'HF_HUB_OFFLINE is set: unset it'),
+        (errors.OfflineModeIsEnabled, 'HF_HUB_OFFLINE is set, and nothing of it is in the cache: unset it'),
         (errors.EntryNotFoundError, f'{where} has no such file'),
     )
     codes = {

@@ -7,7 +7,7 @@ from typing import Optional, Union
 
 from timm_alfa.errors import HubError
 from timm_alfa.zoo.manifest import MANIFEST, Row
-from timm_alfa.zoo.network import explain
+from timm_alfa.zoo.network import WAITS, explain, persist
 from timm_alfa.zoo.tags import TAGS
 
 WEIGHTS = 'model.safetensors'
@@ -98,7 +98,8 @@ def verify(path: Path, sha256: str, what: str, advice: str) -> None:
 def _from_hub(repo_id: str, revision: Optional[str], row: Optional[Row]) -> Path:
     from huggingface_hub import hf_hub_download
     try:
-        path = Path(hf_hub_download(repo_id, WEIGHTS, revision=revision, library_name='timm_alfa'))
+        path = Path(persist(
+            lambda: hf_hub_download(repo_id, WEIGHTS, revision=revision, library_name='timm_alfa'), WAITS))
         sha256 = row.sha256 if row else _stated_sha256(path, repo_id)
     except Exception as error:
         at = f'{repo_id}@{revision}' if revision else repo_id
