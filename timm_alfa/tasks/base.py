@@ -11,6 +11,9 @@ from timm_alfa.blocks import unwrapped
 from timm_alfa.errors import AlfaWarning
 
 
+_VARIANTS = 8  # of a compiled part: gradients or not, tracking or not, from a leaf or not
+
+
 class Trainable(nn.Module):
     """A model and what a method trains beside it, in one module, so that wrappers see all parameters.
 
@@ -140,8 +143,15 @@ class MethodTask(ClassificationTask):
             own.load_state_dict({**plain, **state.get('own', {})}, strict=strict)
 
     def compile(self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs) -> nn.Module:
-        """Compiles the model part by part, in place, so that replays can still enter between the parts."""
-        for module in self.parts():
+        """Compiles the model part by part, in place, so that replays can still enter between the parts.
+
+        Parts share code, and each is compiled anew for a pass without gradients, without tracking of statistics, and
+        from a leaf: the limit on versions of one piece of code is raised to that.
+        """
+        parts = self.parts()
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, _VARIANTS * len(parts))
+        for module in parts:
             module.compile(backend=backend, mode=mode, **compile_kwargs)
         return self.model
 
