@@ -144,14 +144,15 @@ def test_units():
     assert (short_number(812), short_number(27345), short_number(2.5e7)) == ('812', '27.3k', '25M')
 
 
-def test_table_lines_up(caplog):
+def test_table_lines_up():
     import logging
     lines = []
     handler = logging.Handler()
     handler.emit = lambda entry: lines.append(entry.getMessage())
     logger = logging.getLogger('timm_alfa')
     logger.addHandler(handler)
-    level, logger.level = logger.level, logging.INFO
+    level = logger.level
+    logger.setLevel(logging.INFO)
     try:
         table = Table()
         for epoch in (1, 200):

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Iterator, Optional
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from timm_alfa.errors import CheckpointError
@@ -27,7 +26,6 @@ from timm_alfa.training.weights import load_weights, plain_state
 
 MARKER = 'COMPLETE'
 NAME = re.compile(r'(\d{6,})-update-\d+')
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, EOFError, TypeError, pickle.UnpicklingError)
 
 
 def state_folders(path: Path) -> list[Path]:
@@ -197,7 +195,7 @@ def load_state(folder: Path, content: dict[str, Any], run, totals: Totals) -> Pr
         _load_process(folder, rank, processes, run, totals)
     except CheckpointError:
         raise
-    except UNREADABLE as error:
+    except Exception as error:  # of damaged or foreign files, readers raise whatever their bytes lead them to
         raise CheckpointError(f"state '{folder}' does not fit this run: {files.first_line(error)}") from error
     for name, indices in content['skipped'].items():
         getattr(run.data, name).skipped_indices.update(indices)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Mapping
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -56,8 +55,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"checkpoint '{path}' holds more than tensors, so that loading it could run code: refused. "
             'Have its owner save it as safetensors.') from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(f"checkpoint '{path}' cannot be read ({first_line(error)[:120]}): it is damaged or no checkpoint.") from error
+    except Exception as error:  # of a file of another kind, readers raise whatever its bytes lead them to
+        raise CheckpointError(
+            f"checkpoint '{path}' cannot be read ({first_line(error)[:120]}): it is damaged or no checkpoint.") from error
     key = next((key for key in STATE_KEYS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)), None)
     state = loaded[key] if key else loaded
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

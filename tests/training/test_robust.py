@@ -1,0 +1,91 @@
+"""Robust accuracy over processes, and what validate.py makes of its flags."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from accelerate import Accelerator
+from safetensors.torch import save_file
+
+from timm_alfa.attack import robust_correct
+from timm_alfa.data import DataConfig, create_eval_loader
+from timm_alfa.errors import ConfigError
+from timm_alfa.tasks import TASKS
+from timm_alfa.training.build import input_config
+from timm_alfa.training.evaluate import evaluate_robust
+from timm_alfa.training.setup import task_arguments
+from timm_alfa.training.validate import CheckpointConfig, parse_args
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = dict(steps=2, step_size=1 / 255, eps=1.5 / 255, random_start=False)
+FLAGS = ['--attack-steps', '2', '--attack-step-size', '1/255', '--attack-eps', '1.5/255', '--no-attack-random-start']
+
+
+@pytest.fixture(scope='module')
+def scored():
+    """A model that tells some digits, its input, and all images of the test split."""
+    torch.manual_seed(0)
+    model = timm.create_model('resnet20s', num_classes=10)
+    inputs = input_config(CheckpointConfig(model='resnet20s', pretrained=True), model)
+    loader = create_eval_loader(DataConfig(dataset='digits'), model_config=inputs, split='test', num_classes=10,
+                                rank=0, world_size=1, device=torch.device('cpu'), channels_last=False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.5  # few steps: statistics have to follow
+    optimizer = torch.optim.Adam(model.parameters(), 0.003)
+    for input, target in (batch for _ in range(6) for batch in loader):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(input), target).backward()
+        optimizer.step()
+    return model.eval(), inputs, loader
+
+
+def test_images_are_counted_batch_by_batch(scored):
+    model, inputs, loader = scored
+    attack = dict(mean=inputs['mean'], std=inputs['std'], **QUICK)
+    expected = sum(int(robust_correct(model, *batch, **attack).sum()) for batch in loader)
+    clean = sum(int((model(input).argmax(1) == target).sum()) for input, target in loader)
+    model.train()
+    found = evaluate_robust(model, loader, Accelerator(cpu=True), **attack)
+    assert model.training
+    model.eval()
+    assert found == {'robust_top1': pytest.approx(100 * expected / 360), 'robust_correct': expected}
+    assert 0 < expected < clean
+
+
+def test_two_processes_count_what_one_counts(scored, tmp_path):
+    model, inputs, loader = scored
+    save_file(model.state_dict(), tmp_path / 'model.safetensors')
+    expected = evaluate_robust(model, loader, Accelerator(cpu=True), mean=inputs['mean'], std=inputs['std'], **QUICK)
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
+         str(ROOT / 'validate.py'), '--model', 'resnet20s', '--checkpoint', str(tmp_path / 'model.safetensors'),
+         '--dataset', 'digits', '--split', 'test', '-b', '50', '--robust', *FLAGS],
+        capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'})
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert record['num_processes'] == 2
+    assert (record['count'], record['robust_correct']) == (360, expected['robust_correct'])
+    assert record['robust_top1'] == pytest.approx(expected['robust_top1'])
+    assert record['attack'] == {**QUICK, 'restarts': 1}
+
+
+def test_attack_options_without_the_attack_are_refused():
+    with pytest.raises(ConfigError, match='--attack-steps has no effect without --robust'):
+        parse_args(['--checkpoint', 'x', '--attack-steps', '3'])
+    config = parse_args(['--checkpoint', 'x', '--robust', *FLAGS])
+    assert config.robust.options() == {**QUICK, 'restarts': 1}
+
+
+def test_a_task_is_told_how_the_loader_normalises():
+    inputs = dict(mean=(0.1,), std=(0.2,), input_size=(1, 8, 8))
+    pixel, feature = TASKS['advprop'].config, TASKS['alfa'].config
+    told = task_arguments(pixel(), inputs)
+    assert (told['mean'], told['std']) == ((0.1,), (0.2,))
+    assert task_arguments(pixel(mean=(0.5,), std=(0.4,)), inputs)['std'] == (0.4,)
+    assert 'mean' not in task_arguments(feature(), inputs)

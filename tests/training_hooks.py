@@ -1,0 +1,69 @@
+"""Faults planted in a process before it trains."""
+import os
+
+
+def slow():
+    """Every update takes a while, so that signals find the loop at work."""
+    import time
+
+    from timm_alfa.training.loop import Trainer
+    original = Trainer.update
+
+    def update(self, window):
+        time.sleep(0.05)
+        original(self, window)
+
+    Trainer.update = update
+
+
+def rank_one_fails():
+    """The second process meets an image it cannot read, in its third batch."""
+    from timm_alfa.errors import DataError
+    from timm_alfa.training.loop import Trainer
+    original = Trainer.indexed
+
+    def indexed(self, loader):
+        for at, batch in enumerate(original(self, loader)):
+            if at == 2 and os.environ.get('RANK') == '1':
+                raise DataError("cannot read 'x/broken.png': truncated.")
+            yield batch
+
+    Trainer.indexed = indexed
+
+
+def rank_one_dies():
+    """The second process is killed in its third batch."""
+    import signal
+
+    from timm_alfa.training.loop import Trainer
+    original = Trainer.indexed
+
+    def indexed(self, loader):
+        for at, batch in enumerate(original(self, loader)):
+            if at == 2 and os.environ.get('RANK') == '1':
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+    Trainer.indexed = indexed
+
+
+def rank_one_nan():
+    """The second process alone sees images that are not finite, once."""
+    from timm_alfa.training.loop import Trainer
+    original = Trainer.indexed
+
+    def indexed(self, loader):
+        for at, (input, target, indices) in enumerate(original(self, loader)):
+            if at == 1 and os.environ.get('RANK') == '1' and self.state.epoch == 0:
+                input = input * float('nan')
+            yield input, target, indices
+
+    Trainer.indexed = indexed
+
+
+def never_done():
+    """An update that takes for ever."""
+    import time
+
+    from timm_alfa.training.loop import Trainer
+    Trainer.update = lambda self, window: time.sleep(600)
