@@ -155,7 +155,7 @@ def recipe_names(words: Iterable[str]) -> list[str]:
 
 def make_jobs(words: Iterable[str], seeds: Optional[list[int]] = None, scale: float = 1.0,
               mixed_precision: Optional[str] = None) -> list[Job]:
-    """Jobs of some tables: rows that want most seeds first, and those seed by seed, so that pairs are complete early."""
+    """Jobs of some tables: rows that want most seeds first, those seed by seed, so that pairs are complete early."""
     jobs = [Job(RECIPES[name], seed, scale, mixed_precision) for name in recipe_names(words)
             for seed in (seeds if seeds is not None else range(RECIPES[name].seeds))]
     return sorted(jobs, key=lambda job: (-job.recipe.seeds, job.seed))

@@ -84,7 +84,7 @@ class Slot:
             if command is None:
                 self.code = 0
                 return
-            self.robust = 'validate.py' in command[1]
+            self.robust = (self.place.folder(self.job) / 'result.json').exists()
             self.process = self._launch(command, handle)
         finally:
             os.close(handle)
@@ -110,8 +110,8 @@ class Slot:
         code = self.process.poll()
         if code is None:
             return False
-        if code == 0 and self.robust:
-            self._keep_robust()
+        if code == 0 and self.robust and not self._keep_robust():
+            code = NO_RECORD
         if code == 0 and (self.place.folder(self.job) / 'result.json').exists():
             self.process = None
             self.advance()
@@ -119,13 +119,18 @@ class Slot:
         self.code = code if code else STOPPED
         return True
 
-    def _keep_robust(self) -> None:
-        """The last line of validate.py's output, as a file that is there only when it is whole."""
+    def _keep_robust(self) -> bool:
+        """The last line of validate.py's output, as a file that is there only when it holds the accuracy."""
         run = self.place.folder(self.job)
-        last = (run / 'robust.out').read_text(encoding='utf-8').strip().splitlines()[-1]
-        json.loads(last)
-        (run / 'robust.tmp').write_text(last, encoding='utf-8')
-        os.replace(run / 'robust.tmp', run / 'robust.json')
+        *_, last = ['', *(run / 'robust.out').read_text(encoding='utf-8').strip().splitlines()]
+        try:
+            found = json.loads(last).get('robust_top1') is not None
+        except (ValueError, AttributeError):
+            found = False
+        if found:
+            (run / 'robust.tmp').write_text(last, encoding='utf-8')
+            os.replace(run / 'robust.tmp', run / 'robust.json')
+        return found
 
     def progress(self) -> tuple[int, float]:
         """Epochs done, and seconds that all its rows took."""
@@ -137,6 +142,7 @@ class Slot:
             self.process.terminate()
 
 
+NO_RECORD = 70  # validate.py ended well and said nothing of accuracy under attack
 STOPPED = 143  # as a shell counts what SIGTERM ended: the run saved its state and can go on
 
 

@@ -84,8 +84,10 @@ class Runner:
         ended = [slot for slot in self.slots if slot.poll()]
         self.slots = [slot for slot in self.slots if slot not in ended]
         for slot in ended:
-            if slot.code == 0:
+            if (self.place.folder(slot.job) / 'result.json').exists():  # also where only the attack failed
                 self._record(slot.job)
+            if slot.code == 0:
+                self.done += 1
             elif slot.code != STOPPED or not self.stopping:
                 self.failed.append((slot.job, slot.code))
                 say(f'{slot.job.name} ended with exit {slot.code}:\n' + tail(self.place, slot.job))
@@ -94,7 +96,6 @@ class Runner:
     def _record(self, job: Job) -> None:
         record = records.make_record(job, self.place.folder(job), self.place.threads, self.place.slots)
         records.save(record, self.place.runs)
-        self.done += 1
         score = record['test_top1'] if record['test_top1'] is not None else record['val_top1']
         say(f"{job.name}: top-1 {score:.2f} (validation {record['val_top1']:.2f}, epoch {record['best_epoch']})")
 

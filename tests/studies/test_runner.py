@@ -165,3 +165,16 @@ def test_accuracy_under_attack_is_measured_after_training(place, monkeypatch):
     assert Runner([robust], place).run() == 0
     assert records.load(place.runs / 'smoke-s0.json')['robust_top1'] == 4.5
     assert place.is_recorded(robust)
+
+
+@pytest.mark.parametrize('script', ['exit(2)', 'print("{}")', 'print("no record")', 'pass'])
+def test_training_is_recorded_even_where_the_attack_fails(place, monkeypatch, script):
+    use(monkeypatch)
+    monkeypatch.setattr(processes, 'robust_command', lambda *a: [sys.executable, '-c', script])
+    job = make_jobs(['smoke'], [0])[0]
+    robust = Job(dataclasses.replace(job.recipe, robust=True), 0)
+    assert Runner([robust], place).run() == 1
+    assert records.load(place.runs / 'smoke-s0.json')['test_top1'] == 49.0
+    assert not place.is_recorded(robust)
+    assert Runner([robust], place).run() == 1
+    assert len(marks(place)) == 1
