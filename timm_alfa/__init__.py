@@ -1,5 +1,6 @@
 """Adversarial training in feature space for any timm model. Importing registers models, tags and tasks."""
-from timm_alfa import models as _models  # registers them with timm
+from timm_alfa import models as models
+from timm_alfa import zoo as zoo
 from timm_alfa.blocks import resolve_blocks
 from timm_alfa.tasks import create_task, list_tasks
 

@@ -149,7 +149,7 @@ class FeatureTask(MethodTask):
         return self._replay.parts()
 
     def compile(self, *args, **kwargs) -> nn.Module:
-        """Part by part; of what a part saves nothing may be reused in its backward pass, which the search runs first."""
+        """Part by part. A backward pass may not reuse what its part saved: the search runs it first, training again."""
         torch._functorch.config.donated_buffer = False
         return super().compile(*args, **kwargs)
 

@@ -10,7 +10,6 @@ from timm.utils.model import unwrap_model
 from timm_alfa.blocks import unwrapped
 from timm_alfa.errors import AlfaWarning
 
-
 _VARIANTS = 8  # of a compiled part: gradients or not, tracking or not, from a leaf or not
 
 
