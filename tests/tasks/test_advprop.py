@@ -162,7 +162,7 @@ def test_what_is_random_in_the_model_is_the_same_in_search_and_pass():
         return losses[-1]
 
     create_task('advprop', model, criterion, random_start=False, step_size=0, steps=3)(input, target)
-    clean, *rest = [float(loss) for loss in losses]
+    clean, *rest = [loss.item() for loss in losses]
     assert len(set(rest)) == 1
     assert clean != rest[0]
 

@@ -29,8 +29,8 @@ FLAGS = ['--attack-steps', '2', '--attack-step-size', '1/255', '--attack-eps', '
 def scored():
     """A model that tells some digits, its input, and all images of the test split."""
     torch.manual_seed(0)
-    model = timm.create_model('resnet20s', num_classes=10)
-    inputs = input_config(CheckpointConfig(model='resnet20s', pretrained=True), model)
+    model = timm.create_model('test_resnet', num_classes=10)
+    inputs = input_config(CheckpointConfig(model='test_resnet', pretrained=True, img_size=32), model)
     loader = create_eval_loader(DataConfig(dataset='digits'), model_config=inputs, split='test', num_classes=10,
                                 rank=0, world_size=1, device=torch.device('cpu'), channels_last=False)
     for module in model.modules():
@@ -63,8 +63,8 @@ def test_two_processes_count_what_one_counts(scored, tmp_path):
     expected = evaluate_robust(model, loader, Accelerator(cpu=True), mean=inputs['mean'], std=inputs['std'], **QUICK)
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
-         str(ROOT / 'validate.py'), '--model', 'resnet20s', '--checkpoint', str(tmp_path / 'model.safetensors'),
-         '--dataset', 'digits', '--split', 'test', '-b', '50', '--robust', *FLAGS],
+         str(ROOT / 'validate.py'), '--model', 'test_resnet', '--img-size', '32',
+         '--checkpoint', str(tmp_path / 'model.safetensors'), '--dataset', 'digits', '--split', 'test', '-b', '50', '--robust', *FLAGS],
         capture_output=True, text=True, cwd=tmp_path,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'})
     assert done.returncode == 0, done.stderr
