@@ -5,7 +5,7 @@ happen is that they move the running statistics by which the network is evaluate
 """
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Callable, Iterator
+from typing import Callable, Container, Iterator
 
 import torch.nn as nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -55,10 +55,25 @@ def auxiliary(model: nn.Module) -> nn.ModuleDict:
     return nn.ModuleDict({name.replace('.', '/'): deepcopy(module) for name, module in batch_norms(model).items()})
 
 
-def in_place_of(model: nn.Module, others: nn.ModuleDict):
-    """While inside, calls of the model's layers go to their auxiliary copies."""
+@contextmanager
+def in_place_of(model: nn.Module, others: nn.ModuleDict, watched: Container[nn.Module] = ()) -> Iterator[None]:
+    """While inside, calls of the model's layers go to their auxiliary copies.
+
+    The copies stand in the layers' places, where compiled code sees them, and calls that reach a layer by another way
+    are redirected; `watched` ones stay where they are, for replays to answer.
+    """
     layers = batch_norms(model)
-    return redirected({layers[key.replace('/', '.')]: _instead(other) for key, other in others.items()}, root=model)
+    copies = {layers[key.replace('/', '.')]: other for key, other in others.items()}
+    places = [(parent._modules, name, child) for parent in model.modules() for name, child in parent._modules.items()
+              if child in copies and child not in watched]
+    with redirected({module: _instead(other) for module, other in copies.items()}, root=model):
+        try:
+            for children, name, child in places:
+                children[name] = copies[child]
+            yield
+        finally:
+            for children, name, child in places:
+                children[name] = child
 
 
 def _instead(other: nn.Module) -> Callable:

@@ -159,6 +159,11 @@ class Replay:
         """Whether the output depends on the model's input through this feature only; known after the first record."""
         return not self._traits.live[index]
 
+    @property
+    def watched(self) -> set[nn.Module]:
+        """The modules that may answer in a replay."""
+        return set(self._watched.values())
+
     def parts(self) -> list[nn.Module]:
         """The modules between which replays enter: what can be compiled by itself."""
         around = set().union(*(_ancestors(name) for name in self.names))

@@ -15,7 +15,7 @@ from timm_alfa.options import option
 from timm_alfa.replay import Record, Replay
 from timm_alfa.tasks.base import MethodTask
 
-_HALF_SCALE = 2.0 ** 16  # of the loss inside an fp16 search: its gradients would underflow, and a sign knows no scale
+_HALF_SCALE = 2.0 ** 15  # of the loss in an fp16 search, whose gradients would underflow; fp16 has no larger power of 2
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,9 @@ class FeatureTask(MethodTask):
 
     def tail(self, record: Record, changes: dict[int, Callable], attached: bool = False) -> torch.Tensor:
         """Logits with some features changed, through the norms that are the perturbed pass's."""
-        aux = norms.in_place_of(self.model, self.own.aux) if self.config.bn == 'aux' else nullcontext()
+        aux = nullcontext()
+        if self.config.bn == 'aux':
+            aux = norms.in_place_of(self.model, self.own.aux, self._replay.watched)
         with aux:
             return self._replay.run(record, changes, attached)
 

@@ -1,0 +1,159 @@
+"""What timm's loop and a plain one ask of every task."""
+import copy
+
+import pytest
+import torch
+from settings import tiny
+from timm.task import ClassificationTask
+
+from timm_alfa import create_task
+
+METHODS = (('standard', {}), ('alfa', dict(blocks='2')), ('alfa', dict(blocks='all', bn='aux')),
+           ('l_alfa', dict(blocks='units:3')), ('l_alfa', dict(blocks='all', bn='aux', mode='joint')))
+
+
+def made(name, config, arch='resnet20s', seed=0):
+    model, input, target = tiny(arch, 16, dtype=torch.float32, seed=seed)
+    task = create_task(name, model, **config)
+    groups = [{'params': list(model.parameters())}, *task.extra_param_groups()]
+    return task, torch.optim.SGD(groups, lr=0.02, momentum=0.9), input, target
+
+
+@pytest.mark.parametrize(('name', 'config'), METHODS, ids=str)
+def test_a_plain_loop_of_ten_lines_learns(name, config):
+    task, optimizer, input, target = made(name, config)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        result = task(input, target)
+        result['loss'].backward()
+        optimizer.step()
+        task.post_step()
+        losses.append(float(result.get('loss_clean', result['loss'])))
+    assert losses[-1] < 0.7 * losses[0]
+    assert task.updates == 8
+
+
+@pytest.mark.parametrize(('name', 'config'), METHODS, ids=str)
+def test_timms_loop_counts_each_update_once(name, config):
+    """timm calls update_ema after an optimizer step and never post_step; whoever calls both counts once."""
+    task, optimizer, input, target = made(name, config)
+    task.setup_ema(decay=0.5)
+    for step in range(1, 4):
+        for _ in range(2):  # accumulated
+            task(input, target)['loss'].backward()
+        optimizer.step()
+        task.update_ema(step=step)
+        assert task.updates == step
+    task(input, target)['loss'].backward()
+    task.post_step()
+    task.update_ema(step=4)
+    assert task.updates == 4
+    if name == 'l_alfa':
+        assert float(task.eta.sum()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize('ema', [False, True])
+@pytest.mark.parametrize(('name', 'config'), METHODS, ids=str)
+def test_checkpoints_are_timms_and_come_back(name, config, ema):
+    task, optimizer, input, target = made(name, config)
+    task.setup_ema(decay=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        task(input, target)['loss'].backward()
+        optimizer.step()
+        task.update_ema()
+    state = copy.deepcopy(task.get_checkpoint_state(ema=ema))
+    weights, own = (state[k + '_ema' * ema] for k in ('state_dict', 'task_state'))
+    assert list(weights) == list(tiny()[0].state_dict())
+    assert own['updates'] == 3
+    other, _, _, _ = made(name, config, seed=1)
+    other.setup_ema()
+    other.load_checkpoint_state(weights, own, ema=ema)
+    again = other.get_checkpoint_state(ema=ema)
+    assert other.updates == 3
+    for a, b in ((weights, again['state_dict' + '_ema' * ema]), (own.get('own', {}),
+                                                                 again['task_state' + '_ema' * ema].get('own', {}))):
+        assert list(a) == list(b)
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    if name == 'l_alfa':
+        assert not torch.equal(own['own']['eta'], torch.ones(3))
+    with torch.no_grad():
+        assert torch.equal(task.get_eval_model(ema=ema).eval()(input), other.get_eval_model(ema=ema).eval()(input))
+
+
+def test_weights_without_task_state_load():
+    task, _, _, _ = made('l_alfa', dict(blocks='all'))
+    before = task.eta.clone()
+    task.load_checkpoint_state(tiny(seed=3)[0].float().state_dict(), None)
+    assert torch.equal(before, task.eta)
+    assert task.updates == 0
+
+
+def test_the_average_moves():
+    task, optimizer, input, target = made('l_alfa', dict(blocks='all'))
+    task.setup_ema(decay=0.5)
+    etas = []
+    for step in (1, 2):  # timm's first update copies
+        task(input, target)['loss'].backward()
+        optimizer.step()
+        task.update_ema(step=step)
+        etas.append(task.eta.detach().clone())
+    average = task.get_trainable_module(ema=True).module
+    assert not torch.equal(*etas)
+    assert torch.allclose(average.eta, sum(etas) / 2, atol=1e-6)
+
+
+def test_the_eval_model_is_the_model():
+    for name, config in METHODS:
+        task, _, _, _ = made(name, config)
+        assert task.get_eval_model() is task.model
+        assert 'eta' not in task.model.state_dict()
+
+
+def test_standard_is_timms():
+    task, _, input, target = made('standard', {})
+    other = ClassificationTask(copy.deepcopy(task.model), verbose=False)
+    result, want = task(input, target), other(input, target)
+    assert set(result) == set(want)
+    assert torch.equal(result['loss'], want['loss'])
+
+
+@pytest.mark.parametrize(('name', 'config'), METHODS, ids=str)
+def test_in_evaluation_nothing_is_perturbed(name, config):
+    task, _, input, target = made(name, config)
+    task.eval()
+    before = copy.deepcopy(task.state_dict())
+    with torch.no_grad():
+        result = task(input, target)
+    assert 'loss_adv' not in result
+    assert all(torch.equal(v, before[k]) for k, v in task.state_dict().items())
+
+
+def test_every_and_start():
+    task, _, input, target = made('alfa', dict(every=3, start=2))
+    seen = []
+    for _ in range(9):
+        seen.append('loss_adv' in task(input, target))
+        task.post_step()
+    assert [i for i, on in enumerate(seen) if on] == [2, 5, 8]
+
+
+def test_networks_without_norms_take_auxiliary_ones():
+    """Nothing to train beside the model: no groups, no fault in steps without perturbation."""
+    model, input, target = tiny('test_vit', 32, dtype=torch.float32)
+    with pytest.warns(UserWarning, match='aux'):
+        task = create_task('alfa', model, bn='aux', every=2)
+    assert task.extra_param_groups() == []
+    for _ in range(2):
+        task(input, target)['loss'].backward()
+        task.post_step()
+
+
+def test_layer_groups_are_the_models():
+    from timm.optim import create_optimizer_v2
+    task, _, _, _ = made('l_alfa', dict(blocks='all', bn='aux'))
+    optimizer = create_optimizer_v2(task.own, 'sgd', lr=0.1, weight_decay=0.1, layer_decay=0.5)
+    held = [p for group in optimizer.param_groups for p in group['params']]
+    assert len(held) == len(list(task.own.parameters()))
+    assert all(g['weight_decay'] == 0 for g in optimizer.param_groups if any(p is task.eta for p in g['params']))

@@ -1,0 +1,235 @@
+"""ALFA in the ways networks are trained: memory formats, half precision, losses, checkpointing, compilation."""
+import copy
+
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from settings import assert_same_buffers, assert_same_grads, check_step, tiny
+from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+
+from timm_alfa import create_task
+
+QUICK = dict(steps=2, step_size=0.05)
+
+
+def gradients(model):
+    return {k: None if p.grad is None else p.grad.clone() for k, p in model.named_parameters()}
+
+
+def stepped(model, input, target, name='alfa', criterion=None, **config):
+    task = create_task(name, model, criterion, **{**QUICK, **config})
+    torch.manual_seed(5)
+    result = task(input, target)
+    result['loss'].backward()
+    return task, result
+
+
+def test_channels_last_is_kept_and_gives_the_same():
+    model, input, target = tiny(size=16)
+    other, seen = copy.deepcopy(model).to(memory_format=torch.channels_last), []
+    other.layer3[0].conv1.register_forward_pre_hook(lambda m, a: seen.append(
+        a[0].is_contiguous(memory_format=torch.channels_last) and not a[0].is_contiguous()))
+    _, a = stepped(model, input, target, blocks='2')
+    _, b = stepped(other, input.to(memory_format=torch.channels_last), target, blocks='2')
+    assert len(seen) >= 3
+    assert all(seen)
+    torch.testing.assert_close(a['loss'], b['loss'], rtol=1e-9, atol=1e-9)
+    assert_same_grads(gradients(other), gradients(model))
+
+
+SOFT = torch.rand(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(1)
+
+
+@pytest.mark.parametrize(('criterion', 'soft'), [
+    (SoftTargetCrossEntropy(), True), (LabelSmoothingCrossEntropy(0.1), False),
+    (BinaryCrossEntropy(smoothing=0.1), False), (BinaryCrossEntropy(target_threshold=0.2), True),
+    (nn.BCEWithLogitsLoss(), True), (nn.CrossEntropyLoss(label_smoothing=0.1), True)], ids=str)
+def test_criteria_and_soft_targets(criterion, soft):
+    model, input, target = tiny(size=16)
+    check_step(model, input, SOFT if soft else target, criterion, blocks='1,3', **QUICK)
+
+
+@pytest.mark.parametrize('name', ['alfa', 'l_alfa'])
+def test_a_frozen_front(name):
+    model, input, target = tiny(size=16)
+    for part in (model.conv1, model.bn1, model.layer1):
+        part.requires_grad_(False)
+    if name == 'alfa':
+        check_step(model, input, target, blocks='all', **QUICK)
+    stepped(model, input, target, name, blocks='all')
+    assert all((p.grad is None) != p.requires_grad for p in model.parameters())
+
+
+def test_a_feature_with_one_frozen_part():
+    """A tuple of which one tensor has no gradient of its own is perturbed in both."""
+    model, input, target = tiny('crossvit_9_240', 120, batch=2)
+    for name, p in model.named_parameters():
+        p.requires_grad_('head' in name or name.startswith('norm') or '.blocks.1' in name)
+    task, result = stepped(model, input, target, blocks='1')
+    assert result['delta_norm'] > 0
+
+
+def test_only_the_head_is_trained():
+    model, input, target = tiny(size=16)
+    model.requires_grad_(False)
+    model.fc.requires_grad_(True)
+    check_step(model, input, target, blocks='last', **QUICK)
+
+
+@pytest.mark.parametrize('name', ['alfa', 'l_alfa'])
+def test_accumulated_gradients_are_the_sum(name):
+    model, input, target = tiny('test_vit', 32)
+    task = create_task(name, model, blocks='2,3', **QUICK)
+    parts = []
+    for rows in (slice(0, 2), slice(2, 4)):
+        task.zero_grad()
+        (task(input[rows], target[rows])['loss'] / 2).backward()
+        parts.append(gradients(task))
+    task.zero_grad()
+    for rows in (slice(0, 2), slice(2, 4)):
+        (task(input[rows], target[rows])['loss'] / 2).backward()
+    want = {k: parts[0][k] + parts[1][k] for k in parts[0]}
+    assert_same_grads(gradients(task), want)
+    assert task.updates == 0
+
+
+@pytest.mark.parametrize(('arch', 'size', 'spec'), [
+    ('resnet20s', 16, 'last'), ('resnet20s', 16, 'all'), ('resnet20s', 16, 'layer2.1,layer3.2.bn2'),
+    ('test_resnet', 32, 'all'), ('test_efficientnet', 32, 'all'), ('test_vit', 32, 'all'),
+    ('swin_s3_tiny_224', 32, '2,4'), ('test_convnext', 32, 'all')])
+@pytest.mark.parametrize('config', [{}, dict(mode='joint', bn='shared')], ids=str)
+def test_checkpointed_activations_change_nothing(arch, size, spec, config):
+    """Loss and gradients are equal; running statistics are what a checkpointed standard step makes of them."""
+    kwargs = dict(depths=(1, 1, 1, 1), embed_dim=24, window_size=2) if arch.startswith('swin') else {}
+    model, input, target = tiny(arch, size, batch=2, **kwargs)
+    other, standard = copy.deepcopy(model), copy.deepcopy(model)
+    other.set_grad_checkpointing()
+    standard.set_grad_checkpointing()
+    config = dict(blocks=spec, **config)
+    task, want = stepped(model, input, target, **config)
+    checkpointed, got = stepped(other, input, target, **config)
+    torch.testing.assert_close(got['loss'], want['loss'], rtol=1e-9, atol=1e-9)
+    assert_same_grads(gradients(other), gradients(model))
+    assert [m.grad_checkpointing for m in other.modules() if hasattr(m, 'grad_checkpointing')].count(False) == 0
+    if not config.get('bn'):
+        torch.manual_seed(5)
+        create_task('standard', standard)(input, target)['loss'].backward()
+        assert_same_buffers(other, dict(standard.named_buffers()))
+
+
+def test_checkpointing_saves_the_clean_pass_its_memory():
+    model, input, target = tiny('resnet20s', 32)
+    saved = []
+    for on in (False, True):
+        model.set_grad_checkpointing(on)
+        task = create_task('alfa', model, blocks='last', **QUICK)
+        task(input, target)['loss'].backward()
+        kept = {}
+
+        def pack(x, kept=kept):
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            task(input, target)
+        saved.append(sum(kept.values()))
+    assert saved[1] < 0.6 * saved[0]
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('arch', ['resnet20s', 'test_vit'])
+def test_half_precision_searches_where_single_precision_does(arch, dtype):
+    """With the loss scaled as a large batch or a confident network has it, unscaled fp16 gradients would vanish."""
+    model, input, target = tiny(arch, 32, dtype=torch.float32)
+    small = lambda output, y: F.cross_entropy(output.float(), y) * 1e-4  # noqa: E731
+    signs, grads = {}, []
+    for half in (False, True):
+        task = create_task('alfa', copy.deepcopy(model), small, blocks='1', steps=1, step_size=1e-3)
+        kept = task.search
+        task.search = lambda *a, kept=kept, half=half: signs.setdefault(half, kept(*a))
+        if not half:
+            checked = task._checked
+            task._checked = lambda g, *a, checked=checked: grads.extend(checked(g, *a)) or grads[-1:]
+        with torch.autocast('cpu', dtype, enabled=half):
+            result = task(input, target)
+        result['loss'].backward()
+        assert torch.isfinite(result['loss'])
+        assert all(torch.isfinite(p.grad).all() for p in task.model.parameters() if p.grad is not None)
+    exact, found = signs[False][0][0], signs[True][0][0]
+    large = grads[0].abs() > 0.1 * grads[0].abs().mean()
+    assert found.dtype == torch.float32
+    agreed = (exact.sign() == found.sign())[large].float().mean()
+    assert agreed > (0.95 if dtype == torch.float16 else 0.9), f'{float(agreed):.3f} of the signs agree'
+
+
+def test_a_batch_of_one_in_fp16_does_not_overflow():
+    model, input, _ = tiny('test_vit', 32, dtype=torch.float32, batch=1)
+    task = create_task('alfa', model, blocks='1', steps=2, step_size=1e-2)
+    with torch.autocast('cpu', torch.float16):
+        target = model(input).argmin(1)
+        with torch.no_grad():
+            model.head.weight.mul_(100)
+        result = task(input, target)
+    count = task._replay.record(input).features[0].numel()
+    assert result['delta_norm'] > 0.8 * 2e-2 * count ** 0.5 * 0.5
+    assert result['loss_adv'] > result['loss_clean']
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+def test_networks_that_are_half_themselves(dtype):
+    model, input, target = tiny('test_vit', 32, dtype=dtype)
+    task = create_task('alfa', model, blocks='2', steps=2, step_size=0.05)
+    result = task(input, target)
+    result['loss'].backward()
+    assert result['loss'].dtype == dtype
+    assert result['loss_adv'] > result['loss_clean']
+    assert result['delta_norm'] > 0
+
+
+@pytest.mark.parametrize(('arch', 'config'), [
+    ('resnet20s', dict(blocks='2')), ('resnet20s', dict(blocks='all', mode='joint', bn='shared')),
+    ('resnet20s', dict(blocks='2', bn='aux')), ('resnet20s', dict(blocks='layer3.2.bn2')),
+    ('test_vit', dict(blocks='all'))], ids=str)
+def test_compiled_steps_are_equal(arch, config):
+    torch.compiler.reset()
+    model, input, target = tiny(arch, 32 if 'vit' in arch else 16, batch=2)
+    other = copy.deepcopy(model)
+    task = create_task('alfa', other, **{**QUICK, **config})
+    task.compile(backend='eager')
+    plain = create_task('alfa', model, **{**QUICK, **config})
+    for _ in range(2):
+        plain.zero_grad()
+        task.zero_grad()
+        want, got = plain(input, target), task(input, target)
+        want['loss'].backward()
+        got['loss'].backward()
+        torch.testing.assert_close(got['loss'], want['loss'], rtol=1e-9, atol=1e-9)
+        assert_same_grads(gradients(other), gradients(model))
+        assert_same_buffers(other, dict(model.named_buffers()))
+    assert any(m.__dict__.get('_compiled_call_impl') for m in other.modules())
+
+
+def test_compiled_replays_skip_the_front():
+    torch.compiler.reset()
+    model, input, target = tiny(size=16, batch=2)
+    task = create_task('alfa', model, blocks='2', **QUICK)
+    ran = []
+    counting = lambda module, inputs: lambda *a: (ran.append(1), module(*a))[1]  # noqa: E731
+    task.compile(backend=counting)
+    task(input, target)['loss'].backward()
+    ran.clear()
+    record = task._replay.record(input)
+    whole = len(ran)
+    ran.clear()
+    task._replay.run(record, {0: lambda f: f + 1})
+    assert 0 < len(ran) < whole
+
+
+def test_replays_of_a_wrapped_model_use_what_is_inside():
+    from timm_alfa.errors import AlfaWarning
+    model, input, target = tiny(size=16, batch=2)
+    with pytest.warns(AlfaWarning, match='wrapped'):
+        task = create_task('alfa', torch.compile(copy.deepcopy(model), backend='eager'), blocks='2', bn='aux', **QUICK)
+    _, want = stepped(model, input, target, blocks='2', bn='aux')
+    torch.testing.assert_close(task(input, target)['loss'], want['loss'], rtol=1e-9, atol=1e-9)

@@ -1,0 +1,67 @@
+"""A loss whose graph is gone has the gradients of one whose graph is there."""
+import pytest
+import torch
+
+from timm_alfa.deferred import deferred_loss
+
+
+def setting():
+    torch.manual_seed(0)
+    weight, bias, unused = (torch.randn(4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    x = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    frozen = torch.randn(4, dtype=torch.float64)
+    loss = lambda given: ((given[0] * weight + given[1]['b'] * frozen + bias) ** 3).mean()  # noqa: E731
+    return x, [weight, bias, unused, frozen], loss
+
+
+@pytest.mark.parametrize('scale', [1., 1024., 0.])
+def test_gradients(scale):
+    x, params, loss = setting()
+    leaves = [x, *params[:3]]
+    given = lambda: (x * 2, {'b': x.sin(), 'n': torch.arange(2)})  # noqa: E731
+    want = torch.autograd.grad(loss(given()) * scale, leaves, allow_unused=True)
+    value = deferred_loss(loss, given(), params)
+    torch.testing.assert_close(value, loss(given()))
+    got = torch.autograd.grad(value * scale, leaves, allow_unused=True)
+    for a, b in zip(got, want, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b)
+
+
+def test_they_add_up_and_accumulate():
+    x, params, loss = setting()
+    given = lambda: (x * 2, {'b': x.cos()})  # noqa: E731
+    total = deferred_loss(loss, given(), params) + 0.5 * deferred_loss(loss, (x, {'b': x}), params)
+    (total / 2).backward()
+    got = [x.grad, params[0].grad]
+    want = torch.autograd.grad((loss(given()) + 0.5 * loss((x, {'b': x}))) / 2, [x, params[0]])
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_graph_is_gone():
+    x, params, _ = setting()
+    freed = []
+
+    class Watch(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            freed.append(1)
+            return grad
+
+    value = deferred_loss(lambda given: (Watch.apply(given) * params[0]).sum(), x, params)
+    assert freed == [1]
+    value.backward()
+    assert freed == [1]
+
+
+def test_a_detached_feature_gets_nothing():
+    x, params, loss = setting()
+    deferred_loss(loss, (x.detach(), {'b': x.detach()}), params).backward()
+    assert x.grad is None
+    assert params[0].grad.any()
