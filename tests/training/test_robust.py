@@ -64,7 +64,8 @@ def test_two_processes_count_what_one_counts(scored, tmp_path):
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
          str(ROOT / 'validate.py'), '--model', 'test_resnet', '--img-size', '32',
-         '--checkpoint', str(tmp_path / 'model.safetensors'), '--dataset', 'digits', '--split', 'test', '-b', '50', '--robust', *FLAGS],
+         '--checkpoint', str(tmp_path / 'model.safetensors'), '--dataset', 'digits',
+         '--split', 'test', '-b', '50', '--robust', *FLAGS],
         capture_output=True, text=True, cwd=tmp_path,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'})
     assert done.returncode == 0, done.stderr
