@@ -1,8 +1,6 @@
 """AdvProp (Xie et al. 2020): clean images, and images perturbed through batch norms of their own."""
 import warnings
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Iterator
 
 import torch
 import torch.nn as nn
@@ -37,7 +35,7 @@ class AdvPropTask(PixelTask):
                           'images go through the same layers.', AlfaWarning, stacklevel=4)
 
     def through(self):
-        return through(self.model, self.own.aux) if self.own else super().through()
+        return norms.in_place_of(self.model, self.own.aux) if self.own else super().through()
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         output = self.trainable_module(input)
@@ -52,34 +50,3 @@ class AdvPropTask(PixelTask):
             'loss_adv': loss_adv.detach(),
             'delta_norm': self.delta_norm(delta),
         }
-
-
-@contextmanager
-def through(model: nn.Module, aux: nn.ModuleDict) -> Iterator[None]:
-    """While inside, the model normalises by its auxiliary norms.
-
-    Calls are redirected, and where a part is compiled, whose code calls no module, its norms lend their names to the
-    auxiliary tensors.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(norms.in_place_of(model, aux))
-        if any(module._compiled_call_impl is not None for module in model.modules()):
-            stack.enter_context(_lent(model, aux))
-        yield
-
-
-@contextmanager
-def _lent(model: nn.Module, aux: nn.ModuleDict) -> Iterator[None]:
-    layers = norms.batch_norms(model)
-    pairs = [(mine, its) for key, other in aux.items()
-             for mine, its in zip(layers[key.replace('/', '.')].modules(), other.modules(), strict=True)]
-    before = [(mine, dict(mine._parameters), dict(mine._buffers)) for mine, _ in pairs]
-    try:
-        for mine, its in pairs:
-            mine._parameters.update(its._parameters)
-            mine._buffers.update(its._buffers)
-        yield
-    finally:
-        for mine, parameters, buffers in before:
-            mine._parameters.update(parameters)
-            mine._buffers.update(buffers)
