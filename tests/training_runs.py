@@ -1,7 +1,8 @@
 """Runs of train.py inside the test's own process, on little of the embedded digits."""
 import csv
 
-TINY = ('--model', 'test_resnet', '--img-size', '32', '--train-subset', '96', '-b', '16', '--epochs', '2', '--workers', '0')
+TINY = (
+    '--model', 'test_resnet', '--img-size', '32', '--train-subset', '96', '-b', '16', '--epochs', '2', '--workers', '0')
 TIMES = ('images_per_second', 'seconds', 'eval_seconds')
 
 

@@ -34,7 +34,8 @@ def test_another_number_of_processes_goes_on(tmp_path):
 
 
 def test_a_process_that_fails_ends_all_with_its_error(tmp_path):
-    run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'standard', '-b', '8'), count=2, hook='rank_one_fails')
+    argv = train_args(tmp_path, 'run', '--task', 'standard', '-b', '8')
+    run = Processes(tmp_path, argv, count=2, hook='rank_one_fails')
     assert run.wait(60) == [1, 1]
     assert "process 1: error: cannot read 'x/broken.png': truncated." in run.stderr
     assert 'Traceback' not in run.stderr

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def call(*command, **environment):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={
-        **os.environ, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1', 'ACCELERATE_USE_CPU': 'true',
-        **environment})
+        **os.environ, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1',
+        'ACCELERATE_USE_CPU': 'true', **environment})
 
 
 def test_train_then_validate(tmp_path):

@@ -28,7 +28,8 @@ def test_every_option_has_a_key_of_its_own():
 
 def test_command_line_beats_yaml_beats_defaults(tmp_path):
     file = tmp_path / 'recipe.yaml'
-    file.write_text('lr: 0.2\nepochs: 7\nalfa-step-size: 0.5/255\ndata_dir: /some\ndecay_milestones: [2, 5]\nenvironment: {a: 1}\n')
+    file.write_text('lr: 0.2\nepochs: 7\nalfa-step-size: 0.5/255\ndata_dir: /some\n'
+                    'decay_milestones: [2, 5]\nenvironment: {a: 1}\n')
     config = parse_args(['--config', str(file), '--epochs', '9'])
     assert (config.optim.lr, config.epochs, config.optim.momentum) == (0.2, 9, 0.9)
     assert config.task_options.step_size == 0.5 / 255
@@ -64,14 +65,16 @@ def test_tasks_share_a_prefix_and_keep_their_own_defaults():
 
 
 def test_all_faults_come_in_one_message():
-    found = faults('stray', '--model', 'resnet20x', '--epochs', 'many', '--opt', 'sdg', '--alfa-step', '3', '--momentum', '2',
-                   '--task', 'alfa', '--alfa-norm', 'l7', '--checkpoint-every', 'often')
+    found = faults('stray', '--model', 'resnet20x', '--epochs', 'many', '--opt', 'sdg', '--alfa-step', '3',
+                   '--momentum', '2', '--task', 'alfa', '--alfa-norm', 'l7', '--checkpoint-every', 'often')
     text = '\n'.join(found)
-    for part in ("'--alfa-step'. Did you mean '--alfa-steps'", "unexpected 'stray'", "--epochs is 'many': give a whole number",
-                 '--momentum is 2', "unknown --alfa-norm 'l7'", "--checkpoint-every is 'often'"):
+    for part in ("'--alfa-step'. Did you mean '--alfa-steps'", "unexpected 'stray'",
+                 "--epochs is 'many': give a whole number", '--momentum is 2', "unknown --alfa-norm 'l7'",
+                 "--checkpoint-every is 'often'"):
         assert part in text, part
     text = '\n'.join(faults('--model', 'resnet20x', '--opt', 'sdg', '--mean', '0.5', '0.5', '--in-chans', '3'))
-    for part in ("unknown model 'resnet20x'. Did you mean 'resnet20s'", "unknown optimizer 'sdg'", '--mean has 2 values'):
+    for part in (
+            "unknown model 'resnet20x'. Did you mean 'resnet20s'", "unknown optimizer 'sdg'", '--mean has 2 values'):
         assert part in text, part
 
 
@@ -129,7 +132,8 @@ def test_the_defaults_do_not_warn():
 
 def test_saved_options_are_a_config(tmp_path):
     """args.yaml's options, given by --config, are the same options."""
-    first = parse_args(['--task', 'l_alfa', '--decay-milestones', '1', '2', '--sched', 'multistep', '--model-kwargs', 'a=1'])
+    first = parse_args([
+        '--task', 'l_alfa', '--decay-milestones', '1', '2', '--sched', 'multistep', '--model-kwargs', 'a=1'])
     file = tmp_path / 'args.yaml'
     file.write_text(yaml.safe_dump(first.flat()))
     assert parse_args(['--config', str(file)]).flat() == first.flat()

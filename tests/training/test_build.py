@@ -35,7 +35,8 @@ def test_the_papers_schedule_exactly():
 
 def test_default_milestones_are_a_quarter_and_three_quarters():
     used = [rate for rate, *_ in rates('--lr', '1', '--epochs', '8')]
-    assert [update for update in range(1, len(used)) if used[update] != used[update - 1]] == [2 * PER_EPOCH, 6 * PER_EPOCH]
+    changes = [update for update in range(1, len(used)) if used[update] != used[update - 1]]
+    assert changes == [2 * PER_EPOCH, 6 * PER_EPOCH]
 
 
 def test_a_groups_own_rate_follows_the_schedule():
@@ -63,8 +64,8 @@ def test_learning_rate_scales_with_the_batch():
 
 def test_decay_leaves_out_biases_unless_told():
     model = nn.Linear(2, 2)
-    decays = [sorted({group['weight_decay'] for group in build_optimizer(parse_args(argv).optim, model, [], 0.1).param_groups})
-              for argv in ([], ['--no-filter-bias-and-bn'])]
+    optimizers = [build_optimizer(parse_args(argv).optim, model, [], 0.1) for argv in ([], ['--no-filter-bias-and-bn'])]
+    decays = [sorted({group['weight_decay'] for group in optimizer.param_groups}) for optimizer in optimizers]
     assert decays == [[0.0, 5e-4], [5e-4]]
 
 

@@ -17,9 +17,10 @@ from timm_alfa.training.units import duration, parse_interval, short_number
 
 KEYS = {
     'status', 'experiment', 'model', 'task', 'task_options', 'blocks', 'dataset', 'num_classes', 'seed', 'epochs',
-    'epochs_done', 'batch_size', 'lr', 'train_images', 'val_images', 'test_images', 'best_epoch', 'val_top1', 'val_top5',
-    'val_loss', 'test_top1', 'test_top5', 'test_loss', 'test_split', 'robust_top1', 'eta', 'seconds', 'seconds_per_epoch',
-    'images_per_second', 'params', 'mixed_precision', 'num_processes', 'device', 'versions', 'commit', 'command',
+    'epochs_done', 'batch_size', 'lr', 'train_images', 'val_images', 'test_images', 'best_epoch', 'val_top1',
+    'val_top5', 'val_loss', 'test_top1', 'test_top5', 'test_loss', 'test_split', 'robust_top1', 'eta', 'seconds',
+    'seconds_per_epoch', 'images_per_second', 'params', 'mixed_precision', 'num_processes', 'device', 'versions',
+    'commit', 'command',
     'skipped_updates', 'skipped_images', 'checkpoint', 'run',
 }
 
@@ -29,8 +30,8 @@ def finished(tmp_path_factory):
     """One run with a validation split of its own, L-ALFA, averaged weights."""
     from training_runs import Runs
     runs = Runs(tmp_path_factory.mktemp('record'))
-    result = runs('--task', 'l_alfa', '--alfa-blocks', 'all', '--val-fraction', '0.5', '--train-subset', '64', '--model-ema',
-                  '--model-ema-decay', '0.5', '--checkpoint-every', '2')
+    result = runs('--task', 'l_alfa', '--alfa-blocks', 'all', '--val-fraction', '0.5', '--train-subset', '64',
+                  '--model-ema', '--model-ema-decay', '0.5', '--checkpoint-every', '2')
     return runs, result
 
 
@@ -74,8 +75,8 @@ def test_summary_has_a_row_an_epoch(finished):
     with open(runs.output / 'run' / 'summary.csv') as file:
         rows = list(csv.DictReader(file))
     assert [row['epoch'] for row in rows] == ['1', '2']
-    wanted = {'lr', 'train_loss', 'train_loss_clean', 'train_loss_adv', 'delta_norm', 'train_top1', 'val_loss', 'val_top1',
-              'val_top5', 'val_top1_not_averaged', 'eta_0', 'eta_3', 'images_per_second', 'seconds'}
+    wanted = {'lr', 'train_loss', 'train_loss_clean', 'train_loss_adv', 'delta_norm', 'train_top1', 'val_loss',
+              'val_top1', 'val_top5', 'val_top1_not_averaged', 'eta_0', 'eta_3', 'images_per_second', 'seconds'}
     assert wanted <= set(rows[0]) and all(row[key] for row in rows for key in wanted)
     assert float(rows[result['best_epoch'] - 1]['val_top1']) == pytest.approx(result['val_top1'])
     for row in rows:  # equation 5: sum over the blocks, plus the l1 norm of eta (1 or more: eta sums to 1 after a step)
@@ -90,7 +91,8 @@ def test_plots_are_images(finished):
 
 
 def test_plots_of_one_epoch_and_without_perturbation(tmp_path):
-    draw_plots(tmp_path, [{'epoch': 1, 'lr': 0.1, 'train_loss': 1.0, 'val_loss': 2.0, 'val_top1': 50.0, 'train_top1': 40.0}], 1)
+    row = {'epoch': 1, 'lr': 0.1, 'train_loss': 1.0, 'val_loss': 2.0, 'val_top1': 50.0, 'train_top1': 40.0}
+    draw_plots(tmp_path, [row], 1)
     assert (tmp_path / 'curves.png').stat().st_size > 1000 and not (tmp_path / 'eta.png').exists()
 
 

@@ -7,14 +7,23 @@ from typing import Any, Iterator, Optional, Sequence
 from timm_alfa.errors import AlfaWarning, ConfigError, one_of
 from timm_alfa.options import resolve
 from timm_alfa.tasks import TASKS
-from timm_alfa.training.cli import Given, Option, build_parser, group_options, read_command_line, read_yaml, resolve_groups
 from timm_alfa.training.checks import faults_across, without_effect
+from timm_alfa.training.cli import (
+    Given,
+    Option,
+    build_parser,
+    group_options,
+    read_command_line,
+    read_yaml,
+    resolve_groups,
+)
 from timm_alfa.training.config import DIGITS_DEFAULTS, DIGITS_UNLESS, GROUPS, TrainConfig, means_digits, task_key
 
 DESCRIPTION = (
     'Trains any timm model with ALFA, L-ALFA, or one of the methods they are compared with. Without options: '
-    'resnet20s with ALFA on the embedded digits, under a minute on two cores. Boolean options have a --no- form; numbers '
-    'may be fractions such as 0.5/255. Defaults are in parentheses; the embedded digits have some of their own: '
+    'resnet20s with ALFA on the embedded digits, under a minute on two cores. Boolean options have a --no- form; '
+    'numbers may be fractions such as 0.5/255. Defaults are in parentheses; the embedded digits have some of '
+    'their own: '
     + ', '.join(f"--{key.replace('_', '-')} {value}" for key, value in DIGITS_DEFAULTS.items()) + '.')
 # What belongs to a start of train.py and not to the run it goes on with.
 NOT_FROM_RUN = ('output', 'experiment', 'resume', 'resume_anyway', 'dry_run')
@@ -113,7 +122,7 @@ def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
         faults += found
     if None in groups.values() or options is None:
         return None, faults
-    config = TrainConfig(**groups, task_options=options, task_prefix=row.prefix, 
+    config = TrainConfig(**groups, task_options=options, task_prefix=row.prefix,
                          given=frozenset(given.values.keys() - given.inherited))
     return config, faults + list(faults_across(config, given.spell))
 
@@ -121,7 +130,8 @@ def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
 def own_options(row: Any, given: Given) -> tuple[Optional[Any], list[str]]:
     """The chosen task's options."""
     names = [field.name for field in dataclasses.fields(row.config)]
-    values = {name: given.values[key] for name in names if row.prefix and (key := task_key(row.prefix, name)) in given.values}
+    keys = {name: task_key(row.prefix, name) for name in names if row.prefix}
+    values = {name: given.values[key] for name, key in keys.items() if key in given.values}
     return resolve(row.config, values, lambda name: given.spell(task_key(row.prefix, name)))
 
 

@@ -2,10 +2,8 @@
 from pathlib import Path
 from typing import Any, Optional
 
-import torch
-from torch import nn
-
 import timm
+import torch
 from timm.data import resolve_data_config
 from timm.layers import convert_sync_batchnorm
 from timm.loss import create_classification_loss
@@ -14,6 +12,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils.model import freeze_batch_norm_2d
+from torch import nn
 
 from timm_alfa.errors import AlfaError, ConfigError
 from timm_alfa.training.config import ModelConfig, OptimConfig, TrainConfig
@@ -60,7 +59,8 @@ def input_config(options: ModelConfig, model: nn.Module) -> dict[str, Any]:
     Raises:
         ConfigError: The options do not fit the model.
     """
-    given = {name: getattr(options, name) for name in ('img_size', 'in_chans', 'mean', 'std', 'interpolation', 'crop_pct')}
+    names = ('img_size', 'in_chans', 'mean', 'std', 'interpolation', 'crop_pct')
+    given = {name: getattr(options, name) for name in names}
     try:
         return resolve_data_config({k: v for k, v in given.items() if v is not None}, model=model)
     except (ValueError, AssertionError) as error:
@@ -104,7 +104,8 @@ def learning_rate(options: OptimConfig, effective_batch: int) -> tuple[float, st
     return rate, f'{options.lr_base:g} at batch {options.lr_base_size}, {word} scaling to {effective_batch}'
 
 
-def build_optimizer(options: OptimConfig, model: nn.Module, extra_groups: list[dict], lr: float) -> torch.optim.Optimizer:
+def build_optimizer(
+        options: OptimConfig, model: nn.Module, extra_groups: list[dict], lr: float) -> torch.optim.Optimizer:
     """timm's optimizer over the model, and the method's own parameters in groups of their own.
 
     Args:
@@ -126,7 +127,8 @@ def build_optimizer(options: OptimConfig, model: nn.Module, extra_groups: list[d
     return optimizer
 
 
-def build_schedule(config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> Optional[Scheduler]:
+def build_schedule(
+        config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> Optional[Scheduler]:
     """timm's schedule, counted in updates throughout: call `step_update(n)` after the n-th update.
 
     Raises:

@@ -221,7 +221,8 @@ def _load_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"'{path}' holds more than tensors, so that loading it could run code: refused.") from error
+        raise CheckpointError(
+            f"'{path}' holds more than tensors, so that loading it could run code: refused.") from error
 
 
 def move_position(state: Progression, content: dict[str, Any], run) -> None:
@@ -235,8 +236,8 @@ def move_position(state: Progression, content: dict[str, Any], run) -> None:
     logger.info('the state was saved by %d processes, now there are %d: it goes on, not bit for bit',
                 content['num_processes'], run.accelerator.num_processes)
     if before != run.effective_batch:
-        logger.warning('warning: an update takes %d images now, %d before: set -b or --grad-accum-steps to keep it, and '
-                       '--lr to keep the learning rate', run.effective_batch, before)
+        logger.warning('warning: an update takes %d images now, %d before: set -b or --grad-accum-steps to keep it, '
+                       'and --lr to keep the learning rate', run.effective_batch, before)
 
 
 # options at a resume

@@ -113,14 +113,14 @@ def _metavar(item: Option, kind: Any) -> str:
 
 def _help_text(item: Option) -> str:
     default = default_of(item.field)
-    shown = '' if default in (None, False, '', {}) else ' '.join(map(str, default)) if isinstance(default, tuple) else default
-    shown = f'{shown:.6g}' if isinstance(shown, float) else shown
+    shown = '' if default in (None, False, '', {}) else f'{default:.6g}' if isinstance(default, float) else default
     if default is True:
         return f"{item.field.metadata['help']} (on; --no-{item.key.replace('_', '-')})".replace('%', '%%')
     return (item.field.metadata['help'] + (f' ({shown})' if shown != '' else '')).replace('%', '%%')
 
 
-def read_command_line(parser: _Parser, argv: Optional[Sequence[str]], options: Sequence[Option]) -> tuple[Given, list[str]]:
+def read_command_line(
+        parser: _Parser, argv: Optional[Sequence[str]], options: Sequence[Option]) -> tuple[Given, list[str]]:
     """What the command line and the YAML it names set, and what neither should hold."""
     known, rest = parser.parse_known_args(argv)
     values, faults = vars(known), []

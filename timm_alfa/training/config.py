@@ -20,14 +20,16 @@ class ModelConfig:
 
     model: str = option('resnet20s', "Any timm model, 'hf-hub:owner/name' or 'local-dir:folder'.")
     pretrained: bool = option(False, 'Start from the published weights of that model.')
-    initial_checkpoint: Optional[str] = option(None, 'Start from these weights (.safetensors or .pth); the head may differ.')
+    initial_checkpoint: Optional[str] = option(
+        None, 'Start from these weights (.safetensors or .pth); the head may differ.')
     in_chans: Optional[int] = option(None, 'Input channels (none: the model\'s).', low=1)
     img_size: Optional[int] = option(None, 'Side of the input image in pixels (none: the model\'s).', low=1)
     mean: Optional[tuple[float, ...]] = option(None, 'Mean of each input channel, in [0, 1] (none: the model\'s).')
     std: Optional[tuple[float, ...]] = option(None, 'Deviation of each input channel (none: the model\'s).', above=0)
     interpolation: Optional[str] = option(
         None, 'How images are resized (none: the model\'s).', choices=('bilinear', 'bicubic', 'nearest', 'random'))
-    crop_pct: Optional[float] = option(None, 'Share of the side kept by the evaluation crop (none: the model\'s).', above=0)
+    crop_pct: Optional[float] = option(
+        None, 'Share of the side kept by the evaluation crop (none: the model\'s).', above=0)
     gp: Optional[str] = option(None, 'Global pooling: fast, avg, max, avgmax, catavgmax (none: the model\'s).')
     drop: float = option(0.0, 'Dropout rate before the classifier.', low=0, high=1)
     drop_path: Optional[float] = option(None, 'Stochastic depth rate.', low=0, high=1)
@@ -62,7 +64,8 @@ class OptimConfig:
     lr_base: float = option(0.1, 'Learning rate for an effective batch of --lr-base-size.', above=0)
     lr_base_size: int = option(256, 'The batch that --lr-base is meant for.', low=1)
     lr_base_scale: Optional[str] = option(
-        None, 'How it scales with the batch (none: sqrt for adaptive optimizers, else linear).', choices=('linear', 'sqrt'))
+        None, 'How it scales with the batch (none: sqrt for adaptive optimizers, else linear).',
+        choices=('linear', 'sqrt'))
     momentum: float = option(0.9, 'Momentum, where the optimizer has one.', low=0, high=1)
     weight_decay: float = option(5e-4, 'Weight decay.', low=0)
     filter_bias_and_bn: bool = option(True, 'Leave biases and norms without decay (the paper decays everything).')
@@ -124,7 +127,8 @@ class RunConfig:
     seed: int = option(42, 'Seed of everything that is random.', low=0, high=2**31 - 1)
     output: str = option('output', 'Folder of all runs.')
     experiment: Optional[str] = option(None, 'Name of this run\'s folder in it (none: MODEL-TASK-DATASET).')
-    resume: Optional[str] = option(None, "'auto': go on from the newest state of this experiment, or start; or a run's folder.")
+    resume: Optional[str] = option(
+        None, "'auto': go on from the newest state of this experiment, or start; or a run's folder.")
     resume_anyway: bool = option(False, 'Go on even though options differ from those of the run.')
     checkpoint_every: str = option('10m', "State inside an epoch every so many minutes ('10m') or updates ('500').")
     keep: int = option(1, 'States kept in last/.', low=1)
@@ -140,7 +144,8 @@ class RunConfig:
             yield f"{spell('checkpoint_every')} is '{self.checkpoint_every}': give minutes ('10m') or updates ('500')."
         name = self.experiment
         if name is not None and (not name or name in ('.', '..') or set(name) & set('/\\\0')):
-            yield f"{spell('experiment')} is '{name}': give the plain name of a folder; {spell('output')} says where it lies."
+            yield (f"{spell('experiment')} is '{name}': give the plain name of a folder; {spell('output')} says where "
+                   'it lies.')
         if self.resume == '':
             yield f"{spell('resume')} is empty: give 'auto' or the folder of a run."
 

@@ -44,9 +44,10 @@ def setup_logging() -> None:
 
 COLUMNS = (
     # title, row's key, format
-    ('epoch', 'epoch', '5d'), ('lr', 'lr', '9.2e'), ('loss', 'train_loss', '8.4f'), ('adv loss', 'train_loss_adv', '8.4f'),
-    ('|delta|', 'delta_norm', '8.4f'), ('train top1', 'train_top1', '10.2f'), ('val loss', 'val_loss', '8.4f'),
-    ('val top1', 'val_top1', '8.2f'), ('images/s', 'images_per_second', '8.0f'), ('time', 'seconds', ''),
+    ('epoch', 'epoch', '5d'), ('lr', 'lr', '9.2e'), ('loss', 'train_loss', '8.4f'),
+    ('adv loss', 'train_loss_adv', '8.4f'), ('|delta|', 'delta_norm', '8.4f'),
+    ('train top1', 'train_top1', '10.2f'), ('val loss', 'val_loss', '8.4f'), ('val top1', 'val_top1', '8.2f'),
+    ('images/s', 'images_per_second', '8.0f'), ('time', 'seconds', ''),
 )
 
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from timm_alfa.errors import AlfaError
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-PEER_GONE = ('connection closed by peer', 'connection reset by peer', 'broken pipe', 'socket timeout', 'remote process exited')
+PEER_GONE = (
+    'connection closed by peer', 'connection reset by peer', 'broken pipe', 'socket timeout', 'remote process exited')
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """Clean and robust accuracy over any number of processes, each image counted once."""
 import torch
 from accelerate import Accelerator
-from torch import nn
-
 from timm.task import ClassificationEvaluator
+from torch import nn
 
 from timm_alfa.attack import robust_correct
 

@@ -1,7 +1,7 @@
 """Files that are whole or not there: temporary name, flush to disk, rename."""
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -58,10 +58,8 @@ def write_fault(path: Path, error: BaseException) -> str:
 
 
 def remove_quietly(path: Path) -> None:
-    try:
+    with suppress(OSError):
         path.unlink(missing_ok=True)
-    except OSError:
-        pass
 
 
 def sync(path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Optional
 
 import yaml
-
 from timm.models._hub import save_config_for_hf
 
 from timm_alfa.errors import CheckpointError, ConfigError
@@ -24,7 +23,8 @@ BEST, LAST, HUB = 'model_best.safetensors', 'model_last.safetensors', 'model.saf
 def default_experiment(config: TrainConfig) -> str:
     """MODEL-TASK-DATASET, fit for a folder's name."""
     data = 'digits' if config.is_digits else (config.data.dataset or config.data.data_dir)
-    parts = (config.model.model.partition(':')[2] or config.model.model, config.task.task, data.rstrip('/').split('/')[-1])
+    model = config.model.model.partition(':')[2] or config.model.model
+    parts = (model, config.task.task, data.rstrip('/').split('/')[-1])
     return '-'.join(re.sub(r'[^A-Za-z0-9_.]+', '_', part).strip('._') or 'x' for part in parts)
 
 
@@ -50,7 +50,8 @@ def choose_folder(config: TrainConfig) -> Path:
     if options.experiment is not None:
         path = output / options.experiment
         if is_run(path) and options.resume is None:
-            raise ConfigError(f"folder '{path}' already holds a run: give another --experiment, or --resume auto to go on.")
+            raise ConfigError(
+                f"folder '{path}' already holds a run: give another --experiment, or --resume auto to go on.")
         return path
     base = default_experiment(config)
     numbered = [output / base]

@@ -5,17 +5,16 @@ from itertools import islice
 from typing import Any, Optional
 
 import torch
-
-from timm.utils import distribute_bn, dispatch_clip_grad
+from timm.utils import dispatch_clip_grad, distribute_bn
 
 from timm_alfa.errors import AlfaError
 from timm_alfa.training.checkpoint import States, save_state
 from timm_alfa.training.console import Progress, Table, logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.folder import BEST, LAST, RunFolder
+from timm_alfa.training.gathering import gather
 from timm_alfa.training.guard import Consensus, RunningStatistics, StopFlag
 from timm_alfa.training.plots import draw_plots
-from timm_alfa.training.gathering import gather
 from timm_alfa.training.randomness import seed_all
 from timm_alfa.training.record import redact
 from timm_alfa.training.setup import Run, on_main
@@ -158,14 +157,14 @@ class Trainer:
         state.skipped_images += len(gather(self.accelerator, images))
         state.bad_in_a_row += 1
         shown = ', '.join(map(str, bad[:16])) + (f' and {len(bad) - 16} more' if len(bad) > 16 else '')
-        logger.warning('warning: the loss of update %d (epoch %d) is not finite: update left out; its training images: %s',
-                       state.updates + 1, state.epoch + 1, shown)
+        logger.warning('warning: the loss of update %d (epoch %d) is not finite: update left out; its training '
+                       'images: %s', state.updates + 1, state.epoch + 1, shown)
         if state.bad_in_a_row >= options.nan_patience:
             raise TrainingError(
-                f'the loss was not finite in {state.bad_in_a_row} updates in a row, up to update {state.updates + 1} in '
-                f'epoch {state.epoch + 1}; the latest images were {shown}. Lower --lr (it is {self.learning_rate:.3g}), '
-                'add --clip-grad 1 or --warmup-updates 200, or train in bf16 or fp32; then --resume auto --resume-anyway '
-                'goes on from the last state.')
+                f'the loss was not finite in {state.bad_in_a_row} updates in a row, up to update {state.updates + 1} '
+                f'in epoch {state.epoch + 1}; the latest images were {shown}. Lower --lr (it is '
+                f'{self.learning_rate:.3g}), add --clip-grad 1 or --warmup-updates 200, or train in bf16 or fp32; then '
+                '--resume auto --resume-anyway goes on from the last state.')
 
     @property
     def learning_rate(self) -> float:
@@ -260,9 +259,9 @@ def eta_values(task) -> Optional[list[float]]:
     return None if eta is None else eta.detach().float().cpu().tolist()
 
 
-def plot(folder: RunFolder, state: Progression) -> None:
+def plot(run: Run, folder: RunFolder, state: Progression) -> None:
     """curves.png and eta.png."""
-    draw_plots(folder.path, state.rows, state.best_epoch)
+    draw_plots(folder.path, state.rows, state.best_epoch, folder.path.name, run.blocks or ())
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from timm_alfa.training.files import replacing
 BLUE, ORANGE, GREEN, GREY = '#2a6fbb', '#d9642c', '#3a8f5b', '#8a8a8a'
 
 
-def draw_plots(folder: Path, rows: list[dict[str, Any]], best_epoch: int, title: str = '') -> None:
+def draw_plots(folder: Path, rows: list[dict[str, Any]], best_epoch: int, title: str = '', blocks=()) -> None:
     """Draws a run's rows.
 
     Args:
@@ -15,10 +15,11 @@ def draw_plots(folder: Path, rows: list[dict[str, Any]], best_epoch: int, title:
         rows: As in summary.csv, at least one.
         best_epoch: From 1; marked.
         title: Above the curves.
+        blocks: Names of the blocks that eta weighs.
     """
     draw_curves(folder / 'curves.png', rows, best_epoch, title)
     if any('eta_0' in row for row in rows):
-        draw_eta(folder / 'eta.png', rows, title)
+        draw_eta(folder / 'eta.png', rows, title, blocks)
 
 
 def _figure(columns: int):
@@ -38,7 +39,8 @@ def _line(axis, rows, key: str, label: str, color: str, **style) -> None:
     points = [(row['epoch'], row[key]) for row in rows if row.get(key) is not None]
     if points:
         marker = 'o' if len(points) <= 30 else None
-        axis.plot(*zip(*points, strict=True), label=label, color=color, linewidth=1.6, marker=marker, markersize=3, **style)
+        style = dict(linewidth=1.6, marker=marker, markersize=3, clip_on=False, **style)
+        axis.plot(*zip(*points, strict=True), label=label, color=color, **style)
 
 
 def _save(figure, path: Path) -> None:
@@ -52,7 +54,8 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: 
     figure, axes = _figure(3 if perturbed else 2)
     loss, accuracy = axes[:2]
     loss.set_title('loss')
-    _line(loss, rows, 'train_loss_clean' if perturbed else 'train_loss', 'training, clean' if perturbed else 'training', BLUE)
+    clean = ('train_loss_clean', 'training, clean') if perturbed else ('train_loss', 'training')
+    _line(loss, rows, *clean, BLUE)
     _line(loss, rows, 'train_loss_adv', 'training, perturbed', GREEN)
     _line(loss, rows, 'val_loss', 'validation', ORANGE)
     accuracy.set_title('top-1 accuracy, %')
@@ -75,32 +78,33 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: 
 def _draw_delta(axis, rows) -> None:
     axis.set_title('perturbation and learning rate')
     _line(axis, rows, 'delta_norm', 'mean l2 norm of delta', GREEN)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.15 * max(row.get('delta_norm') or 0 for row in rows) or 1)
     other = axis.twinx()
     other.spines[['top']].set_visible(False)
     _line(other, rows, 'lr', 'learning rate (right)', GREY, linestyle=':', drawstyle='steps-mid')
-    other.set_ylim(bottom=0)
+    other.set_ylim(0, 1.15 * max(row['lr'] for row in rows) or 1)
     handles = [line for side in (axis, other) for line in side.get_lines()]
-    axis.legend(handles, [line.get_label() for line in handles], frameon=False, fontsize=8, loc='lower left')
+    axis.legend(handles, [line.get_label() for line in handles], frameon=False, fontsize=8, loc='center right')
 
 
-def draw_eta(path: Path, rows: list[dict[str, Any]], title: str) -> None:
-    """The weight of each block over the epochs, and at the end."""
+def draw_eta(path: Path, rows: list[dict[str, Any]], title: str, blocks=()) -> None:
+    """The weight of each block over the epochs, and at the end; a block has one colour in both."""
     from matplotlib import colormaps
-    names = sorted((key for key in rows[-1] if key.startswith('eta_')), key=lambda key: int(key[4:]))
+    keys = sorted((key for key in rows[-1] if key.startswith('eta_')), key=lambda key: int(key[4:]))
+    names = list(blocks) or [key[4:] for key in keys]
+    places = list(range(len(keys)))
     figure, (course, final) = _figure(2)
-    colors = [colormaps['viridis'](at / max(1, len(names) - 1) * 0.9) for at in range(len(names))]
-    course.set_title('weight of each block (eta)')
-    for name, color in zip(names, colors, strict=True):
-        _line(course, rows, name, name[4:], color)
+    colors = [colormaps['viridis'](at / max(1, len(keys) - 1) * 0.9) for at in places]
+    course.set_title('weight of each block (eta), colours as right')
+    for key, color in zip(keys, colors, strict=True):
+        _line(course, rows, key, key, color)
     final.set_title(f"after epoch {rows[-1]['epoch']}")
-    final.bar([int(name[4:]) for name in names], [rows[-1][name] for name in names], color=colors)
-    final.axhline(1 / len(names), color=GREY, linewidth=1, linestyle='--', label=f'equal weights: {1 / len(names):.3g}')
+    final.bar(places, [rows[-1][key] for key in keys], color=colors)
+    final.axhline(0, color='black', linewidth=0.8)
+    final.axhline(1 / len(keys), color=GREY, linewidth=1, linestyle='--', label=f'equal weights: {1 / len(keys):.3g}')
     final.set_xlabel('block, from the input to the classifier')
-    final.set_xticks([int(name[4:]) for name in names])
+    final.set_xticks(places, names, rotation=45 if blocks else 0, ha='right' if blocks else 'center', fontsize=8)
     final.legend(frameon=False, fontsize=8)
-    if len(names) <= 12:
-        course.legend(frameon=False, fontsize=8, title='block', title_fontsize=8, ncols=2)
     if title:
         figure.suptitle(title, fontsize=10)
     _save(figure, path)

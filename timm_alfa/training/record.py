@@ -60,7 +60,8 @@ def commit() -> Optional[str]:
     try:
         head = subprocess.run(['git', '-C', here, 'rev-parse', 'HEAD'], capture_output=True, text=True, timeout=10)
         changed = subprocess.run(
-            ['git', '-C', here, 'status', '--porcelain', '--untracked-files=no'], capture_output=True, text=True, timeout=10)
+            ['git', '-C', here, 'status', '--porcelain', '--untracked-files=no'], capture_output=True, text=True,
+            timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return head.stdout.strip() + ('+' if changed.stdout.strip() else '') if head.returncode == 0 else None

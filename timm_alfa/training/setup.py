@@ -6,10 +6,9 @@ from typing import Any, Optional
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list
-from torch import nn
-
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
+from torch import nn
 
 from timm_alfa.data import create_data, inspect_data
 from timm_alfa.errors import AlfaError, ConfigError
@@ -94,8 +93,8 @@ def start_accelerate(**arguments) -> Accelerator:
         raise ConfigError(f'accelerate cannot start: {first_line(error)}') from error
     launched = int(os.environ.get('WORLD_SIZE', '1'))
     if accelerator.num_processes != launched:
-        raise ConfigError(f'{launched} processes were launched, accelerate sees {accelerator.num_processes}: start them '
-                          'with accelerate launch or torchrun, and see that the devices are there.')
+        raise ConfigError(f'{launched} processes were launched, accelerate sees {accelerator.num_processes}: start '
+                          'them with accelerate launch or torchrun, and see that the devices are there.')
     return accelerator
 
 

@@ -5,7 +5,8 @@ import torch
 from accelerate import Accelerator
 
 # What a task may report beside its loss, and the column it becomes.
-SCALARS = {'loss': 'train_loss', 'loss_clean': 'train_loss_clean', 'loss_adv': 'train_loss_adv', 'delta_norm': 'delta_norm'}
+SCALARS = {
+    'loss': 'train_loss', 'loss_clean': 'train_loss_clean', 'loss_adv': 'train_loss_adv', 'delta_norm': 'delta_norm'}
 COLUMNS = (*SCALARS.values(), 'correct')
 
 

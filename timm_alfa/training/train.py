@@ -91,15 +91,15 @@ def dataset_name(run: Run) -> str:
 
 def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
     """The record of a run that a signal ended early, and how to go on."""
-    logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: train.py --resume %s', state.updates,
-                state.epoch + 1, run.config.epochs, folder.path)
+    logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: train.py --resume %s',
+                state.updates, state.epoch + 1, run.config.epochs, folder.path)
     return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,
                 updates=state.updates, run=str(folder.path))
 
 
 def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) -> dict[str, Any]:
     """Plots, the test score, result.json, and a closing line."""
-    on_main(run.accelerator, plot, folder, state)
+    on_main(run.accelerator, plot, run, folder, state)
     test = score_best(run, folder)
     seconds = trainer.seconds_before + time.perf_counter() - trainer.began
     result = make_record(run, folder, state, test, seconds)
@@ -130,7 +130,8 @@ def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, sec
         params=sum(p.numel() for p in run.model.parameters()), mixed_precision=run.accelerator.mixed_precision,
         num_processes=run.accelerator.num_processes, device=record.device_name(run.accelerator.device),
         versions=record.versions(), commit=record.commit(), command=record.command(),
-        skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())), checkpoint=BEST, run=str(folder.path),
+        skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())),
+        checkpoint=BEST, run=str(folder.path),
     ))
 
 

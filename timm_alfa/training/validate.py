@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
+import timm
 import torch
 from accelerate import Accelerator
-from torch import nn
-
-import timm
 from timm.models import parse_model_name
 from timm.models._hub import load_model_config_from_path
+from torch import nn
 
 from timm_alfa.attack import AttackConfig
 from timm_alfa.data import DataConfig, create_eval_loader
@@ -133,7 +132,8 @@ def open_model(options: CheckpointConfig) -> nn.Module:
     except AlfaError:
         raise
     except Exception as error:  # whatever a constructor, the Hub or a file raises, it is about these options
-        raise ConfigError(f"model '{options.model or options.checkpoint}' cannot be built: {first_line(error)}") from error
+        name = options.model or options.checkpoint
+        raise ConfigError(f"model '{name}' cannot be built: {first_line(error)}") from error
     load_weights(model, state, options.checkpoint)
     return model
 

@@ -6,9 +6,8 @@ from typing import Mapping
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
-
 from timm.models import clean_state_dict
+from torch import nn
 
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.files import first_line, replacing
@@ -57,7 +56,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             'Have its owner save it as safetensors.') from error
     except Exception as error:  # of a file of another kind, readers raise whatever its bytes lead them to
         raise CheckpointError(
-            f"checkpoint '{path}' cannot be read ({first_line(error)[:120]}): it is damaged or no checkpoint.") from error
+            f"checkpoint '{path}' cannot be read ({first_line(error)[:120]}): damaged, or no checkpoint.") from error
     key = next((key for key in STATE_KEYS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)), None)
     state = loaded[key] if key else loaded
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -107,7 +106,8 @@ def find_weights(path: str) -> Path:
         return given
     names = ('model_best.safetensors', 'model.safetensors', 'model_last.safetensors')
     if not given.is_dir():
-        raise CheckpointError(f"checkpoint '{path}' does not exist: give a file, a run's folder, local-dir: or hf-hub:.")
+        raise CheckpointError(
+            f"checkpoint '{path}' does not exist: give a file, a run's folder, local-dir: or hf-hub:.")
     found = next((given / name for name in names if (given / name).is_file()), None)
     if found is None:
         raise CheckpointError(f"folder '{path}' holds none of {', '.join(names)}.")
