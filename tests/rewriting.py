@@ -90,7 +90,7 @@ def unit(grad, norm):
         return torch.sign(grad)
     rows = grad.reshape(len(grad), -1)
     lengths = (rows ** 2).sum(1).sqrt()
-    rows = torch.stack([row / n if n > 0 else row * 0 for row, n in zip(rows, lengths)])
+    rows = torch.stack([row / n if n > 0 else row * 0 for row, n in zip(rows, lengths, strict=True)])
     return rows.reshape(grad.shape)
 
 
@@ -100,7 +100,7 @@ def bounded(delta, eps, norm):
     if norm == 'linf':
         return torch.minimum(torch.maximum(delta, delta * 0 - eps), delta * 0 + eps)
     lengths = (delta.reshape(len(delta), -1) ** 2).sum(1).sqrt()
-    return torch.stack([d * (eps / n) if n > eps else d for d, n in zip(delta, lengths)])
+    return torch.stack([d * (eps / n) if n > eps else d for d, n in zip(delta, lengths, strict=True)])
 
 
 class Rewriting:

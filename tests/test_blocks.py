@@ -1,4 +1,6 @@
 """Which features a spec means: the design's table, families, and faults that list what there is."""
+from itertools import pairwise
+
 import pytest
 import timm
 import torch
@@ -54,7 +56,7 @@ def test_units_are_evenly_spaced():
     names = [str(i) for i in range(28)]
     nine = evenly(names, 9)
     assert (len(nine), nine[0], nine[-1]) == (9, '0', '27')
-    gaps = [int(b) - int(a) for a, b in zip(nine, nine[1:], strict=False)]
+    gaps = [int(b) - int(a) for a, b in pairwise(nine)]
     assert max(gaps) - min(gaps) <= 1
     for count in range(1, 29):
         assert len(set(evenly(names, count))) == count

@@ -7,6 +7,8 @@ import timm
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from timm_alfa import create_task
@@ -32,7 +34,7 @@ def _task(arch, name, config):
     torch.manual_seed(0)
     kwargs = {'img_size': 32} if 'vit' in arch else {}
     model = timm.create_model(arch, num_classes=5, **kwargs).double().train()
-    return create_task(name, model, steps=2, step_size=0.02, **config)
+    return create_task(name, model, steps=2, step_size=0.02, **config).double()  # FSDP wants one type
 
 
 def _train(task, call, rows, steps=2):
@@ -51,6 +53,18 @@ def _train(task, call, rows, steps=2):
     return found
 
 
+def _sharded(setting, whole):
+    """FSDP2: blocks, the model and what is around it each in a group of its own; or all but the blocks in one."""
+    task = _task(*setting)
+    for module in (*task.model.blocks, *(() if whole else (task.model,)), task):
+        fully_shard(module, mesh=init_device_mesh('cpu', (2,)))
+    return task
+
+
+def _gathered(grads):
+    return [[g.full_tensor() if hasattr(g, 'full_tensor') else g for g in step] for step in grads]
+
+
 def _worker(rank, folder):
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
     torch.set_num_threads(1)
@@ -61,6 +75,13 @@ def _worker(rank, folder):
                 task = _task(*setting)
                 call = task.prepare_distributed() if way == 'model' else DDP(task)
                 found[way, i] = _train(task, call, slice(2 * rank, 2 * rank + 2))
+        for i, setting in enumerate(SETTINGS):
+            for way in ('fsdp', 'fsdp whole'):
+                try:
+                    task = _sharded(setting, way == 'fsdp whole')
+                    found[way, i] = _gathered(_train(task, task, slice(2 * rank, 2 * rank + 2)))
+                except Exception as e:
+                    found[way, i] = f'{type(e).__name__}: {e}'
         torch.save(found, os.path.join(folder, f'{rank}.pt'))
     finally:
         dist.destroy_process_group()
@@ -90,3 +111,15 @@ def test_two_processes_are_one(way, ranks):
         for got, want in zip(ranks[0][way, i], _train(task, task, slice(0, 4)), strict=True):
             for x, y in zip(got, want, strict=True):
                 torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize('i', range(len(SETTINGS)))
+@pytest.mark.parametrize('way', ['fsdp', 'fsdp whole'])
+def test_sharded_processes_are_one(way, i, ranks):
+    """FSDP2 on networks without batch norm."""
+    if isinstance(ranks[0][way, i], str):
+        pytest.fail(ranks[0][way, i])
+    task = _task(*SETTINGS[i])
+    for got, want in zip(ranks[0][way, i], _train(task, task, slice(0, 4)), strict=True):
+        for x, y in zip(got, want, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)

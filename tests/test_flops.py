@@ -68,7 +68,8 @@ def test_options_cost_no_more():
         task(input, target)['loss'].backward()
         with Flops() as counted:
             task(input, target)['loss'].backward()
-        extra = sum(forward_after(model, task.blocks, input)[1]) if config.get('bn') == 'aux' else 0  # no free first step
+        # auxiliary norms have no free first step
+        extra = sum(forward_after(model, task.blocks, input)[1]) if config.get('bn') == 'aux' else 0
         assert counted.total <= 1.02 * (floor(model, task.blocks, input, 3) + 2 * extra), config
 
 

@@ -27,9 +27,11 @@ class Config:
 
 @pytest.mark.parametrize(('values', 'want'), [
     (dict(rate='0.5/255'), 0.5 / 255), (dict(rate='3'), 3.0), (dict(rate=2), 2.0), (dict(count='7'), 7),
-    (dict(count=3.0), 3), (dict(count='1e2'), 100), (dict(on='Yes'), True), (dict(on='0'), False), (dict(on=True), True),
+    (dict(count=3.0), 3), (dict(count='1e2'), 100), (dict(on='Yes'), True), (dict(on='0'), False),
+    (dict(on=True), True),
     (dict(word='b'), 'b'), (dict(bound='none'), None), (dict(bound='1/4'), 0.25), (dict(bound=None), None),
-    (dict(sizes='1,2 3'), (1, 2, 3)), (dict(sizes=[4, 5]), (4, 5)), (dict(sizes=6), (6,)), (dict(extra={'k': 1}), {'k': 1})])
+    (dict(sizes='1,2 3'), (1, 2, 3)), (dict(sizes=[4, 5]), (4, 5)), (dict(sizes=6), (6,)),
+    (dict(extra={'k': 1}), {'k': 1})])
 def test_readings(values, want):
     name, = values
     value = getattr(build(Config, values), name)
@@ -38,7 +40,8 @@ def test_readings(values, want):
 
 
 @pytest.mark.parametrize('values', [
-    dict(rate='x'), dict(rate=0), dict(rate=11), dict(rate='1/0'), dict(rate='1/2/3'), dict(rate='nan'), dict(rate='inf'),
+    dict(rate='x'), dict(rate=0), dict(rate=11), dict(rate='1/0'), dict(rate='1/2/3'), dict(rate='nan'),
+    dict(rate='inf'),
     dict(rate=True), dict(rate=[1]), dict(rate={}), dict(rate=None), dict(rate='none'), dict(rate=''),
     dict(count=1.5), dict(count='inf'), dict(count='nan'), dict(count=-1), dict(count=True), dict(count='1/2'),
     dict(count=None), dict(on='maybe'), dict(on=2), dict(on=None), dict(word='c'), dict(word=None), dict(word={}),

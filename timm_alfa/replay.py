@@ -180,7 +180,7 @@ class Replay:
     def _kept(self) -> list[set[str]]:
         """By feature that needs others beside it, the modules that answer in its replays."""
         live = self._traits.live if self._traits else (True,) * len(self.names)
-        return [{*siblings, name} for siblings, name, alive in zip(self._siblings, self.names, live, strict=True) if alive]
+        return [{*self._siblings[i], name} for i, name in enumerate(self.names) if live[i]]
 
     def _answers(self, record: Record, start: int, attached: bool):
         """What each sibling finished before a feature answers: (name, values) pairs."""

@@ -79,7 +79,8 @@ def test_eta_as_ones_is_alfa_with_a_constant(config):
     a['loss'].backward()
     b['loss'].backward()
     torch.testing.assert_close(a['loss'] - 0.25 * len(one.blocks), b['loss'], rtol=1e-9, atol=1e-9)
-    assert_same_grads({k: p.grad for k, p in model.named_parameters()}, {k: p.grad for k, p in other.named_parameters()})
+    grads = [{k: p.grad for k, p in m.named_parameters()} for m in (model, other)]
+    assert_same_grads(*grads)
     assert one.eta.grad.abs().min() > 0
 
 

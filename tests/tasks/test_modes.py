@@ -66,7 +66,7 @@ def test_a_feature_with_one_frozen_part():
     model, input, target = tiny('crossvit_9_240', 120, batch=2)
     for name, p in model.named_parameters():
         p.requires_grad_('head' in name or name.startswith('norm') or '.blocks.1' in name)
-    task, result = stepped(model, input, target, blocks='1')
+    _, result = stepped(model, input, target, blocks='1')
     assert result['delta_norm'] > 0
 
 
@@ -107,8 +107,8 @@ def test_checkpointed_activations_change_nothing(arch, size, spec, config):
     other.set_grad_checkpointing()
     standard.set_grad_checkpointing()
     config = dict(blocks=spec, **config)
-    task, want = stepped(model, input, target, **config)
-    checkpointed, got = stepped(other, input, target, **config)
+    _, want = stepped(model, input, target, **config)
+    _, got = stepped(other, input, target, **config)
     torch.testing.assert_close(got['loss'], want['loss'], rtol=1e-9, atol=1e-9)
     assert_same_grads(gradients(other), gradients(model))
     assert [m.grad_checkpointing for m in other.modules() if hasattr(m, 'grad_checkpointing')].count(False) == 0
@@ -208,6 +208,21 @@ def test_compiled_steps_are_equal(arch, config):
         assert_same_grads(gradients(other), gradients(model))
         assert_same_buffers(other, dict(model.named_buffers()))
     assert any(m.__dict__.get('_compiled_call_impl') for m in other.modules())
+
+
+@pytest.mark.sweep
+def test_inductor_agrees():
+    torch.compiler.reset()
+    model, input, target = tiny(size=16, batch=2, dtype=torch.float32)
+    other = copy.deepcopy(model)
+    task = create_task('alfa', other, blocks='3', **QUICK)
+    task.compile()
+    _, want = stepped(model, input, target, blocks='3')
+    got = task(input, target)
+    got['loss'].backward()
+    torch.testing.assert_close(got['loss'], want['loss'], rtol=1e-4, atol=1e-4)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4)
 
 
 def test_compiled_replays_skip_the_front():

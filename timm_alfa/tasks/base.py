@@ -9,6 +9,7 @@ from timm.utils.model import unwrap_model
 
 from timm_alfa.blocks import unwrapped
 from timm_alfa.errors import AlfaWarning
+from timm_alfa.sharded import gathered
 
 _VARIANTS = 8  # of a compiled part: gradients or not, tracking or not, from a leaf or not
 
@@ -88,7 +89,8 @@ class MethodTask(ClassificationTask):
         """
         self._stepped = False
         if self.perturbs():
-            return self.perturbed(input, target)
+            with gathered((self, self.trainable_module, self.model)):
+                return self.perturbed(input, target)
         output = self.trainable_module(input)
         loss = self.criterion(output, target)
         return {'loss': loss + self._idle() if self.own else loss, 'output': output, 'loss_clean': loss.detach()}
