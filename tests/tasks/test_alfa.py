@@ -1,9 +1,6 @@
 """ALFA against the plain rewriting: full forward passes with a hook that adds delta, in float64."""
 import pytest
-import torch
 from settings import check_step, tiny
-
-from timm_alfa.errors import AlfaWarning
 
 QUICK = dict(steps=2, step_size=0.05)
 
