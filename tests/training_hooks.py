@@ -67,3 +67,19 @@ def never_done():
 
     from timm_alfa.training.loop import Trainer
     Trainer.update = lambda self, window: time.sleep(600)
+
+
+def worker_dies():
+    """The process that reads images is killed after the first update."""
+    import signal
+
+    from timm_alfa.training.loop import Trainer
+    original = Trainer.after_update
+
+    def after_update(self, batches):
+        import multiprocessing
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+        original(self, batches)
+
+    Trainer.after_update = after_update

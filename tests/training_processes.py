@@ -1,4 +1,5 @@
 """Runs of train.py in processes of their own, forked from a server that has imported everything."""
+import atexit
 import io
 import json
 import multiprocessing
@@ -54,9 +55,10 @@ class Processes:
                 environment.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR='127.0.0.1',
                                    MASTER_PORT=str(port))
             child = CONTEXT.Process(target=_child, args=(
-                script, list(argv), environment, str(self.errors), self.out, hook), daemon=True)
+                script, list(argv), environment, str(self.errors), self.out, hook))
             child.start()
             self.children.append(child)
+            atexit.register(child.kill)
 
     def signal(self, number):
         for child in self.children:

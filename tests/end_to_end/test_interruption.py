@@ -66,6 +66,13 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
     assert resumed['status'] == 'finished' and resumed['epochs_done'] == 4
 
 
+def test_a_worker_that_dies_is_named(tmp_path):
+    run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'standard', '--loader', 'timm', '--workers', '1'),
+                    hook='worker_dies')
+    assert run.wait(60) == [1]
+    assert 'DataLoader worker' in run.stderr and 'error: ' in run.stderr and 'Traceback' not in run.stderr
+
+
 def test_a_second_interrupt_stops_at_once(tmp_path):
     run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'standard', '--epochs', '200'), hook='never_done')
     wait_for(lambda: (tmp_path / 'run' / 'args.yaml').exists())

@@ -56,6 +56,12 @@ def test_misuse_is_told_once_and_nothing_is_written(tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
+def test_synchronised_norms_on_cpus_are_refused_with_the_reason(tmp_path):
+    run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'standard', '--sync-bn'), count=2)
+    assert run.wait(60) == [2, 2]
+    assert 'trial step' in run.stderr and 'SyncBatchNorm' in run.stderr and not (tmp_path / 'run').exists()
+
+
 @pytest.mark.parametrize('batch', ['50', '128'])
 def test_any_number_of_processes_counts_each_image_once(batch, tmp_path):
     record = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'standard', '--epochs', '1')).record()

@@ -4,7 +4,7 @@ from typing import Any, Optional
 
 import timm
 import torch
-from timm.data import resolve_data_config
+from timm.data.model_config import resolve_input_data_config
 from timm.layers import convert_sync_batchnorm
 from timm.loss import create_classification_loss
 from timm.models import resolve_model_input_args
@@ -62,7 +62,7 @@ def input_config(options: ModelConfig, model: nn.Module) -> dict[str, Any]:
     names = ('img_size', 'in_chans', 'mean', 'std', 'interpolation', 'crop_pct')
     given = {name: getattr(options, name) for name in names}
     try:
-        return resolve_data_config({k: v for k, v in given.items() if v is not None}, model=model)
+        return resolve_input_data_config(model, {k: v for k, v in given.items() if v is not None})
     except (ValueError, AssertionError) as error:
         raise ConfigError(f'the input of the model: {first_line(error)}') from error
 

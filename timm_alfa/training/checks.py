@@ -89,6 +89,8 @@ IDLE = (
     Idle(('min_lr',), lambda c: c.schedule.sched in ('cosine', 'tanh', 'poly', 'wsd', 'rsqrt'),
          'with a --sched that has no lowest rate'),
     Idle(('filter_bias_and_bn',), lambda c: c.optim.weight_decay > 0, 'without --weight-decay'),
+    Idle(('layer_decay', 'warmup_epochs', 'warmup_updates'), lambda c: c.schedule.sched != 'none',
+         'with --sched none, which leaves all rates alone: take --sched constant'),
     Idle(('resume_anyway',), lambda c: c.run.resume, 'without --resume'),
 )
 

@@ -1,17 +1,18 @@
 """Everything a run needs, built and checked before anything is written."""
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from accelerate.utils import broadcast_object_list
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from timm_alfa.data import create_data, inspect_data
-from timm_alfa.errors import AlfaError, ConfigError
+from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError
 from timm_alfa.tasks import create_task
 from timm_alfa.training import build
 from timm_alfa.training.config import DIGITS_DEFAULTS, TrainConfig
@@ -19,6 +20,9 @@ from timm_alfa.training.console import logger
 from timm_alfa.training.files import first_line
 from timm_alfa.training.randomness import seed_all
 from timm_alfa.training.trial import try_step
+
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.MULTI_XPU,
+             DistributedType.MULTI_NPU, DistributedType.MULTI_MLU)
 
 
 @dataclass
@@ -91,6 +95,9 @@ def start_accelerate(**arguments) -> Accelerator:
         accelerator = Accelerator(cpu=cpu, kwargs_handlers=[ddp], **arguments)
     except (ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f'accelerate cannot start: {first_line(error)}') from error
+    if accelerator.distributed_type not in SUPPORTED:
+        raise ConfigError(f'{accelerator.distributed_type.value} is not supported: its weights lie in pieces that a '
+                          'state cannot hold yet. Launch with DDP (--multi_gpu), on one device or on CPUs.')
     launched = int(os.environ.get('WORLD_SIZE', '1'))
     if accelerator.num_processes != launched:
         raise ConfigError(f'{launched} processes were launched, accelerate sees {accelerator.num_processes}: start '
@@ -160,6 +167,8 @@ def describe(run: Run, lr_reason: str) -> None:
     config, accelerator, data = run.config, run.accelerator, run.data
     if not (config.data.dataset or config.data.data_dir):
         logger.info('data: no --dataset or --data-dir given, so the embedded digits')
+    if config.model.sync_bn and accelerator.num_processes == 1:
+        warnings.warn('--sync-bn has no effect with one process.', AlfaWarning, stacklevel=2)
     own = [f'{key} {value}' for key, value in DIGITS_DEFAULTS.items() if config.is_digits and key not in config.given]
     if own:
         logger.info('defaults for the embedded digits: %s', ', '.join(own))

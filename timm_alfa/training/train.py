@@ -64,6 +64,7 @@ def start_trackers(run: Run, folder: RunFolder) -> None:
     if run.config.run.log_with:
         options = {key: value if isinstance(value, (int, float, str, bool)) else str(value)
                    for key, value in record.redact(run.config.flat()).items()}
+        run.accelerator.project_configuration.logging_dir = str(folder.path)  # known only now
         names = {'wandb': {'name': folder.path.name, 'dir': str(folder.path)}}
         run.accelerator.init_trackers('timm_alfa', config=options, init_kwargs={
             name: names[name] for name in run.config.run.log_with if name in names})
