@@ -1,12 +1,16 @@
 """Shared by all tests: tests/ is importable, one thread, and generators that start alike."""
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # of the processes that tests start, too: two files run side by side
 
 import pytest
 import torch
 
 import timm_alfa  # noqa: F401  registers models
 
+torch.set_num_threads(1)
 sys.path.insert(0, str(Path(__file__).parent))
 
 
