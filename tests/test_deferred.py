@@ -1,7 +1,11 @@
 """A loss whose graph is gone has the gradients of one whose graph is there."""
+import gc
+import weakref
+
 import pytest
 import torch
 
+from timm_alfa import deferred
 from timm_alfa.deferred import deferred_loss
 
 
@@ -58,6 +62,25 @@ def test_the_graph_is_gone():
     assert freed == [1]
     value.backward()
     assert freed == [1]
+
+
+def test_gradients_are_freed_by_the_backward_pass_though_the_loss_is_kept(monkeypatch):
+    x, params, loss = setting()
+    waiting = []
+    apply = deferred._Handed.apply
+
+    def watched(value, grads, *inputs):
+        waiting.extend(weakref.ref(g) for g in grads if g is not None)
+        return apply(value, grads, *inputs)
+
+    monkeypatch.setattr(deferred._Handed, 'apply', watched)
+    value = deferred_loss(loss, (x, {'b': x}), params)
+    value.backward(retain_graph=True)
+    value.backward()
+    x.grad = params[0].grad = params[1].grad = None
+    gc.collect()
+    assert waiting
+    assert not any(grad() is not None for grad in waiting)
 
 
 def test_a_detached_feature_gets_nothing():

@@ -1,7 +1,7 @@
-"""A loss whose backward pass runs at once, and whose gradients are handed on when the whole loss asks for them.
+"""A loss whose backward pass runs at once; the gradients wait until the whole loss is differentiated.
 
-What its graph holds is freed before the next one is built: the perturbed losses of several blocks never keep more than
-one tail's activations, at the cost of one set of gradients.
+The graph of one perturbed loss is freed before the next one is built. So the losses of several blocks never hold the
+activations of more than one tail; each holds the gradients of its own tail instead.
 """
 from typing import Any, Callable, Iterable
 
@@ -13,22 +13,27 @@ from timm_alfa import trees
 class _Handed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, loss, grads, *inputs):
-        ctx.grads = grads
+        ctx.save_for_backward(*grads)  # freed with the graph, as an attribute would not be
         return loss.clone()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, upstream):
-        return None, None, *(None if g is None else g * upstream.to(g.dtype) for g in ctx.grads)
+        return None, None, *(None if g is None else g * upstream.to(g.dtype) for g in ctx.saved_tensors)
 
 
 def deferred_loss(loss: Callable[[Any], torch.Tensor], given: Any, parameters: Iterable[torch.Tensor]) -> torch.Tensor:
-    """The value of a loss, differentiable as ever, its own graph freed already.
+    """A loss that can be differentiated like any other, although the graph that computed it is freed already.
+
+    Parameters that are sharded (DTensors) are an exception: their loss keeps its graph.
 
     Args:
-        loss: Computes it from `given`.
-        given: A feature.
-        parameters: All else that the loss depends on.
+        loss: Computes the scalar loss from `given`.
+        given: A feature: a tensor, or a tuple, list or dict of tensors.
+        parameters: Everything else that the loss depends on. What is missing here gets no gradient.
+
+    Returns:
+        The scalar loss, with gradients to `given` and `parameters`.
     """
     parameters = [p for p in parameters if p.requires_grad]
     if any(hasattr(p, 'placements') for p in parameters):  # sharded: only a true backward pass reduces their gradients

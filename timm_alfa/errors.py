@@ -3,8 +3,12 @@
 A message says what was given, what is valid and what to type, in one line. All errors are `ValueError`s, so that
 code written against timm catches them too.
 """
+import sys
+import warnings
 from difflib import get_close_matches
 from typing import Iterable, Sequence
+
+_LIBRARIES = ('timm_alfa', 'timm', 'torch', 'accelerate')  # between a user's line and the place that warns
 
 
 class AlfaError(ValueError):
@@ -41,6 +45,14 @@ class HubError(AlfaError):
 
 class AlfaWarning(UserWarning):
     """Something asked for has no effect."""
+
+
+def warn(message: str) -> None:
+    """Issues an `AlfaWarning` for the line of the user's code that led here."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get('__name__', '').partition('.')[0] in _LIBRARIES:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, AlfaWarning, stacklevel=level)
 
 
 def one_of(what: str, given, known: Sequence[str]) -> str:

@@ -125,7 +125,7 @@ def test_an_average_of_the_weights_is_plain_too():
 
 def test_without_batch_norm_it_works_and_says_so():
     model = timm.create_model('test_vit', num_classes=5, img_size=32)
-    with pytest.warns(AlfaWarning, match='VisionTransformer has no layers with running statistics: there is nothing'):
+    with pytest.warns(AlfaWarning, match='VisionTransformer has no layers with running statistics: there are no aux'):
         task = create_task('advprop', model)
     assert task.extra_param_groups() == []
     result = task(torch.randn(4, 3, 32, 32) / 3, torch.arange(4))

@@ -49,6 +49,10 @@ def test_timms_loop_counts_each_update_once(name, config):
     task.post_step()
     task.update_ema(step=4)
     assert task.updates == 4
+    task(input, target)['loss'].backward()
+    task.update_ema(step=5)
+    task.post_step()
+    assert task.updates == 5
     if name == 'l_alfa':
         assert float(task.eta.sum()) == pytest.approx(1, abs=1e-5)
 

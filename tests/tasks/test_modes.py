@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from settings import assert_same_buffers, assert_same_grads, check_step, tiny
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
-from timm_alfa import create_task
+from timm_alfa import create_task, search
 
 QUICK = dict(steps=2, step_size=0.05)
 
@@ -48,6 +48,51 @@ SOFT = torch.rand(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.
 def test_criteria_and_soft_targets(criterion, soft):
     model, input, target = tiny(size=16)
     check_step(model, input, SOFT if soft else target, criterion, blocks='1,3', **QUICK)
+
+
+class Tempered(nn.Module):
+    """Cross-entropy with a temperature that is learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(2., dtype=torch.float64))
+
+    def forward(self, output, target):
+        return F.cross_entropy(output / self.temperature, target)
+
+
+def test_a_criterion_that_learns_does_so_from_every_block():
+    """With several blocks the perturbed losses' graphs are freed at once; of what they give nothing is lost."""
+    model, input, target = tiny(size=16)
+    criterion = Tempered()
+    stepped(model, input, target, criterion=criterion, blocks='2,3', steps=1, step_size=1e-9)
+    found, criterion.temperature.grad = criterion.temperature.grad, None
+    criterion(model(input), target).backward()
+    torch.testing.assert_close(found, 3 * criterion.temperature.grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('norm', ['linf', 'l2'])
+def test_gradients_that_overflow_in_fp16_leave_the_loss_finite(norm):
+    model, input, target = tiny(size=16, dtype=torch.float32)
+    with torch.no_grad():
+        model.fc.weight.mul_(1e4)
+    with torch.autocast('cpu', torch.float16):
+        _, result = stepped(model, input, target, blocks='2', norm=norm)
+    assert torch.isfinite(result['loss_adv'])
+
+
+@pytest.mark.parametrize('eps', [None, 0.01])
+def test_no_graph_links_the_steps_of_a_search(monkeypatch, eps):
+    """It would hold a feature's memory for each step."""
+    model, input, target = tiny(size=16)
+    linked, ascend = [], search.ascend
+
+    def watching(gradient, *args):
+        return ascend(lambda delta: linked.append(any(d.grad_fn for d in delta)) or gradient(delta), *args)
+
+    monkeypatch.setattr(search, 'ascend', watching)
+    stepped(model, input, target, blocks='1', steps=4, eps=eps)
+    assert linked == [False] * 3
 
 
 @pytest.mark.parametrize('name', ['alfa', 'l_alfa'])
@@ -244,7 +289,8 @@ def test_compiled_replays_skip_the_front():
 def test_replays_of_a_wrapped_model_use_what_is_inside():
     from timm_alfa.errors import AlfaWarning
     model, input, target = tiny(size=16, batch=2)
-    with pytest.warns(AlfaWarning, match='wrapped'):
+    with pytest.warns(AlfaWarning, match='wrapped') as caught:
         task = create_task('alfa', torch.compile(copy.deepcopy(model), backend='eager'), blocks='2', bn='aux', **QUICK)
+    assert caught[0].filename == __file__
     _, want = stepped(model, input, target, blocks='2', bn='aux')
     torch.testing.assert_close(task(input, target)['loss'], want['loss'], rtol=1e-9, atol=1e-9)

@@ -63,8 +63,9 @@ def test_fractions_and_words_are_read():
     (dict(eps=1., steps=2, step_size=0.5), 'eps'), (dict(bn='aux'), 'aux')])
 def test_options_without_effect_warn(config, word):
     model = tiny('test_vit', 32)[0] if 'bn' in config else tiny()[0]
-    with pytest.warns(AlfaWarning, match=word):
+    with pytest.warns(AlfaWarning, match=word) as caught:
         create_task('alfa', model, **config)
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize('config', [

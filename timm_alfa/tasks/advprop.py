@@ -1,5 +1,4 @@
 """AdvProp (Xie et al. 2020): clean images, and images perturbed through batch norms of their own."""
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +6,7 @@ import torch.nn as nn
 
 from timm_alfa import norms
 from timm_alfa.blocks import unwrapped
-from timm_alfa.errors import AlfaWarning
+from timm_alfa.errors import warn
 from timm_alfa.redirect import without_checkpointing
 from timm_alfa.tasks.pixels import PixelConfig, PixelTask
 
@@ -31,8 +30,8 @@ class AdvPropTask(PixelTask):
         super().__init__(model, criterion, config=config, own={'aux': aux} if aux else None, **kwargs)
         if all(type(norm).__name__.startswith('Frozen') for norm in aux.values()):
             kind = 'only frozen batch norm' if aux else 'no layers with running statistics'
-            warnings.warn(f'{type(self.model).__name__} has {kind}: there is nothing auxiliary, clean and adversarial '
-                          'images go through the same layers.', AlfaWarning, stacklevel=4)
+            warn(f'{type(self.model).__name__} has {kind}: there are no auxiliary norms, clean and adversarial images '
+                 'go through the same layers.')
 
     def through(self):
         return norms.in_place_of(self.model, self.own.aux) if self.own else super().through()

@@ -1,5 +1,4 @@
 """ALFA: clean loss plus the loss on features moved, within one model, to where it is highest (equation 3)."""
-import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Callable, Iterator, Optional, Sequence
@@ -10,7 +9,7 @@ import torch.nn as nn
 from timm_alfa import norms, search, trees
 from timm_alfa.blocks import resolve_blocks, unwrapped
 from timm_alfa.deferred import deferred_loss
-from timm_alfa.errors import AlfaWarning, BlockError
+from timm_alfa.errors import BlockError, warn
 from timm_alfa.options import option
 from timm_alfa.replay import Record, Replay
 from timm_alfa.tasks.base import MethodTask
@@ -76,13 +75,12 @@ class FeatureTask(MethodTask):
         if config.bn == 'aux':
             own['aux'] = norms.auxiliary(unwrapped(model))
             if not own['aux']:
-                warnings.warn(f"bn='aux' has no effect: {type(model).__name__} has no layers with running statistics.",
-                              AlfaWarning, stacklevel=4)
+                warn(f"bn='aux' has no effect: {type(model).__name__} has no layers with running statistics.")
         super().__init__(model, criterion, config=config, own=own, **kwargs)
         self.blocks = resolve_blocks(self.model, config.blocks)
         self._replay = Replay(self.model, self.blocks)
         for line in config.idle() if hasattr(config, 'idle') else ():
-            warnings.warn(line, AlfaWarning, stacklevel=4)
+            warn(line)
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         record = self._replay.record(input, self.trainable_module)
@@ -91,18 +89,18 @@ class FeatureTask(MethodTask):
         if self.config.mode == 'joint':
             groups = [tuple(range(len(self.blocks)))]
         clean = self.clean_gradients(record, loss_clean)
-        losses, deltas = [], []
+        losses, sizes = [], []
         for group in groups:
             delta = self.search(record, target, group, clean)
             losses.append(self.loss_at(record, target, group, self.scaled(delta, group), len(groups) > 1))
-            deltas.append(delta)
+            sizes.append(search.sample_norm(trees.floats(delta)))
         loss = self.combined(loss_clean, losses)
         return {
             'loss': loss + self._idle() if self.config.bn == 'aux' else loss,  # norms before the feature are not used
             'output': record.output,
             'loss_clean': loss_clean.detach(),
             'loss_adv': torch.stack([loss.detach() for loss in losses]).mean(),
-            'delta_norm': torch.stack([search.sample_norm(trees.floats(delta)) for delta in deltas]).mean(),
+            'delta_norm': torch.stack(sizes).mean(),
         }
 
     def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:
@@ -144,7 +142,7 @@ class FeatureTask(MethodTask):
             return loss(_additions(group, delta))
         feature = record.features[group[0]]
         moved = _add(delta[0])(feature if attached else trees.detached(feature))
-        return deferred_loss(lambda given: loss({group[0]: lambda _: given}), moved, self.trainable_module.parameters())
+        return deferred_loss(lambda given: loss({group[0]: lambda _: given}), moved, self.parameters())
 
     def parts(self) -> list[nn.Module]:
         """What stands on the way to the features, each module by itself."""
@@ -179,7 +177,7 @@ class AlfaTask(FeatureTask):
         shape = lambda flat: _nested(flat, features)  # noqa: E731
 
         def gradient(flat):
-            flat = [d.requires_grad_() for d in flat]
+            flat = [d.detach().requires_grad_() for d in flat]
             with norms.still(self.own or self.model):  # auxiliary norms too
                 loss = self.criterion(self.tail(record, _additions(group, shape(flat))), target)
                 grads = torch.autograd.grad(loss * self._scale(record, group), flat, allow_unused=True)

@@ -1,5 +1,4 @@
 """What all methods share: a plain timm model inside, state of their own beside it, a count of updates."""
-import warnings
 from typing import Any, Optional
 
 import torch
@@ -8,7 +7,7 @@ from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 
 from timm_alfa.blocks import unwrapped
-from timm_alfa.errors import AlfaWarning
+from timm_alfa.errors import warn
 from timm_alfa.sharded import gathered
 
 _VARIANTS = 8  # of a compiled part: gradients or not, tracking or not, from a leaf or not
@@ -58,13 +57,14 @@ class MethodTask(ClassificationTask):
 
     def __init__(self, model: nn.Module, criterion=None, *, config: Any, own: Optional[dict] = None, **kwargs):
         if unwrapped(model) is not model:
-            warnings.warn('the model is wrapped (compiled or distributed); the task trains the module inside: call '
-                          'task.compile() and task.prepare_distributed() instead.', AlfaWarning, stacklevel=4)
+            warn('the model is wrapped (compiled or distributed); the task trains the module inside: call '
+                 'task.compile() and task.prepare_distributed() instead.')
             model = unwrapped(model)
         super().__init__(Trainable(model, **own) if own else model, criterion, **kwargs)
         self.config = config
         self.updates = 0
         self._stepped = True
+        self._counted_early = False
 
     @property
     def model(self) -> nn.Module:
@@ -87,7 +87,7 @@ class MethodTask(ClassificationTask):
         Returns:
             'loss' to run backward from, 'output' (clean logits), and detached parts: 'loss_clean', 'loss_adv', ...
         """
-        self._stepped = False
+        self._stepped = self._counted_early = False
         if self.perturbs():
             with gathered((self, self.trainable_module, self.model)):
                 return self.perturbed(input, target)
@@ -107,12 +107,19 @@ class MethodTask(ClassificationTask):
     def post_step(self) -> None:
         """To be called after each optimizer step: counts it, and lets the method keep its constraints."""
         self._stepped = True
-        self.updates += 1
+        if not self._counted_early:
+            self.updates += 1
+        self._counted_early = False
 
     def update_ema(self, step: Optional[int] = None) -> None:
-        """timm's loop calls this after each optimizer step, with or without averaging; post_step may be due."""
+        """Updates the averaged weights, if there are any.
+
+        timm's loop calls this after each optimizer step and knows nothing of `post_step`, so it is done from here. A
+        loop that calls both, in whichever order, counts each step once.
+        """
         if not self._stepped:
             self.post_step()
+            self._counted_early = True
         super().update_ema(step)
 
     def extra_param_groups(self) -> list[dict[str, Any]]:

@@ -1,5 +1,4 @@
 """MoEx (Li et al. 2021): images exchange the moments of an early feature, and a little of their labels."""
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Iterator, Optional
@@ -9,7 +8,7 @@ import torch.nn as nn
 
 from timm_alfa import trees
 from timm_alfa.blocks import resolve_blocks
-from timm_alfa.errors import AlfaWarning, BlockError, ConfigError
+from timm_alfa.errors import BlockError, ConfigError, warn
 from timm_alfa.options import option
 from timm_alfa.redirect import redirected, without_checkpointing
 from timm_alfa.replay import Replay
@@ -52,7 +51,7 @@ class MoExTask(MethodTask):
         super().__init__(model, criterion, config=config, **kwargs)
         self.layer = _resolve(self.model, config.layer)
         for line in config.idle():
-            warnings.warn(line, AlfaWarning, stacklevel=4)
+            warn(line)
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         if torch.rand((), device='cpu').item() >= self.config.prob:

@@ -1,5 +1,4 @@
 """What methods that perturb images have in common: options in pixel units, and the search."""
-import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Iterator, Optional
@@ -9,7 +8,7 @@ import torch.nn as nn
 
 from timm_alfa import attack, generators, norms, search
 from timm_alfa.blocks import unwrapped
-from timm_alfa.errors import AlfaWarning
+from timm_alfa.errors import warn
 from timm_alfa.options import option
 from timm_alfa.tasks.base import MethodTask
 
@@ -67,7 +66,7 @@ class PixelTask(MethodTask):
         self.pixels = pixels
         self._checks = _CHECKS
         for line in config.idle():
-            warnings.warn(line, AlfaWarning, stacklevel=4)
+            warn(line)
 
     def through(self):
         """The context of passes with perturbed images: which norms they go through."""
@@ -105,9 +104,9 @@ class PixelTask(MethodTask):
         share = ((pixels < -0.01) | (pixels > 1.01)).float().mean().item()
         if share > _OUTSIDE:
             self._checks = 0
-            warnings.warn(f'{share:.0%} of the images\' values are outside [0, 1] when mean={self.pixels.mean} and '
-                          f'std={self.pixels.std} are undone, so steps and bounds are not what they say: give the mean '
-                          'and std of the loader.', AlfaWarning, stacklevel=6)
+            warn(f"{share:.0%} of the images' values are outside [0, 1] when mean={self.pixels.mean} and "
+                 f'std={self.pixels.std} are undone, so steps and bounds are not what they say: give the mean and std '
+                 'of the loader.')
 
 
 def _scale(input: torch.Tensor) -> float:
