@@ -101,7 +101,7 @@ def test_projection_is_within_the_ball_and_no_further(norm, seed, eps, scale):
 
 
 def test_directions_of_zero_and_of_broken_gradients():
-    """Nothing is a direction of its own; what overflowed in half precision still points, what is NaN stays."""
+    """A zero gradient has no direction; what overflowed still points, what is NaN does not move."""
     for norm in ('linf', 'l2'):
         assert not direction(torch.zeros(2, 3), norm).any()
         half = direction(torch.tensor([[math.nan, 1., -1.]], dtype=torch.float16), norm)
@@ -109,6 +109,8 @@ def test_directions_of_zero_and_of_broken_gradients():
         assert half.sign().tolist() == [[0., 1., -1.]]
         full = direction(torch.tensor([[math.inf, 0.]], dtype=torch.bfloat16), norm)
         assert full.tolist() == [[1., 0.]]
+        cast = direction(torch.tensor([[math.nan, math.inf, 0.]]), norm)  # computed in fp16, accumulated in fp32
+        assert cast.tolist() == [[0., 1., 0.]]
 
 
 def test_norm_of_a_sample_is_over_all_its_tensors():

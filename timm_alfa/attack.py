@@ -103,7 +103,7 @@ def ascend_pixels(
         with torch.enable_grad():
             at = found[0].detach().requires_grad_()
             grad, = torch.autograd.grad(loss(pixels.moved(input.detach(), at)) * scale, at)
-        return [torch.nan_to_num(grad, nan=0.0)]
+        return [grad]
 
     for _ in range(steps):
         delta = search.ascend(gradient, [delta], 1, step_size)[0].clamp(low, high)

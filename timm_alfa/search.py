@@ -22,13 +22,16 @@ def ascend(
     """delta <- project(delta + step_size * direction(gradient(delta))), `steps` times (equations 2 and 4).
 
     Args:
-        gradient: Gradient of the loss to raise, at a perturbation.
+        gradient: Computes the gradient of the loss at a perturbation; the loss is raised.
         delta: Where to start.
-        steps: K.
-        step_size: Alpha, in units of the norm.
-        eps: Radius of the ball; None leaves it unbounded, as the paper does.
-        norm: 'linf' (steps along the sign) or 'l2' (along the gradient of each sample).
-        first: The gradient at the start, where it is known already.
+        steps: K, number of steps.
+        step_size: Alpha, length of a step in the norm.
+        eps: Radius of the ball; None leaves the perturbation unbounded, as in the paper.
+        norm: 'linf' (steps along the sign) or 'l2' (steps along the normalised gradient of each sample).
+        first: The gradient at the start, if it is known already; it saves one call of `gradient`.
+
+    Returns:
+        The perturbation, shaped like `delta`.
     """
     for step in range(steps):
         grads = first if step == 0 and first is not None else gradient(delta)
@@ -37,9 +40,13 @@ def ascend(
 
 
 def direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
-    """The steepest direction of length 1 in a norm; a half-precision entry that is NaN stays where it is."""
-    if gradient.dtype in (torch.float16, torch.bfloat16):
-        gradient = torch.nan_to_num(gradient.float(), nan=0.0)
+    """The steepest ascent direction of length 1 in a norm, sample by sample, in single precision or better.
+
+    A gradient that overflowed in half precision holds infinities and NaN, also after a cast to single precision.
+    Infinities still point somewhere; NaN entries get no direction, so that they do not spoil the whole sample.
+    """
+    half = gradient.dtype in (torch.float16, torch.bfloat16)
+    gradient = torch.nan_to_num(gradient.float() if half else gradient, nan=0.0)
     if norm == 'linf':
         return gradient.sign()
     largest = _per_sample(gradient.abs().flatten(1).amax(1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
@@ -49,7 +56,7 @@ def direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
 
 
 def project(delta: torch.Tensor, eps: Optional[float], norm: str) -> torch.Tensor:
-    """The nearest perturbation within the ball of radius `eps` about zero, sample by sample."""
+    """The nearest perturbation within the ball of radius `eps` around zero, sample by sample."""
     if eps is None:
         return delta
     if norm == 'linf':
@@ -59,9 +66,9 @@ def project(delta: torch.Tensor, eps: Optional[float], norm: str) -> torch.Tenso
 
 
 def sample_norm(delta: Tensors) -> torch.Tensor:
-    """Mean l2 norm of a sample's perturbation, over all its tensors.
+    """Mean over the batch of the l2 norm of a sample's perturbation, all its tensors taken together: a scalar.
 
-    Where a tensor has several rows a sample (TNT's inner patches beside its outer ones) they count as one.
+    The shortest first dimension is taken for the batch size: TNT's inner patches, for one, have several rows a sample.
     """
     batch = min(len(d) for d in delta)
     return torch.stack([d.float().reshape(batch, -1).square().sum(1) for d in delta]).sum(0).sqrt().mean()
@@ -72,12 +79,15 @@ def _per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def project_hyperplane(eta: torch.Tensor) -> torch.Tensor:
-    """The nearest point of {sum(eta) = 1}: every entry moves by the same amount (algorithm 1, line 5)."""
+    """The nearest point to eta (r,) with sum 1: every entry moves by the same amount (algorithm 1, line 5)."""
     return eta - (eta.sum() - 1) / eta.numel()
 
 
 def project_simplex(eta: torch.Tensor, iterations: int = 100) -> torch.Tensor:
-    """The nearest point of {eta >= 0, sum(eta) = 1}, the shift found by bisection (Wang et al. 2019b)."""
+    """The nearest point to eta (r,) with sum 1 and no negative entry (Wang et al. 2019b).
+
+    It is max(eta - shift, 0); bisection finds the shift.
+    """
     values = eta.double()
     low, high = values.min() - 1 / values.numel(), values.max()
     for _ in range(iterations):
