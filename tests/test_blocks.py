@@ -66,6 +66,7 @@ def test_units_are_evenly_spaced():
 @pytest.mark.parametrize(('spec', 'parts'), [
     ('layer9', ("'layer9'", 'layer4', "'units'")), ('5', ('stage 5', '4 = layer4')), ('0', ('stage 0',)),
     ('-1', ('stage -1',)), ('units:10', ('1 to 9', 'units:9')), ('units:0', ('1 to 9',)), ('units:x', ('1 to 9',)),
+    ('--3', ("'--3'",)), ('²', ("'²'",)), ('units:²', ('1 to 9',)),
     ('', ('empty',)), (',', ('empty',)), ('last,5', ("'last'",)), ('lasst', ("'lasst'",)), ('unitss', ('unitss',))])
 def test_specs_that_name_nothing(resnet18, spec, parts):
     with pytest.raises(BlockError) as caught:

@@ -93,7 +93,7 @@ def _known(names: Sequence[str], spec: str, model: nn.Module, stages: Sequence[s
 
 
 def _part(model: nn.Module, part: str, stages: Sequence[str], spec: str) -> set[str]:
-    if part.lstrip('-').isdigit():
+    if part.removeprefix('-').isdecimal():
         if not 1 <= int(part) <= len(stages):
             raise BlockError(f"stage {part} of block spec '{spec}' does not exist in {type(model).__name__}. "
                              f'{_menu(model, stages)}')
@@ -116,7 +116,7 @@ def _units_of(model: nn.Module, spec: str, stages: Sequence[str]) -> Sequence[st
     if spec == 'units':
         return units
     count = spec.partition(':')[2]
-    if not count.isdigit() or not 1 <= int(count) <= len(units):
+    if not count.isdecimal() or not 1 <= int(count) <= len(units):
         raise BlockError(f"block spec '{spec}': N must be a number from 1 to {len(units)} for "
                          f'{type(model).__name__}, as in units:{min(9, len(units))}.')
     return evenly(units, int(count))
