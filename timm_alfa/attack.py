@@ -1,7 +1,7 @@
-"""Sign ascent on images, and accuracy under it: steps and bounds are in pixels of [0, 1], before normalisation.
+"""Projected gradient ascent on images, and accuracy under it. Steps and bounds are in pixels of [0, 1].
 
-What a network is fed is (pixel - mean) / std. Perturbations live in pixel units and are divided by std when they are
-added, so that the same numbers mean the same for every normalisation.
+A network's input is (pixel - mean) / std. Perturbations are kept in pixel units and divided by std when they are added,
+so the same step size and bound mean the same for every normalisation.
 """
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ Numbers = Optional[Sequence[float]]
 
 @dataclass(frozen=True)
 class Pixels:
-    """How the images a network is fed are normalised.
+    """How a network's input images are normalised.
 
     Args:
         mean: One number a channel, or one for all.
@@ -34,11 +34,11 @@ class Pixels:
         return _precise(input) * self._channels(self.std, input) + self._channels(self.mean, input)
 
     def moved(self, input: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-        """Normalised images whose pixels are moved by delta."""
+        """The normalised images [B, C, H, W] with their pixels moved by delta."""
         return (_precise(input) + delta / self._channels(self.std, input)).to(input.dtype)
 
     def bounds(self, input: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Least and largest delta: at most eps, and pixels stay in [0, 1].
+        """Smallest and largest delta [B, C, H, W] that are within eps and leave pixels in [0, 1].
 
         A pixel that is outside already (random erasing fills with noise) may only move towards [0, 1].
         """
@@ -81,18 +81,18 @@ def ascend_pixels(
     """Projected gradient ascent: delta <- clip(delta + step_size * sign(grad)), `steps` times (Madry et al. 2018).
 
     Args:
-        loss: What to raise, of normalised images.
+        loss: Computes the loss to raise from normalised images.
         input: Normalised images [B, C, H, W].
         pixels: Their normalisation.
         steps: Number of steps.
         step_size: In pixels.
         eps: Bound of every pixel's move.
         random_start: Start uniformly within eps, drawn from the generator of the device, instead of at zero.
-        scale: The loss is multiplied by it, so that gradients in half precision do not underflow.
-        generator: In place of the device's.
+        scale: Factor of the loss, so that gradients in half precision do not underflow.
+        generator: Draws the random start, in place of the device's generator.
 
     Returns:
-        Delta [B, C, H, W], in pixels and in single precision (double where the images are).
+        Delta [B, C, H, W], in pixels, in single precision or better.
     """
     low, high = pixels.bounds(input.detach(), eps)
     delta = torch.zeros_like(low)
@@ -131,7 +131,7 @@ class AttackConfig:
 
 
 def in_pixels(spell: Callable[[str], str], **sizes: float):
-    """A line for each size that was meant in 0..255."""
+    """Yields a fault for each size above 1, which must have been meant for pixels of 0 to 255."""
     for name, size in sizes.items():
         if size > 1:
             yield f'{spell(name)} is {size:g}: pixels lie in [0, 1]; give a fraction such as {size:g}/255.'
@@ -151,10 +151,11 @@ def pgd(
         std: Numbers = None,
         generator: Optional[torch.Generator] = None,
 ) -> torch.Tensor:
-    """Images within eps that the model takes for something else, where the attack finds them.
+    """Adversarial images within eps of the given ones (Madry et al. 2018).
 
-    The model is attacked as it stands (put it in eval mode first), on the cross-entropy, without autocast. An image
-    that is wrong already stays as it is; of several restarts the first that succeeds is returned, else the last.
+    The attack raises the cross-entropy, without autocast, of the model as it is: put it in eval mode first. Images that
+    are misclassified already are returned unchanged. Of several restarts the first that succeeds is returned, or else
+    the last.
 
     Args:
         model: Takes normalised images, gives logits.
@@ -173,14 +174,17 @@ def pgd(
 
 def robust_correct(model: nn.Module, input: torch.Tensor, target: torch.Tensor, *, mean: Numbers = None,
                    std: Numbers = None, **attack) -> torch.Tensor:
-    """Which images are right, and still are after every attack: booleans [B]. Arguments as for `pgd`."""
+    """Whether each image is classified correctly, and still is after every attack: booleans [B].
+
+    Arguments as for `pgd`.
+    """
     return _pgd(model, input, target, pixels_of(model, mean, std), **attack)[1]
 
 
 def _pgd(model: nn.Module, input: torch.Tensor, target: torch.Tensor, pixels: Pixels, *, steps: int = 20,
          step_size: float = 2 / 255, eps: float = 8 / 255, restarts: int = 1, random_start: bool = True,
          generator: Optional[torch.Generator] = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images of `pgd`, and which of them are right."""
+    """The images of `pgd`, and which of them are classified correctly."""
     input = _precise(input)
     with torch.no_grad(), torch.autocast(input.device.type, enabled=False):
         found, standing = input.clone(), model(input).argmax(-1) == target
@@ -198,7 +202,7 @@ def _pgd(model: nn.Module, input: torch.Tensor, target: torch.Tensor, pixels: Pi
 
 
 def _raised(model: nn.Module, target: torch.Tensor, input: torch.Tensor) -> torch.Tensor:
-    """A sum, so that an image's gradient does not depend on how many there are."""
+    """The summed cross-entropy: with a mean, an image's gradient would depend on the size of the batch."""
     return nn.functional.cross_entropy(model(input), target, reduction='sum')
 
 

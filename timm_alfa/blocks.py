@@ -1,12 +1,12 @@
-"""Which features: from a spec such as 'last' or 'units:9' to module names, for any model of timm.
+"""Turns a block spec such as 'last' or 'units:9' into module names, for any model of timm.
 
-`FAMILIES` states what is known of some families. What no row states is derived from what timm knows of every model:
-`feature_info` names the ends of stages, `group_matcher` the units that layer-wise decay tells apart.
+`FAMILIES` states the answers for some families. Everything else is derived from what timm knows of a model:
+`feature_info` names the ends of stages, `group_matcher` the units that layer-wise learning-rate decay tells apart.
 """
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Iterable, Optional, Sequence
+from typing import Any, Iterable, Optional, Sequence
 
 import torch.nn as nn
 
@@ -20,7 +20,7 @@ _WORDS = ("'last', 'all', 'units', 'units:N', 'convs', stage numbers ('3' or '1,
 
 @dataclass(frozen=True)
 class Family:
-    """The features of one family, as globs over module names; an empty tuple leaves the answer to derivation.
+    """The features of one family, as globs over module names. What is left empty is derived.
 
     Args:
         module: The Python module that defines the model's class, without its package.
@@ -151,7 +151,7 @@ def _convs(model: nn.Module) -> tuple[str, ...]:
 
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
-    """All that can be called: not the root, no bare lists."""
+    """Modules that can be called, by name: neither the root nor ModuleLists."""
     return {name: module for name, module in model.named_modules()
             if name and type(module).forward is not nn.Module.forward}
 
@@ -168,7 +168,7 @@ def _matches(name: str, glob: str) -> bool:
 
 
 def _feature_names(model: nn.Module) -> list[str]:
-    """Names in `feature_info` that are modules, in order, without doubles."""
+    """Names in `feature_info` that are modules, in order, without duplicates."""
     info = getattr(model, 'feature_info', None) or ()
     rows = getattr(info, 'info', info)
     modules = _modules(model)
@@ -176,7 +176,10 @@ def _feature_names(model: nn.Module) -> list[str]:
 
 
 def _derived_stages(model: nn.Module) -> tuple[str, ...]:
-    """Stages from `feature_info`: those in the container most of them are in, up to its last child, without a stem."""
+    """Stages from `feature_info`, without the stem.
+
+    They are the rows in the container that holds most of them, and that container's last child, which often has no row.
+    """
     names = _feature_names(model)
     parents = [name.rpartition('.')[0] for name in names]
     home = max(parents, key=parents.count, default='')
@@ -193,7 +196,7 @@ def _without_stem(names: list[str]) -> list[str]:
 
 
 def _derived_units(model: nn.Module) -> tuple[str, ...]:
-    """Modules that a counting pattern of `group_matcher` names as a whole, after the stem."""
+    """The stem, and the modules whose whole name matches a numbering pattern of `group_matcher`."""
     patterns = [re.compile(pattern) for pattern in _group_patterns(model) if '(' in pattern]
     units = [name for name in _modules(model) if name.rpartition('.')[2].isdigit()
              and any(pattern.fullmatch(name) for pattern in patterns)]
@@ -220,21 +223,20 @@ def _group_patterns(model: nn.Module) -> list[str]:
 
 
 def _last_child(model: nn.Module) -> tuple[str, ...]:
-    """For a model that says nothing of itself: the child before its last one with parameters, the classifier."""
+    """For a model without any such information: the child before the last one with parameters, the classifier."""
     children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
     return tuple(children[-2:-1])
 
 
 def _order(model: nn.Module, stages: Sequence[str]) -> list[str]:
-    """All module names, as registered: the order in which nearly every model calls them."""
+    """All module names in the order of registration, which nearly every model calls them in."""
     names = [name for name, _ in model.named_modules()]
     return names + [name for name in stages if name not in names]
 
 
-def feature_shape(feature) -> Optional[list]:
-    """Shapes of a feature without its batch dimension, for messages: a list, nested where the feature is."""
+def feature_shape(feature: Any) -> Optional[list]:
+    """Shape of a feature without its batch dimension, for display: a list of shapes where it has several tensors."""
     if hasattr(feature, 'shape'):
         return list(feature.shape[1:])
-    if isinstance(feature, dict):
-        return [feature_shape(value) for value in feature.values()]
-    return [feature_shape(value) for value in feature] if isinstance(feature, (list, tuple)) else None
+    values = feature.values() if isinstance(feature, dict) else feature
+    return [feature_shape(v) for v in values if v is not None] if isinstance(feature, (list, tuple, dict)) else None

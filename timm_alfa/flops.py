@@ -20,7 +20,10 @@ class _Counter(TorchDispatchMode):
 
 
 def count_flops(function: Callable[[], Any]) -> int:
-    """Floating-point operations of matrix products, convolutions and attention while a function runs."""
+    """Floating-point operations that a function spends on matrix products, convolutions and attention.
+
+    A multiplication and the addition that follows it count as two.
+    """
     with _Counter() as counter:
         function()
     return counter.total

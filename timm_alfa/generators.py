@@ -19,6 +19,7 @@ def states(device: torch.device) -> Optional[States]:
 
 
 def restore(saved: States) -> None:
+    """Sets the generators back to saved states."""
     for device, state in saved.items():
         if device == _CPU:
             torch.set_rng_state(state)
@@ -27,13 +28,13 @@ def restore(saved: States) -> None:
 
 
 def same(a: Optional[States], b: Optional[States]) -> bool:
-    """Whether nothing random was drawn between the two; unknown counts as nothing."""
+    """Whether nothing random was drawn between the two; where one is unknown, nothing is taken to be drawn."""
     return a is None or b is None or all(torch.equal(a[device], b[device]) for device in a)
 
 
 @contextmanager
 def kept(device: torch.device) -> Iterator[None]:
-    """Puts the generators back to where they were on entering."""
+    """Puts the generators of the CPU and of this device back, on leaving, to where they were on entering."""
     before = states(device)
     try:
         yield

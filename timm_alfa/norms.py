@@ -1,7 +1,7 @@
-"""What normalisation layers do in which pass.
+"""Which pass moves running statistics, and which normalisation layers it goes through.
 
-A search step and an adversarial pass normalise with the statistics of their batch, as training does; what must not
-happen is that they move the running statistics by which the network is evaluated.
+A search step and an adversarial pass normalise with the statistics of their batch, as training does. They must not
+move the running statistics that the network is evaluated with.
 """
 from contextlib import contextmanager
 from copy import deepcopy
@@ -24,11 +24,11 @@ def _has_statistics(module: nn.Module) -> bool:
 
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
-    """While inside, no running statistic of the model moves; what normalises by batch statistics still does.
+    """While inside, no running statistic of the model moves; layers still normalise with batch statistics.
 
-    Batch norms are told not to track, which touches no tensor and so is safe between a forward pass and its backward.
-    Other layers with running buffers (EvoNorm, ...) write into copies, and so do all where activations are
-    checkpointed: a checkpoint counts the tensors that are saved, and tracking saves two.
+    Batch norms are told not to track. That touches no tensor, so it is safe between a forward pass and its backward
+    pass. Other layers with running buffers (EvoNorm, ...) write into copies. If activations are checkpointed, batch
+    norms do so too: a checkpoint counts the saved tensors, and a batch norm that tracks saves two more.
     """
     modules = [module for module in model.modules() if module.training and _has_statistics(module)]
     copying = any(getattr(module, 'grad_checkpointing', False) is True for module in model.modules())
@@ -48,9 +48,9 @@ def still(model: nn.Module) -> Iterator[None]:
 
 
 def auxiliary(model: nn.Module) -> nn.ModuleDict:
-    """Copies of all layers with running statistics, for passes that keep statistics and affine weights of their own.
+    """Copies of all layers with running statistics, for passes with statistics and affine weights of their own.
 
-    Keys are the layers' names with '/' for '.', which module names cannot hold.
+    Keys are the layers' names with '/' in place of '.', which the names of submodules must not contain.
     """
     return nn.ModuleDict({name.replace('.', '/'): deepcopy(module) for name, module in batch_norms(model).items()})
 
@@ -59,8 +59,13 @@ def auxiliary(model: nn.Module) -> nn.ModuleDict:
 def in_place_of(model: nn.Module, others: nn.ModuleDict, watched: Container[nn.Module] = ()) -> Iterator[None]:
     """While inside, calls of the model's layers go to their auxiliary copies.
 
-    The copies stand in the layers' places, where compiled code sees them, and calls that reach a layer by another way
-    are redirected; `watched` ones stay where they are, for replays to answer.
+    The copies take the layers' places in the module tree, where compiled code sees them. Calls that reach a layer in
+    another way are redirected.
+
+    Args:
+        model: Its layers with running statistics are replaced.
+        others: The copies, as `auxiliary` makes them.
+        watched: Layers that keep their place and are only redirected, because a replay answers for them.
     """
     layers = batch_norms(model)
     copies = {layers[key.replace('/', '.')]: other for key, other in others.items()}

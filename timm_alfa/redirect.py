@@ -1,8 +1,8 @@
-"""Sending the calls of modules elsewhere for a while, and nothing left on them afterwards.
+"""Redirects the calls of modules for a while and leaves nothing on them afterwards.
 
-The slot is the one that `nn.Module.compile()` fills, `Module._compiled_call_impl`: `__call__` looks at it before
-anything else. So hooks of a redirected module do not fire, a module that was compiled by itself goes on using its
-compiled code, and putting things back is putting back an attribute.
+It uses the attribute that `nn.Module.compile()` sets, `Module._compiled_call_impl`, which `__call__` looks at before
+anything else. So a module's hooks fire only if its original call is made, a module that was compiled by itself keeps
+using its compiled code, and undoing it means to put one attribute back.
 """
 from contextlib import contextmanager
 from typing import Callable, Iterable, Iterator, Mapping, Optional
@@ -18,14 +18,14 @@ def redirected(
         targets: Mapping[nn.Module, Callable[[Callable], Callable]],
         root: Optional[nn.Module] = None,
 ) -> Iterator[None]:
-    """While inside, a call of a module goes to what its function makes of the original call.
+    """While inside, calls of some modules are replaced.
 
-    Contexts nest: the original of the inner one is what the outer one put there.
+    Contexts nest: the original call that the inner one sees is the replacement that the outer one made.
 
     Args:
-        targets: By module, what makes another call of the original one.
-        root: Only calls that come from the outermost call of this module are sent elsewhere: a pass of the same model
-            that is begun within goes as ever.
+        targets: By module, a function that takes the original call and returns the one that replaces it.
+        root: If given, only calls within the outermost call of this module are replaced. A second pass of the model
+            that is started inside of the first one (by a hook, say) is left alone.
     """
     if root is not None:
         targets = _of_outermost(targets, root)
@@ -66,9 +66,10 @@ def _of_outermost(targets: Mapping[nn.Module, Callable], root: nn.Module) -> dic
 
 @contextmanager
 def without_checkpointing(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """While inside, these modules do not checkpoint.
+    """While inside, these modules do not checkpoint their activations.
 
-    A checkpoint runs its modules again in the backward pass, when nothing is redirected and running statistics move.
+    A checkpoint runs its modules again in the backward pass. By then nothing is redirected any more, and running
+    statistics would move.
     """
     on = [module for module in modules if getattr(module, 'grad_checkpointing', False) is True]
     try:

@@ -1,16 +1,17 @@
 """Run a model once, then only what comes after one of its features.
 
-Any module tree, no surgery: during a replay the modules on the way to a feature (the siblings of its module and of
-that module's ancestors) answer from the record instead of computing, and the feature's module answers with the
-feature that is wanted. All that comes after it runs as ever.
+It works for any module tree, without surgery. During a replay the modules that ran before the feature (the siblings of
+its module and of that module's ancestors) return what the record has of them instead of computing it, and the
+feature's module returns the changed feature. Everything after it runs as usual. Below, a module that returns a
+recorded value "answers".
 
 What a record has to hold is learned in the first pass. A replay with NaN in place of every earlier output shows
-whether anything but their shapes passes the feature by. In most networks nothing does, and placeholders without
-memory answer from then on. Where something does (a feature inside of a residual branch, parallel branches) the
+whether the model's output depends on them other than through the feature. In most networks it does not, and from then
+on placeholders without memory answer. Where it does (a feature inside of a residual branch, parallel branches) the
 outputs are kept, and cloned if the model writes into them in place.
 
-A Sequential may be called as one, or its children one by one (so do timm's models where they checkpoint activations):
-the end of its last child is the end of it, and its children answer, too.
+A Sequential may be called as a whole or child by child; timm's models do the latter when they checkpoint activations.
+So the output of its last child counts as its own, and its children can answer too.
 """
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,9 +32,9 @@ class Taken:
     """One feature of a recorded pass.
 
     Args:
-        value: What its module gave, in the model's graph: a tensor, or a tuple, list or dict of them.
-        moment: How many calls of watched modules had been finished by then.
-        states: The random generators then; None where nothing random comes after it.
+        value: The output of its module, in the model's graph: a tensor, or a tuple, list or dict of them.
+        moment: How many calls of watched modules had finished by then.
+        states: States of the random generators by then; None if nothing random comes after it.
     """
     value: Any
     moment: int
@@ -47,8 +48,8 @@ class Record:
     Args:
         input: What the model was given.
         output: What it returned.
-        taken: Features by index.
-        answers: By watched module, its calls.
+        taken: Features by index into the replay's names.
+        answers: Finished calls by name of the watched module.
     """
     input: Any
     output: Any
@@ -63,7 +64,7 @@ class Record:
 
 @dataclass(frozen=True)
 class _Call:
-    """A finished call of a watched module: its moment, its output (or a placeholder), the watched calls around it."""
+    """A finished call of a watched module: when, its output or a placeholder, and the watched calls around it."""
     moment: int
     value: Any
     around: frozenset[str]
@@ -71,7 +72,12 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Traits:
-    """What the first pass taught: modules whose outputs are written into, and features that need others beside them."""
+    """What the first pass taught.
+
+    Args:
+        overwritten: Modules whose outputs the model writes into.
+        live: For each feature, whether the model's output also depends on outputs that bypass it.
+    """
     overwritten: frozenset[str]
     live: tuple[bool, ...]
 
@@ -91,7 +97,8 @@ class Replay:
         modules = dict(model.named_modules())
         missing = [name for name in names if name not in modules or not name]
         if missing or not names:
-            raise BlockError(f"{type(model).__name__} has no module '{', '.join(missing)}'.")
+            raise BlockError(f"{type(model).__name__} has no module named '{', '.join(missing)}': give names as "
+                             "resolve_blocks(model, 'all') lists them.")
         self.model = model
         self.names = tuple(names)
         above = [_ancestors(name) for name in names]
@@ -110,10 +117,10 @@ class Replay:
 
         Args:
             input: A batch, as the model takes it.
-            call: What runs the model where that is not the model itself: its DistributedDataParallel wrapper.
+            call: What to call in place of the model: its DistributedDataParallel wrapper, for one.
 
         Raises:
-            BlockError: A feature's module was called never or twice, or gave no floating-point tensor.
+            BlockError: A feature's module was not called exactly once, or returned no floating-point tensor.
         """
         recorder = _Recorder(self.names, self._owners, self._kept(), self._traits)
         with redirected({module: recorder.of(name) for name, module in self._watched.items()}, root=self.model):
@@ -132,9 +139,9 @@ class Replay:
 
         Args:
             record: Of this step, from `record`.
-            changes: By index into `names`, what makes of a feature the one to go on with. The earliest is given the
-                recorded feature, the others what the replay computes there.
-            attached: Whether gradients flow on into the part before the feature.
+            changes: By index into `names`, a function that takes a feature and returns the one to continue with. For
+                the earliest feature it gets the recorded value, for later ones the value that the replay computes.
+            attached: Whether gradients flow into the part before the feature.
 
         Returns:
             The model's output.
@@ -156,7 +163,7 @@ class Replay:
             return self.model(record.input)
 
     def stands_alone(self, index: int) -> bool:
-        """Whether the output depends on the model's input through this feature only; known after the first record."""
+        """Whether the output depends on the model's input through this feature alone. Call `record` first."""
         return not self._traits.live[index]
 
     @property
@@ -165,25 +172,25 @@ class Replay:
         return set(self._watched.values())
 
     def parts(self) -> list[nn.Module]:
-        """The modules between which replays enter: what can be compiled by itself."""
+        """The modules that can be compiled one by one: no feature lies inside of one of them."""
         around = set().union(*(_ancestors(name) for name in self.names))
         names = {name for name in self._watched if name not in around}
         return [self._watched[name] for name in self._watched if name in names and not names & _ancestors(name)]
 
     def _go_on_with(self, change: Change, name: str, makes: dict[str, list[Callable]]) -> None:
-        """Has a later feature changed, be its module called as one or child by child."""
+        """Changes a later feature, whether its module is called as a whole or child by child."""
         then = _Then(change)
         makes.setdefault(name, []).append(then.whole)
         for last in _lasts(self._modules, name):
             makes.setdefault(last, []).append(then.last)
 
     def _kept(self) -> list[set[str]]:
-        """By feature that needs others beside it, the modules that answer in its replays."""
+        """For each live feature, the modules whose outputs its replays need."""
         live = self._traits.live if self._traits else (True,) * len(self.names)
         return [{*self._siblings[i], name} for i, name in enumerate(self.names) if live[i]]
 
     def _answers(self, record: Record, start: int, attached: bool):
-        """What each sibling finished before a feature answers: (name, values) pairs."""
+        """Yields (name, values): what each sibling that finished before a feature answers in its replay."""
         answering = {*self._siblings[start], self.names[start]}
         for name in self._siblings[start]:
             values = [call.value for call in record.answers.get(name, ())
@@ -206,11 +213,11 @@ class Replay:
         return _Traits(overwritten, live)
 
     def _is_all(self, record: Record, index: int) -> bool:
-        """Whether the output is finite though all before the feature is NaN: nothing passes the feature by."""
+        """Whether the output is finite although all outputs before the feature are NaN: nothing bypasses it."""
         try:
             with torch.no_grad(), norms.still(self.model), generators.kept(trees.device_of(record.output)):
                 return trees.all_finite(self.run(record, {index: trees.cloned}))
-        except Exception:  # the model asked more of a placeholder than its shape, whatever it was: keep real outputs
+        except Exception:  # whatever the model needs of a placeholder beyond its shape: real outputs are safe
             return False
 
 
@@ -272,7 +279,7 @@ class _Recorder:
 
 
 def _from(values: list) -> Callable:
-    """Answers a module's calls one after the other; further calls are computed."""
+    """Answers a module's calls with one value after the other, and computes any further call."""
     rest = iter(values)
 
     def redirect(original: Callable) -> Callable:
@@ -285,7 +292,7 @@ def _from(values: list) -> Callable:
 
 
 class _Then:
-    """Changes a later feature where its module has been called as one, or else after its last child."""
+    """Changes a later feature once: after its module if that is called as a whole, else after its last child."""
 
     def __init__(self, change: Change):
         self.change, self.within = change, False
@@ -316,7 +323,7 @@ def _composed(makes: Sequence[Callable]) -> Callable:
 
 
 def _answer(feature: Any, states: Optional[generators.States]) -> Callable:
-    """Answers the call of a feature's module, the generators standing where the recorded pass had them."""
+    """Answers the call of a feature's module and sets the generators to where the recorded pass had them."""
     def answer(*args, **kwargs):
         if states is not None:
             generators.restore(states)
@@ -334,18 +341,18 @@ def _is_sequence(module: nn.Module) -> bool:
 
 
 def _lasts(modules: Mapping[str, nn.Module], name: str) -> list[str]:
-    """A Sequential's last child, and so on where that is a Sequential, too."""
+    """A Sequential's last child, that child's last child if it is a Sequential too, and so on."""
     found = []
     while _is_sequence(modules[name]):
         name = f'{name}.{list(modules[name]._modules)[-1]}'
-        if name not in modules:  # known by another name
+        if name not in modules:  # shared with another place in the model, and listed under that name
             break
         found.append(name)
     return found
 
 
 def _siblings(modules: Mapping[str, nn.Module], ancestors: set[str], name: str) -> set[str]:
-    """Names of the modules beside the way from the root to a module, and of the children of lists among them."""
+    """Names of the siblings of a module and of its ancestors, and of the children of lists and Sequentials there."""
     lasts = {name, *_lasts(modules, name)}
     found, waiting = set(), [*ancestors, *(child for child in lasts if _is_sequence(modules[child]))]
     while waiting:

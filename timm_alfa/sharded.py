@@ -1,4 +1,4 @@
-"""FSDP2's shards, while a step searches."""
+"""Keeps FSDP2's parameters gathered while a step searches."""
 from contextlib import contextmanager
 from typing import Iterable, Iterator
 
@@ -7,10 +7,11 @@ import torch.nn as nn
 
 @contextmanager
 def gathered(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """While inside, the parameters of these modules' own groups stay whole after a backward pass.
+    """While inside, these modules' own parameters are not sharded again after a backward pass.
 
-    A search runs backward within the forward pass of what is around it, and its groups are needed once more. Modules
-    that are not sharded, or whose groups are those of modules inside, are left alone.
+    A search runs backward passes inside of the forward pass of the module around it, whose parameters are still needed
+    afterwards. Modules that are not sharded and the groups of submodules are left alone. On leaving, parameters are
+    sharded again after each backward pass, which is FSDP2's default.
     """
     sharded = [module for module in dict.fromkeys(modules) if hasattr(module, 'set_reshard_after_backward')]
     try:

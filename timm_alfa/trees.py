@@ -1,4 +1,4 @@
-"""Features are tensors, or tuples, lists and dicts of them: what we do with one we do with all its tensors."""
+"""Operations on all tensors of a feature, which is a tensor or a tuple, list or dict of them."""
 from typing import Any, Callable, Sequence
 
 import torch
@@ -6,16 +6,18 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 
 def is_float(x: Any) -> bool:
+    """Whether this is a floating-point tensor."""
     return isinstance(x, torch.Tensor) and x.is_floating_point()
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
+    """All tensors of a feature, in order."""
     return [x for x in tree_flatten(value)[0] if isinstance(x, torch.Tensor)]
 
 
 def floats(value: Any) -> list[torch.Tensor]:
     """The floating-point tensors of a feature: what can be perturbed."""
-    return [x for x in tensors(value) if x.is_floating_point()]
+    return [x for x in tree_flatten(value)[0] if is_float(x)]
 
 
 def with_floats(value: Any, replacements: Sequence[torch.Tensor]) -> Any:
@@ -26,23 +28,27 @@ def with_floats(value: Any, replacements: Sequence[torch.Tensor]) -> Any:
 
 
 def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """The feature with the function applied to all its tensors."""
     return tree_map(lambda x: function(x) if isinstance(x, torch.Tensor) else x, value)
 
 
 def map_floats(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
+    """The feature with the function applied to its floating-point tensors."""
     return tree_map(lambda x: function(x) if is_float(x) else x, value)
 
 
 def detached(value: Any) -> Any:
+    """The feature without its graph, in the same memory."""
     return map_tensors(torch.Tensor.detach, value)
 
 
 def cloned(value: Any) -> Any:
+    """A copy of the feature, in the same graph."""
     return map_tensors(torch.Tensor.clone, value)
 
 
 def placeholder(value: Any) -> Any:
-    """The shapes of a value without its memory: NaN, so that nothing can lean on it unnoticed."""
+    """A value of the same shapes that takes no memory. It is filled with NaN, so that any use of it shows."""
     return map_floats(lambda x: x.new_full((), float('nan')).expand(x.shape), value)
 
 
@@ -52,8 +58,10 @@ def versions(value: Any) -> list[int]:
 
 
 def all_finite(value: Any) -> bool:
+    """Whether no floating-point entry is infinite or NaN."""
     return all(bool(torch.isfinite(x).all()) for x in floats(value))
 
 
 def device_of(value: Any) -> torch.device:
+    """The device of the first tensor, the CPU if there is none."""
     return next((x.device for x in tensors(value)), torch.device('cpu'))

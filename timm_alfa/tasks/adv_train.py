@@ -1,4 +1,4 @@
-"""Adversarial training (Madry et al. 2018): the loss of the worst images within reach, and nothing else."""
+"""Adversarial training (Madry et al. 2018): the loss of adversarial images, and no other."""
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +18,7 @@ class AdvTrainConfig(PixelConfig):
 class AdvTrainTask(PixelTask):
     """min over weights of max over |delta| <= eps of the loss (equation 2.1 of Madry et al.).
 
-    The perturbed images are all that the network is trained on: its running statistics are theirs, and 'output' are
-    their logits.
+    The network sees perturbed images only: they move its running statistics, and 'output' are their logits.
     """
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:

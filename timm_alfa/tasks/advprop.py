@@ -19,10 +19,10 @@ class AdvPropConfig(PixelConfig):
 class AdvPropTask(PixelTask):
     """Clean loss through the main norms plus adversarial loss through auxiliary ones (algorithm 1 of Xie et al.).
 
-    The auxiliary norms, copies of the model's at the start, live in the task and not in the model: search and
-    adversarial pass go through them and move their statistics and weights, the main running statistics come from clean
-    images alone, and the model keeps its keys. timm's split batch norm would run both halves in one pass, but it
-    changes the model and its keys, knows batch norm alone, and counts each of the five search steps as training.
+    The auxiliary norms start as copies of the model's and live in the task, so the model keeps its keys. The search and
+    the adversarial pass go through them; the adversarial pass alone moves their running statistics, and clean images
+    alone move the model's. timm's split batch norm would run both halves in one pass, but it changes the model and its
+    keys, supports batch norm only, and would let each step of the search move running statistics.
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: AdvPropConfig, **kwargs):

@@ -1,4 +1,4 @@
-"""ALFA: clean loss plus the loss on features moved, within one model, to where it is highest (equation 3)."""
+"""ALFA: the clean loss plus the loss with features moved to where it is higher (equation 3)."""
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Callable, Iterator, Optional, Sequence
@@ -57,7 +57,7 @@ class AlfaConfig(FeatureConfig):
 
 
 class FeatureTask(MethodTask):
-    """Adds a perturbation to features: what to add is the subclass's.
+    """Trains on clean features and on perturbed ones; subclasses say what the perturbation is.
 
     Args:
         model: Any classifier.
@@ -104,26 +104,36 @@ class FeatureTask(MethodTask):
         }
 
     def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:
-        """The perturbation of a group of features: for each, a list of tensors shaped like the feature's."""
+        """The perturbation of a group of features.
+
+        Args:
+            record: The clean pass.
+            target: Classes [B], or soft targets [B, num_classes].
+            group: Indices into `blocks` of the features that are perturbed together.
+            clean: What `clean_gradients` returned.
+
+        Returns:
+            For each feature of the group a list of tensors, shaped like the feature's floating-point tensors.
+        """
         raise NotImplementedError
 
     def clean_gradients(self, record: Record, loss_clean: torch.Tensor) -> Optional[list]:
-        """Gradients of the clean loss at every feature, where the search has a use for them."""
+        """Gradients of the clean loss at every feature, or None if the search does not need them."""
         return None
 
     def scaled(self, delta: list, group: tuple[int, ...]) -> list:
-        """What is added of a perturbation."""
+        """A perturbation as it is added to the features: L-ALFA multiplies it by eta."""
         return delta
 
     def combined(self, loss_clean: torch.Tensor, losses: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The clean and the perturbed losses as one (equation 3)."""
+        """The whole loss from the clean and the perturbed losses (equation 3)."""
         total = torch.stack(list(losses)).sum()
         if self.config.reduction == 'sum':
             return loss_clean + self.config.weight * total
         return (loss_clean + self.config.weight * total / len(losses)) / (1 + self.config.weight)
 
     def tail(self, record: Record, changes: dict[int, Callable], attached: bool = False) -> torch.Tensor:
-        """Logits with some features changed, through the norms that are the perturbed pass's."""
+        """Logits with some features changed; with bn='aux' they come through the auxiliary norms."""
         aux = nullcontext()
         if self.config.bn == 'aux':
             aux = norms.in_place_of(self.model, self.own.aux, self._replay.watched)
@@ -131,7 +141,11 @@ class FeatureTask(MethodTask):
             return self._replay.run(record, changes, attached)
 
     def loss_at(self, record: Record, target: torch.Tensor, group: tuple[int, ...], delta: list, defer: bool):
-        """The loss with a perturbation added: its graph kept, or freed at once (`deferred_loss`)."""
+        """The loss with a perturbation added.
+
+        With `defer`, its graph is freed at once where possible (`deferred_loss`). Not in fp16: gradients of the
+        unscaled loss would underflow.
+        """
         attached = self.config.grad == 'full'
 
         def loss(changes):
@@ -145,11 +159,15 @@ class FeatureTask(MethodTask):
         return deferred_loss(lambda given: loss({group[0]: lambda _: given}), moved, self.parameters())
 
     def parts(self) -> list[nn.Module]:
-        """What stands on the way to the features, each module by itself."""
+        """The modules between the features, one by one."""
         return self._replay.parts()
 
     def compile(self, *args, **kwargs) -> nn.Module:
-        """Part by part. A backward pass may not reuse what its part saved: the search runs it first, training again."""
+        """Compiles part by part, and turns donated buffers off for the whole process.
+
+        With them a backward pass may overwrite what its part saved, which is read twice here: by the search, and again
+        by the training step.
+        """
         torch._functorch.config.donated_buffer = False
         return super().compile(*args, **kwargs)
 
@@ -163,7 +181,7 @@ class AlfaTask(FeatureTask):
     """Adversarial feature augmentation (equations 3 and 4): the perturbation is found by ascent on the loss."""
 
     def clean_gradients(self, record: Record, loss_clean: torch.Tensor) -> Optional[list]:
-        """One backward pass through the tail: at delta = 0 it is the first step of every block's search."""
+        """Gradients of one backward pass through the tail: at delta = 0 they are the first step of every search."""
         if not self.config.steps or self.config.random_start or self.config.bn == 'aux':
             return None
         flat = trees.floats(record.features)
@@ -191,7 +209,7 @@ class AlfaTask(FeatureTask):
         return shape([d.detach() for d in found])
 
     def _start(self, feature: torch.Tensor) -> torch.Tensor:
-        """Delta_0, in single precision where the feature has less: a step is smaller than its resolution."""
+        """Delta_0, in single precision or better: a step can be smaller than a half-precision feature resolves."""
         dtype = torch.float32 if feature.dtype in (torch.float16, torch.bfloat16) else feature.dtype
         delta = torch.zeros_like(feature, dtype=dtype)
         if not self.config.random_start:
@@ -218,12 +236,12 @@ def _add(delta: Sequence[torch.Tensor]) -> Callable:
 
 
 def _sum(feature: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """Feature plus delta: under autocast in delta's precision, which the next operation casts as it needs."""
+    """Feature plus delta, in the feature's precision; under autocast in delta's, which the next operation casts."""
     moved = feature + delta
     return moved if torch.is_autocast_enabled(feature.device.type) else moved.to(feature.dtype)
 
 
 def _nested(flat: Sequence[torch.Tensor], like: Sequence) -> list[list[torch.Tensor]]:
-    """Tensors in a row, as one list a feature."""
+    """Splits a flat sequence of tensors into one list for each feature."""
     rest = iter(flat)
     return [[next(rest) for _ in trees.floats(feature)] for feature in like]

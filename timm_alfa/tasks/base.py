@@ -1,8 +1,9 @@
-"""What all methods share: a plain timm model inside, state of their own beside it, a count of updates."""
+"""What all methods share: a plain timm model, parameters of their own beside it, and a count of updates."""
 from typing import Any, Optional
 
 import torch
 import torch.nn as nn
+from timm.models import group_parameters
 from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 
@@ -17,7 +18,7 @@ class Trainable(nn.Module):
     """A model and what a method trains beside it, in one module, so that wrappers see all parameters.
 
     Args:
-        model: Called as it is.
+        model: A call of this module is a call of the model.
         own: The method's parameters and modules, by name.
     """
 
@@ -31,15 +32,12 @@ class Trainable(nn.Module):
         return self.model(input)
 
     def group_matcher(self, coarse: bool = False):
-        """The model's layer groups, under their names in here; what is the method's own comes with the first."""
-        def matcher(name):
-            return layers.get(name.removeprefix('model.'), 0)
-
-        from timm.models import group_parameters
+        """Maps parameter names to the model's layer groups; the method's own parameters go to the first group."""
         layers = group_parameters(self.model, self.model.group_matcher(coarse=coarse), reverse=True)
-        return matcher
+        return lambda name: layers.get(name.removeprefix('model.'), 0)
 
     def no_weight_decay(self) -> set[str]:
+        """Parameters without weight decay: the model's own list, and the method's parameters outside of modules."""
         skipped = self.model.no_weight_decay() if hasattr(self.model, 'no_weight_decay') else ()
         return {f'model.{name}' for name in skipped} | {name for name, _ in self.named_parameters(recurse=False)}
 
@@ -78,14 +76,15 @@ class MethodTask(ClassificationTask):
         return module if isinstance(module, Trainable) else None
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One training step's loss.
+        """Computes the loss of one training step.
 
         Args:
             input: Images [B, C, H, W], normalised.
             target: Classes [B], or soft targets [B, num_classes].
 
         Returns:
-            'loss' to run backward from, 'output' (clean logits), and detached parts: 'loss_clean', 'loss_adv', ...
+            'loss' to call backward on, 'output' (clean logits [B, num_classes], unless the method says otherwise), and
+            detached parts such as 'loss_clean' and 'loss_adv'.
         """
         self._stepped = self._counted_early = False
         if self.perturbs():
@@ -96,16 +95,16 @@ class MethodTask(ClassificationTask):
         return {'loss': loss + self._idle() if self.own else loss, 'output': output, 'loss_clean': loss.detach()}
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The method's own step."""
+        """The result of a step in which the method acts: what `forward` returns."""
         raise NotImplementedError
 
     def perturbs(self) -> bool:
-        """Whether this step is the method's: in training mode, from step `start` on, every `every`-th."""
+        """Whether the method acts in this step: in training mode, from update `start` on, in every `every`-th one."""
         since = self.updates - getattr(self.config, 'start', 0)
         return self.model.training and since >= 0 and since % getattr(self.config, 'every', 1) == 0
 
     def post_step(self) -> None:
-        """To be called after each optimizer step: counts it, and lets the method keep its constraints."""
+        """To be called after each optimizer step: counts it and enforces the method's constraints, if it has any."""
         self._stepped = True
         if not self._counted_early:
             self.updates += 1
@@ -141,7 +140,7 @@ class MethodTask(ClassificationTask):
         return state
 
     def load_task_state(self, state, strict: bool = True, module=None, ema: bool = False) -> None:
-        """Takes up where `get_task_state` left off; None leaves all as it is."""
+        """Restores what `get_task_state` returned; None changes nothing."""
         if state is None:
             return
         self.updates = int(state['updates'])
@@ -151,10 +150,10 @@ class MethodTask(ClassificationTask):
             own.load_state_dict({**plain, **state.get('own', {})}, strict=strict)
 
     def compile(self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs) -> nn.Module:
-        """Compiles the model part by part, in place, so that replays can still enter between the parts.
+        """Compiles the model part by part, in place, so that replays can still start between the parts.
 
-        Parts share code, and each is compiled anew for a pass without gradients, without tracking of statistics, and
-        from a leaf: the limit on versions of one piece of code is raised to that.
+        Parts often share code, and each of them is compiled again for passes without gradients, without tracking of
+        statistics, and from a leaf. So torch's limit on recompilations is raised, for the whole process.
         """
         parts = self.parts()
         config = torch._dynamo.config
@@ -164,14 +163,14 @@ class MethodTask(ClassificationTask):
         return self.model
 
     def parts(self) -> list[nn.Module]:
-        """The modules that `compile` compiles, each by itself: the model as a whole where nothing enters it."""
+        """The modules that `compile` compiles one by one; the whole model unless the method enters it."""
         return [self.model]
 
     def _own_parameters(self):
         return (p for name, p in self.own.named_parameters() if not name.startswith('model.'))
 
     def _idle(self) -> torch.Tensor:
-        """Zero, from the method's own parameters: wrappers expect a gradient of each of them in every step."""
+        """Zero, computed from the method's own parameters: wrappers expect each to have a gradient in every step."""
         return sum((p.sum() for p in self._own_parameters()), torch.zeros(())) * 0
 
 

@@ -31,9 +31,9 @@ class LAlfaConfig(AlfaConfig):
 
 
 class LAlfaTask(AlfaTask):
-    """Learnable adversarial feature augmentation: eta_i * delta_i is added, delta_i searched for without eta.
+    """Learnable adversarial feature augmentation: adds eta_i * delta_i; the search for delta_i does not use eta.
 
-    `task.eta` is a parameter of shape (r,), one entry a block; `post_step` projects it.
+    `task.eta` is a parameter of shape (r,), one entry for each block; `post_step` projects it.
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: LAlfaConfig, **kwargs):
@@ -44,6 +44,7 @@ class LAlfaTask(AlfaTask):
 
     @property
     def eta(self) -> nn.Parameter:
+        """The learned magnitudes (r,), in the order of `blocks`."""
         return self.own.eta
 
     def scaled(self, delta: list, group: tuple[int, ...]) -> list:
@@ -61,7 +62,7 @@ class LAlfaTask(AlfaTask):
             self.eta.copy_(PROJECTIONS[self.config.projection](self.eta))
 
     def extra_param_groups(self) -> list[dict[str, Any]]:
-        """eta by itself: a rate of its own, momentum, no decay; then auxiliary norms, if any."""
+        """A group for eta (own learning rate, momentum, no weight decay), and one for auxiliary norms, if any."""
         eta = {'params': [self.eta], 'lr': self.config.eta_lr, 'momentum': MOMENTUM, 'weight_decay': 0.}
         rest = [p for p in self._own_parameters() if p is not self.eta]
         return [eta, {'params': rest, 'weight_decay': 0.}] if rest else [eta]

@@ -1,4 +1,4 @@
-"""MoEx (Li et al. 2021): images exchange the moments of an early feature, and a little of their labels."""
+"""MoEx (Li et al. 2020): images exchange the moments of an early feature, and a little of their labels."""
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Iterator, Optional
@@ -40,8 +40,9 @@ class MoExConfig:
 class MoExTask(MethodTask):
     """Moment exchange: h_A -> sigma_B (h_A - mu_A) / sigma_A + mu_B, loss lam * l(., y_A) + (1 - lam) * l(., y_B).
 
-    One pass, the one there is: 'output' are its logits. Whether a batch is exchanged, and who is whose partner, is
-    drawn from torch's CPU generator; each process draws for its own batch.
+    There is one forward pass a step; 'output' are its logits, of exchanged images in steps that exchange. Whether a
+    batch exchanges, and the images' partners, are drawn from torch's CPU generator; each process draws for its own
+    batch.
 
     Raises:
         BlockError: The layer is no single module of the model.
@@ -66,10 +67,13 @@ class MoExTask(MethodTask):
 
     @contextmanager
     def exchanging(self, partner: torch.Tensor) -> Iterator[None]:
-        """While inside, one pass of the model exchanges moments with partners [B].
+        """While inside, one pass of the model exchanges moments between images.
+
+        Args:
+            partner: Index of each image's partner [B].
 
         Raises:
-            BlockError: The layer was not called once, or gave nothing that has moments.
+            BlockError: The layer was not called exactly once, or its output has no moments.
         """
         names = ['.'.join(self.layer.split('.')[:n]) for n in range(self.layer.count('.') + 1)]
         around = [self.model.get_submodule(name) for name in names]
@@ -88,7 +92,7 @@ class MoExTask(MethodTask):
                              'is called once.')
 
     def exchanged(self, feature: Any, partner: torch.Tensor) -> Any:
-        """A feature, each of its tensors with the partners' moments."""
+        """The feature with the partners' moments in each of its tensors."""
         values = trees.floats(feature)
         shapes = ', '.join(str(list(x.shape)) for x in values)
         if not values or any(len(x) != len(partner) or x.dim() < 3 for x in values):
@@ -99,7 +103,7 @@ class MoExTask(MethodTask):
             lambda x: exchange_moments(x, partner, config.norm, config.groups, last or x.dim() == 3), feature)
 
     def parts(self) -> list[nn.Module]:
-        """What stands on the way to the layer, each module by itself."""
+        """The modules before and after the layer, one by one."""
         return Replay(self.model, (self.layer,)).parts()
 
 
@@ -152,7 +156,7 @@ def _resolve(model: nn.Module, layer: str) -> str:
 
 
 def _stem(model: nn.Module) -> str:
-    """The first unit; where the units known begin in a stage, a module that is called like a stem, if there is one."""
+    """The first unit; if that lies in a stage, a module with the name of a stem, where there is one."""
     first = resolve_blocks(model, 'units')[0]
     if not any(f'{first}.'.startswith(f'{stage}.') for stage in resolve_blocks(model, 'all')):
         return first
@@ -162,7 +166,7 @@ def _stem(model: nn.Module) -> str:
 
 
 def _channels_last(model: nn.Module, layer: str) -> bool:
-    """Whether a feature is [B, H, W, C]: as the layer says, or else what is around it."""
+    """Whether a feature is [B, H, W, C]: as the layer says, or else the nearest module around it that says so."""
     names = layer.split('.')
     for n in range(len(names), -1, -1):
         said: Optional[Any] = getattr(model.get_submodule('.'.join(names[:n])), 'output_fmt', None)

@@ -1,4 +1,4 @@
-"""Random noise on features, where ALFA searches: what table 7 of the paper compares it with."""
+"""Gaussian noise on features in place of ALFA's search: the baseline of table 7 of the paper."""
 from dataclasses import dataclass
 from typing import Iterator, Optional
 
@@ -26,7 +26,7 @@ class NoiseConfig(FeatureConfig):
 class NoiseTask(FeatureTask):
     """Clean loss plus the loss with Gaussian noise added to the features (equation 3 with a random delta).
 
-    The noise is drawn from the generator of the features' device, anew for every block and step.
+    The noise comes from the generator of the features' device and is drawn again for every block and step.
     """
 
     def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:

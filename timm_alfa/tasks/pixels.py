@@ -1,4 +1,4 @@
-"""What methods that perturb images have in common: options in pixel units, and the search."""
+"""What methods that perturb images share: options in pixel units, and the search."""
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Iterator, Optional
@@ -48,7 +48,7 @@ class PixelConfig:
 
 
 class PixelTask(MethodTask):
-    """Trains on images moved to where the loss is highest: which losses make up the whole is the subclass's.
+    """Trains on images that are moved to where the loss is higher; subclasses say which losses are added up.
 
     Args:
         model: Any classifier.
@@ -73,10 +73,10 @@ class PixelTask(MethodTask):
         return nullcontext()
 
     def moved(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The perturbed images, normalised like the input, and delta in pixels.
+        """The perturbed images, normalised like the input, and delta in pixels: both [B, C, H, W].
 
-        Running statistics stand still. What is random in the model is the same in every step of the search and in
-        the pass that follows it.
+        Running statistics do not move. Random parts of the model (dropout) draw the same in every step of the search
+        and in the pass that follows it.
         """
         self._check(input)
         config = self.config
@@ -96,7 +96,7 @@ class PixelTask(MethodTask):
         return search.sample_norm([delta])
 
     def _check(self, input: torch.Tensor) -> None:
-        """Warns, in the first steps, of a normalisation that does not lead back to pixels."""
+        """Warns, in the first steps, if undoing the normalisation does not give pixels of [0, 1]."""
         if not self._checks:
             return
         self._checks -= 1

@@ -1,6 +1,5 @@
-"""Rows that say which methods there are, and how one is made."""
+"""The table of methods, and how a task is made from it."""
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Callable, Optional, Union
 
 import torch
@@ -55,12 +54,15 @@ def create_task(
 
     Args:
         name: One of `list_tasks()`.
-        model: Any classifier; it is trained in place and stays as it is.
+        model: Any classifier. Its weights are trained in place, its modules and keys stay as they are.
         criterion: Loss of logits and targets; timm's default, cross-entropy, when None.
         device: Of the task's own tensors; the model's when None.
         criterion_kwargs: For `timm.loss.create_classification_loss` when there is no criterion.
         verbose: Whether timm logs what it makes.
         config: The method's options, by name.
+
+    Returns:
+        A `timm.task.TrainingTask`: `task(input, target)` gives a dict with at least 'loss' and 'output'.
 
     Raises:
         ConfigError: Unknown task, or options that are wrong, all of them in one message.
@@ -71,6 +73,5 @@ def create_task(
     row = TASKS[name]
     options = build(row.config, config)
     device = device if device is not None else next((p.device for p in model.parameters()), torch.device('cpu'))
-    make = partial(row.task, model, criterion, criterion_kwargs=criterion_kwargs, device=torch.device(device),
-                   verbose=verbose)
-    return make(config=options)
+    return row.task(model, criterion, config=options, criterion_kwargs=criterion_kwargs, device=torch.device(device),
+                    verbose=verbose)

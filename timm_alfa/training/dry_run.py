@@ -6,6 +6,7 @@ import torch
 import yaml
 from torch import nn
 
+from timm_alfa.blocks import feature_shape
 from timm_alfa.training.record import redact
 from timm_alfa.training.setup import Run
 
@@ -43,7 +44,7 @@ def feature_shapes(model: nn.Module, names, input_size) -> dict[str, Any]:
     shapes: dict[str, Any] = {}
     modules, first = dict(model.named_modules()), next(model.parameters())
     handles = [modules[name].register_forward_hook(
-        lambda module, args, output, name=name: shapes.__setitem__(name, _shape(output))) for name in names]
+        lambda module, args, output, name=name: shapes.__setitem__(name, feature_shape(output))) for name in names]
     training = model.training
     try:
         model.eval()(torch.zeros(1, *input_size, device=first.device, dtype=first.dtype))
@@ -52,10 +53,3 @@ def feature_shapes(model: nn.Module, names, input_size) -> dict[str, Any]:
             handle.remove()
         model.train(training)
     return shapes
-
-
-def _shape(output: Any) -> list:
-    if isinstance(output, torch.Tensor):
-        return list(output.shape[1:])
-    values = output.values() if isinstance(output, dict) else output
-    return [_shape(value) for value in values if value is not None]
