@@ -37,6 +37,18 @@ def test_a_bare_file_with_its_model(trained, tmp_path):
         score('--checkpoint', str(tmp_path / 'w.safetensors'), '--model', 'test_vit')
 
 
+def test_a_run_is_scored_on_its_own_data_unless_others_are_named(tmp_path):
+    (tmp_path / 'args.yaml').write_text(
+        'dataset: hfds/somewhere\ninput_key: img\nval_split: test\nno_option_here: 1\nbatch_size: 7\n')
+    for checkpoint in (str(tmp_path), f'local-dir:{tmp_path}', str(tmp_path / 'model_best.safetensors')):
+        config = parse_args(['--checkpoint', checkpoint])
+        assert (config.data.dataset, config.data.input_key, config.split.split) == ('hfds/somewhere', 'img', 'test')
+        assert config.data.batch_size == 128
+    assert parse_args(['--checkpoint', str(tmp_path), '--split', 'train']).split.split == 'train'
+    config = parse_args(['--checkpoint', str(tmp_path), '--dataset', 'digits'])
+    assert (config.data.dataset, config.data.input_key, config.split.split) == ('digits', None, 'validation')
+
+
 @pytest.mark.parametrize(('argv', 'part'), [
     ([], 'nothing to score'),
     (['--checkpoint', 'x', '--model', 'resnet81', '--split-', 'y'], "unknown option '--split-'"),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 from timm_alfa.errors import AlfaWarning, ConfigError, one_of
-from timm_alfa.options import resolve
+from timm_alfa.options import default_of, resolve
 from timm_alfa.tasks import TASKS
 from timm_alfa.training.checks import faults_across, without_effect
 from timm_alfa.training.cli import (
@@ -49,7 +49,9 @@ def task_options() -> list[Option]:
         seen = {}
         for row in rows:
             for item in group_options(f'task {prefix}', row.config):
-                seen.setdefault(item.key, item._replace(key=task_key(prefix, item.key)))
+                first = seen.setdefault(item.key, item._replace(key=task_key(prefix, item.key)))
+                if default_of(item.field) != default_of(first.field):
+                    seen[item.key] = first._replace(note=f'; --task {row.name}: {default_of(item.field)}')
         options += seen.values()
     return options
 

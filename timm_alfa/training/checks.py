@@ -45,9 +45,9 @@ def model_faults(name: str) -> Iterator[str]:
     elif '/' in name or '\\' in name:
         yield f"--model is '{name}', which looks like a path or a Hub id: write 'local-dir:{name}' or 'hf-hub:{name}'."
     elif not timm.is_model(base):
-        yield nearest('model', name, timm.list_models(), 'timm.list_models() lists them')
+        yield nearest('model', name, timm.list_models(), '`timm.list_models()` lists them')
     elif dot and name not in (tags := timm.list_pretrained(base + '.*')):
-        yield nearest('model', name, tags, 'a tag follows the dot')
+        yield nearest('model', name, tags, 'A tag follows the dot')
 
 
 def _bad_source(name: str) -> Iterator[str]:
@@ -64,7 +64,7 @@ def nearest(what: str, given: str, known: list[str], where: str) -> str:
         return one_of(what, given, known)
     near = get_close_matches(given, known, n=3)
     hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ''
-    return f"unknown {what} '{given}'.{hint} {where[0].upper()}{where[1:]}."
+    return f"unknown {what} '{given}'.{hint} {where}."
 
 
 class Idle(NamedTuple):

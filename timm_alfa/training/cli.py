@@ -14,6 +14,16 @@ from timm_alfa.options import core_type, default_of, hints, resolve
 
 # What a flag means when it is given without a value.
 GIVEN_ALONE = {'torchcompile': 'inductor'}
+# Flags of timm's train.py that are spelled otherwise here, and what to type.
+TIMM_FLAGS = {
+    '--amp': '`accelerate launch --mixed_precision bf16` (or fp16) before the script',
+    '--amp-dtype': '`accelerate launch --mixed_precision bf16` (or fp16) before the script',
+    '--device': '`accelerate launch --cpu` or CUDA_VISIBLE_DEVICES',
+    '--input-size': '--img-size and --in-chans',
+    '--checkpoint-hist': '--keep',
+    '--recovery-interval': '--checkpoint-every',
+    '--log-wandb': '--log-with wandb',
+}
 # Where args.yaml keeps what is no option; a YAML given by --config may hold it.
 ENVIRONMENT = 'environment'
 
@@ -26,6 +36,7 @@ class Option(NamedTuple):
     field: dataclasses.Field
     annotation: Any
     flag: Optional[str] = None
+    note: str = ''
 
     @property
     def spelling(self) -> str:
@@ -76,7 +87,7 @@ def build_parser(prog: str, description: str, titles: Mapping[str, str], options
     parser = _Parser(prog=prog, description=description, usage=usage, formatter_class=_Help, allow_abbrev=False,
                      argument_default=argparse.SUPPRESS)
     groups = {name: parser.add_argument_group(title) for name, title in titles.items()}
-    parser.add_argument('-c', '--config', metavar='FILE', help='YAML of options; the command line goes before it.')
+    parser.add_argument('-c', '--config', metavar='FILE', help='YAML of options; the command line overrides it.')
     for item in options:
         _add(groups[item.group], item)
     return parser
@@ -113,10 +124,16 @@ def _metavar(item: Option, kind: Any) -> str:
 
 def _help_text(item: Option) -> str:
     default = default_of(item.field)
-    shown = '' if default in (None, False, '', {}) else f'{default:.6g}' if isinstance(default, float) else default
+    shown = '' if default in (None, False, '', {}) else _number(default) if isinstance(default, float) else default
     if default is True:
         return f"{item.field.metadata['help']} (on; --no-{item.key.replace('_', '-')})".replace('%', '%%')
-    return (item.field.metadata['help'] + (f' ({shown})' if shown != '' else '')).replace('%', '%%')
+    return (item.field.metadata['help'] + (f' ({shown}{item.note})' if shown != '' else '')).replace('%', '%%')
+
+
+def _number(value: float) -> str:
+    """A number as one would type it: sizes of pixels and features are fractions of 255."""
+    levels = round(value * 255)
+    return f'{levels}/255' if 0 < levels <= 16 and abs(value * 255 - levels) < 1e-6 else f'{value:.6g}'
 
 
 def read_command_line(
@@ -149,10 +166,11 @@ def unknown_flags(rest: Sequence[str], options: Sequence[Option], prog: str) -> 
             name = word.split('=')[0]
             near = [flag for flag in flags if flag.startswith(name)] or get_close_matches(name, flags, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ''
+            hint = f' Here it is {TIMM_FLAGS[name]}.' if name in TIMM_FLAGS else hint
             faults.append(f"unknown option '{name}'.{hint} `{prog} --help` lists every option.")
             skip = True
         elif not skip:
-            faults.append(f"unexpected '{word}': every value follows its --option.")
+            faults.append(f"unexpected '{word}': every value follows its --option (a folder of images: --data-dir).")
     return faults
 
 

@@ -106,6 +106,8 @@ def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) ->
     result = make_record(run, folder, state, test, seconds)
     on_main(run.accelerator, folder.save_result, result)
     run.accelerator.end_training()
+    if result['skipped_images']:
+        logger.warning('warning: %d images could not be read and were left out', result['skipped_images'])
     score = f", test top-1 {test['test_top1']:.2f}" if test['test_top1'] is not None else ''
     logger.info('done in %s: best validation top-1 %.2f in epoch %d%s; results in %s', duration(seconds),
                 state.best['val_top1'], state.best_epoch, score, folder.path)

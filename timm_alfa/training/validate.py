@@ -19,7 +19,14 @@ from timm_alfa.options import option
 from timm_alfa.training import record
 from timm_alfa.training.build import input_config
 from timm_alfa.training.checks import model_faults
-from timm_alfa.training.cli import build_parser, group_options, read_command_line, resolve_groups
+from timm_alfa.training.cli import (
+    Given,
+    build_parser,
+    group_options,
+    read_command_line,
+    read_yaml,
+    resolve_groups,
+)
 from timm_alfa.training.console import logger
 from timm_alfa.training.evaluate import evaluate, evaluate_robust
 from timm_alfa.training.files import first_line
@@ -32,6 +39,9 @@ DESCRIPTION = ('Scores a checkpoint: top-1, top-5 and loss of clean images, with
                'JSON line at the end.')
 DATA_KEYS = ('dataset', 'data_dir', 'input_key', 'target_key', 'class_map', 'dataset_download', 'batch_size', 'workers',
              'loader', 'skip_corrupt', 'pin_mem')
+# What a run's args.yaml says of its data, by the key that it has here.
+FROM_RUN = {'dataset': 'dataset', 'data_dir': 'data_dir', 'input_key': 'input_key', 'target_key': 'target_key',
+            'class_map': 'class_map', 'val_split': 'split'}
 HUB_SCHEMES = ('local-dir', 'hf-hub', 'hf_hub')
 
 
@@ -67,7 +77,7 @@ class CheckpointConfig:
 class SplitConfig:
     """Which part of the data."""
 
-    split: str = option('validation', 'The split to score.')
+    split: str = option('validation', "The split to score; of a run's folder, the run's --val-split.")
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
     options = [item for name, cls in GROUPS.items() for item in group_options(name, cls)
                if name != 'data' or item.key in DATA_KEYS]
     given, faults = read_command_line(build_parser('validate.py', DESCRIPTION, TITLES, options), argv, options)
+    fill_from_run(given)
     groups, found = resolve_groups(GROUPS, given)
     if not given.values.get('robust'):
         found += [f'{given.spell(key)} has no effect without --robust: add it.'
@@ -107,6 +118,20 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
     if faults + found:
         raise ConfigError(faults + found)
     return ValidateConfig(**groups)
+
+
+def fill_from_run(given: Given) -> None:
+    """Without --dataset and --data-dir, a run is scored on the data that its args.yaml names."""
+    if given.values.get('dataset') or given.values.get('data_dir') or not given.values.get('checkpoint'):
+        return
+    path = Path(str(given.values['checkpoint']).removeprefix('local-dir:'))
+    file = (path if path.is_dir() else path.parent) / 'args.yaml'
+    if not file.is_file():
+        return
+    content, _ = read_yaml(str(file), group_options('data', DataConfig))
+    for key, own in FROM_RUN.items():
+        if content.get(key) and own not in given.values:
+            given.values[own], given.source[own] = content[key], str(file)
 
 
 def open_model(options: CheckpointConfig) -> nn.Module:
@@ -213,8 +238,10 @@ def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any]:
         config.data, model_config=inputs, split=config.split.split, num_classes=model.num_classes,
         rank=accelerator.process_index, world_size=accelerator.num_processes, device=accelerator.device,
         channels_last=config.checkpoint.channels_last)
-    logger.info('model: %s, input %s; %d images of split %s', config.checkpoint.checkpoint or config.checkpoint.model,
-                'x'.join(map(str, inputs['input_size'])), loader.images, config.split.split)
+    data = config.data.dataset or config.data.data_dir or 'the embedded digits'
+    name = config.checkpoint.checkpoint or config.checkpoint.model
+    logger.info('model: %s, input %s; %d images of %s, split %s', name, 'x'.join(map(str, inputs['input_size'])),
+                loader.images, data, config.split.split)
     return accelerator, model, loader
 
 
@@ -223,6 +250,8 @@ def report(accelerator: Accelerator, result: dict[str, Any]) -> None:
     if accelerator.is_main_process:
         logger.info('top-1 %.2f, top-5 %.2f, loss %.4f: %d of %d images in %s', result['top1'], result['top5'],
                     result['loss'], result['correct'], result['count'], duration(result['seconds']))
+        if result['skipped_images']:
+            logger.warning('warning: %d images could not be read and were left out', result['skipped_images'])
         if result['attack']:
             logger.info('top-1 under PGD-%d, eps %.3g/255: %.2f', result['attack']['steps'],
                         result['attack']['eps'] * 255, result['robust_top1'])

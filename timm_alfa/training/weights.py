@@ -56,7 +56,8 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             'Have its owner save it as safetensors.') from error
     except Exception as error:  # of a file of another kind, readers raise whatever its bytes lead them to
         raise CheckpointError(
-            f"checkpoint '{path}' cannot be read ({first_line(error)[:120]}): damaged, or no checkpoint.") from error
+            f"checkpoint '{path}' cannot be read ({type(error).__name__}: {first_line(error)[:120]}): damaged, or no "
+            "checkpoint. Give a .safetensors or .pth file, or a run's folder.") from error
     key = next((key for key in STATE_KEYS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)), None)
     state = loaded[key] if key else loaded
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
