@@ -14,7 +14,8 @@ from timm_alfa.errors import ConfigError
 
 FLAGS = {
     'common': (
-        ('--model-ema',), ('--mixup', '0.3'), ('--cutmix', '1', '--bce-loss'), ('--smoothing', '0.1'), ('--drop', '0.3'),
+        ('--model-ema',), ('--mixup', '0.3'), ('--cutmix', '1', '--bce-loss'), ('--smoothing', '0.1'),
+        ('--drop', '0.3'),
         ('--drop-path', '0.2'), ('--layer-decay', '0.7'), ('--clip-grad', '0.5'),
         ('--clip-grad', '0.1', '--clip-mode', 'agc'),
         ('--grad-accum-steps', '3'), ('--channels-last',), ('--freeze-bn',), ('--torchcompile', 'eager'),
@@ -95,7 +96,8 @@ def test_frozen_norms_stay_as_they_are(runs):
 def test_a_short_last_window_weighs_as_much(runs):
     """36 images in batches of 8 and windows of 3: updates of 3 and 1 batches. The second is that of a mean over 8."""
     run = runs.prepare('--task', 'standard', '--train-subset', '36', '-b', '8', '--grad-accum-steps', '3',
-                       '--epochs', '1', '--no-aug', '--model', 'test_vit', '--opt', 'momentum', '--momentum', '0', '--weight-decay', '0',
+                       '--epochs', '1', '--no-aug', '--model', 'test_vit', '--opt', 'momentum', '--momentum',
+                       '0', '--weight-decay', '0',
                        '--sched', 'none')
     weights = {name: value.clone() for name, value in run.model.state_dict().items()}
     from timm_alfa.training.train import train

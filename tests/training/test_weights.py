@@ -31,7 +31,7 @@ def test_pickles_that_carry_code_are_refused(save, tmp_path):
 
 def test_damaged_missing_and_strange_files_are_one_line(tmp_path):
     for name, content, part in (
-            ('a.safetensors', b'half', 'damaged, or no checkpoint'), ('b.pth', b'', 'damaged or no checkpoint'),
+            ('a.safetensors', b'half', 'damaged, or no checkpoint'), ('b.pth', b'', 'damaged, or no checkpoint'),
             ('c.pth', b'text of another kind', '')):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=part):
