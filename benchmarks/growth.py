@@ -1,22 +1,25 @@
-"""How time and memory of an ALFA step grow: with the batch, the steps, the number of blocks and the depth.
+"""How time and memory of an ALFA step grow with the batch, the steps, the number of blocks and the depth.
 
-    python benchmarks/growth.py [--pairs 5]
+    python benchmarks/growth.py [--model resnet20s] [--pairs 11] [--device cuda --amp]
 
-Growth in the first three is expected to be a straight line; its slope and how far points lie from it are in the table.
+The first three should grow linearly: the table has the slope, and how far the points are from the fitted line.
 """
 import argparse
+from functools import partial
 
 import measure
 import timm
 import torch
 from step_cost import Workload, compare, step
 
+import timm_alfa
+
 DEPTHS = ('resnet18_cifar', 'resnet50_cifar', 'resnet101_cifar', 'resnet152_cifar')
 BATCHES, STEPS, BLOCKS = (16, 32, 64, 128), (1, 2, 4, 8), (1, 2, 3, 5, 9)
 
 
 def fit(xs, ys) -> tuple[float, float, float]:
-    """Intercept, slope and the largest distance of a point from the line, relative to the largest value."""
+    """Intercept and slope of the least-squares line, and its largest error relative to the largest value."""
     x, y = torch.tensor(xs, dtype=torch.float64), torch.tensor(ys, dtype=torch.float64)
     slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
     start = y.mean() - slope * x.mean()
@@ -46,21 +49,17 @@ def main() -> None:
     parser.add_argument('--amp', action='store_true')
     args = parser.parse_args()
     model = timm.create_model(args.model, num_classes=10).to(args.device)
-    make = lambda batch=32, **options: step(model, 32, batch, 'alfa', args.device, args.amp, **options)  # noqa: E731
+    make = partial(step, model, 32, task='alfa', device=args.device, amp=args.amp)
+    units = timm_alfa.resolve_blocks(model, 'units')
     sections = {
-        'Batch (last block, K=5)': line('batch', 'image', BATCHES, [make(batch) for batch in BATCHES], args),
-        'Steps (stage 2)': line('K', 'step', STEPS, [make(blocks='2', steps=k) for k in STEPS], args),
+        'Batch (last block, K=5)': line('batch', 'image', BATCHES, [make(batch=batch) for batch in BATCHES], args),
+        'Steps (stage 2)': line('K', 'step', STEPS, [make(batch=32, blocks='2', steps=k) for k in STEPS], args),
         'Blocks (the last n units, K=2)': line(
-            'n', 'block', BLOCKS, [make(blocks=','.join(units(model)[-n:]), steps=2) for n in BLOCKS], args),
+            'n', 'block', BLOCKS, [make(batch=32, blocks=','.join(units[-n:]), steps=2) for n in BLOCKS], args),
         'Depth (last block, K=5)': [row for name in DEPTHS
                                     for row in compare(Workload(name, 32, 8), {'alfa': {'task': 'alfa'}}, args)],
     }
     measure.write('growth', 'Growth of the cost of a step', sections)
-
-
-def units(model) -> tuple[str, ...]:
-    from timm_alfa import resolve_blocks
-    return resolve_blocks(model, 'units')
 
 
 if __name__ == '__main__':

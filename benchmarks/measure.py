@@ -1,4 +1,4 @@
-"""How the benchmarks measure: pairs turn about in one process, counted operations, allocated bytes."""
+"""What the benchmarks share: functions timed in turns in one process, memory peaks, tables of results."""
 import json
 import os
 import platform
@@ -18,11 +18,13 @@ RESULTS = ROOT / 'results' / 'benchmarks'
 
 
 def synchronize() -> None:
+    """Waits for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def seconds(function: Callable[[], object]) -> float:
+    """Wall-clock time of one call, including its work on the GPU."""
     synchronize()
     start = time.perf_counter()
     function()
@@ -31,9 +33,9 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def turn_about(functions: Sequence[Callable[[], object]], pairs: int) -> list[list[float]]:
-    """Seconds of each function, all of them once a round after one round that does not count.
+    """Seconds of each function in each of `pairs` rounds, after a warm-up round that does not count.
 
-    The order is reversed every other round, so that what drifts hits all alike.
+    Every round runs all functions once. Every other round runs them in reverse, so that drift affects all alike.
     """
     for function in functions:
         function()
@@ -69,7 +71,7 @@ def peak_bytes(function: Callable[[], object]) -> int:
 
 
 def machine() -> dict[str, object]:
-    """What a figure depends on."""
+    """What a measurement depends on: device and versions."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else (
         f'{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads')
     commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout

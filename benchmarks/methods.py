@@ -1,9 +1,9 @@
-"""All methods under one recipe: test accuracy over seeds, and what a step costs over a standard one.
+"""All methods under one recipe: test accuracy over seeds, and the cost of a step relative to a standard one.
 
     python benchmarks/methods.py [--tasks standard alfa] [--seeds 0 1 2] [--epochs 12] [--robust] [-- FLAGS OF train.py]
 
-Trains resnet20s on the embedded digits by train.py, once a method and seed, and writes results/benchmarks/methods.json
-and methods.md. Runs that are finished in --output, with the same options, are read and not made again.
+Trains resnet20s on the embedded digits with train.py, once for each method and seed, and writes methods.json and
+methods.md to results/benchmarks. Runs in --output that finished with the same options are not made again.
 """
 import argparse
 import json
@@ -26,7 +26,7 @@ VAL_FRACTION = '0.1'  # the model is chosen on these training images, and the te
 
 
 def call(script: str, *options: str) -> dict:
-    """A script's record: the last line it prints."""
+    """Runs a script and returns its record, the last line that it prints."""
     done = subprocess.run([sys.executable, str(measure.ROOT / script), *options], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{script} {' '.join(options)}: exit status {done.returncode}")
@@ -34,7 +34,7 @@ def call(script: str, *options: str) -> dict:
 
 
 def train(task: str, seed: int, args: argparse.Namespace) -> dict:
-    """The record of a finished run, made now unless it is there."""
+    """The record of a run, which is made unless it has finished before."""
     options = ['--model', args.model, '--task', task, '--seed', str(seed), '--val-fraction', VAL_FRACTION, *args.rest]
     options += ['--epochs', str(args.epochs)] if args.epochs else []
     run = Path(args.output) / f'{args.model}-{task}-{seed}'
@@ -47,13 +47,14 @@ def train(task: str, seed: int, args: argparse.Namespace) -> dict:
 
 
 def robust(task: str, seed: int, args: argparse.Namespace) -> float:
+    """Accuracy of a run's model on the test digits under PGD-20, in percent."""
     run = Path(args.output) / f'{args.model}-{task}-{seed}'
     record = call('validate.py', '--checkpoint', str(run), '--dataset', 'digits', '--split', 'test', '--robust')
     return record['robust_top1']
 
 
 def costs(args: argparse.Namespace) -> dict[str, dict]:
-    """Time and operations of a step of each method over a standard step, the methods turn about on one model."""
+    """Time and operations of a step of each method relative to a standard step, measured in turns on one model."""
     model = timm.create_model(args.model, num_classes=10)
     batch, side = SHAPE
     tasks = ['standard', *(task for task in args.tasks if task != 'standard')]
@@ -65,7 +66,7 @@ def costs(args: argparse.Namespace) -> dict[str, dict]:
 
 
 def row(task: str, results: Sequence[dict], scores: Sequence[Optional[float]], cost: dict) -> dict:
-    """A method's line: accuracies in percent."""
+    """A method's row of the table; accuracies are in percent."""
     accuracy = [result['test_top1'] for result in results]
     line = {'task': task, 'test top-1': statistics.mean(accuracy),
             'deviation': statistics.stdev(accuracy) if len(accuracy) > 1 else None,
@@ -86,6 +87,9 @@ def main() -> None:
     parser.add_argument('--robust', action='store_true', help='accuracy under PGD-20 too')
     own, rest = split(sys.argv[1:])
     args = parser.parse_args(own, argparse.Namespace(rest=rest))
+    if args.robust and {'--dataset', '--data-dir'} & {word.partition('=')[0] for word in rest}:
+        parser.error('--robust scores the embedded digits: with other data leave it out, and score each run with '
+                     'validate.py --checkpoint RUN --robust')
     torch.manual_seed(0)
     cost, rows = costs(args), []
     for task in args.tasks:
@@ -100,7 +104,7 @@ def main() -> None:
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
-    """What is ours, and what after `--` is train.py's."""
+    """The words for this script, and those after `--`, which are for train.py."""
     at = words.index('--') if '--' in words else len(words)
     return words[:at], words[at + 1:]
 

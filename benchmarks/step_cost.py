@@ -6,6 +6,7 @@ import argparse
 import gc
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable
 
 import measure
@@ -18,7 +19,7 @@ from timm_alfa.flops import count_flops
 
 @dataclass(frozen=True)
 class Workload:
-    """A model at the size of image and batch it is measured at."""
+    """A model, the side of its images in pixels, and the batch size that it is measured with."""
     model: str
     size: int
     batch: int
@@ -45,7 +46,7 @@ BATCHES = (32, 64, 128, 256, 512)
 
 
 def step(model, size: int, batch: int, task: str, device: str, amp: bool, **options) -> Callable[[], None]:
-    """A whole training step of one method, the optimizer's included."""
+    """A function that runs a whole training step of one method, including the optimizer's."""
     method = timm_alfa.create_task(task, model, **options)
     optimizer = torch.optim.SGD([{'params': method.get_eval_model().parameters()}, *method.extra_param_groups()],
                                 lr=1e-4, momentum=0.9)
@@ -63,9 +64,9 @@ def step(model, size: int, batch: int, task: str, device: str, amp: bool, **opti
 
 
 def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
-    """Rows of variants beside standard training, all on one model, turn about."""
+    """A row for each variant and one for standard training, measured in turns on one model."""
     model = timm.create_model(workload.model, num_classes=10).to(args.device)
-    make = lambda **options: step(model, workload.size, workload.batch, device=args.device, amp=args.amp, **options)  # noqa: E731
+    make = partial(step, model, workload.size, workload.batch, device=args.device, amp=args.amp)
     runs = [make(task='standard'), *(make(**options) for options in variants.values())]
     times = measure.turn_about(runs, args.pairs)
     flops, peaks = [count_flops(run) for run in runs], [measure.peak_bytes(run) for run in runs]
@@ -79,12 +80,13 @@ def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
 
 
 def methods(args) -> list[dict]:
+    """Rows of all methods, on all models asked for."""
     wanted = {' '.join(options.values()): options for options in METHODS}
     return [row for w in args.workloads for row in compare(w, wanted, args)]
 
 
 def sweeps(args) -> dict[str, list[dict]]:
-    """ALFA on one small network, against the number of steps, the block and the batch."""
+    """ALFA on one small network with other numbers of steps, blocks and batch sizes."""
     base = next((w for w in args.workloads if w.size == 32), WORKLOADS[0])
     steps = {f'K={k}': {'task': 'alfa', 'blocks': '2', 'steps': k} for k in STEPS}
     last = {f'last, K={k}': {'task': 'alfa', 'steps': k} for k in STEPS}
@@ -96,7 +98,7 @@ def sweeps(args) -> dict[str, list[dict]]:
 
 
 def plot(sections: dict[str, list[dict]]) -> None:
-    """Cost against K, and against the block."""
+    """Draws the cost against K and for each block: step_cost.png beside the tables."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt

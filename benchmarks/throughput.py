@@ -1,9 +1,9 @@
-"""train.py's images a second beside a bare loop, and beside timm's own train.py.
+"""Images a second of train.py, of a bare loop and of timm's own train.py.
 
     python benchmarks/throughput.py --dataset hfds/uoft-cs/cifar10 --input-key img [--timm-train PATH] [--models ...]
 
-The bare loop has the same model and optimizer and the batches ready in memory: no loader, no metrics, no log, no
-checks. Both run in one process, an epoch of each in turn.
+The bare loop has the same model and optimizer and its batches ready in memory: no loader, metrics, log or checks. It
+runs in the same process as train.py's loop, an epoch of each in turn.
 """
 import argparse
 import re
@@ -30,14 +30,14 @@ _RATE = re.compile(r'\(\s*([\d.]+)/s\)')
 
 
 def trainer(arguments: list[str], output: str) -> Trainer:
-    """train.py's loop as train.py builds it."""
+    """The training loop, built as train.py builds it."""
     run = prepare(parse_args([*arguments, '--output', output]))
     states = States(Path(output) / 'last', 1)
     return Trainer(run, RunFolder(Path(output)), states, Progression(), Totals(run.accelerator.device), StopFlag())
 
 
 def looped(turns: Trainer):
-    """An epoch of train.py's loop, from its start each time."""
+    """A function that runs one epoch of train.py's loop from its start."""
     def epoch():
         turns.state.epoch, turns.state.batch = 0, 0
         turns.train_epoch()
@@ -45,7 +45,7 @@ def looped(turns: Trainer):
 
 
 def bare(run):
-    """An epoch of the plainest loop over the same task, its batches loaded before."""
+    """A function that runs one epoch of a plain loop over the same task, and the number of images in it."""
     run.data.train.set_epoch(0)
     batches = [(input.clone(), target.clone()) for input, target in run.data.train]
 
