@@ -97,7 +97,7 @@ class Replay:
         modules = dict(model.named_modules())
         missing = [name for name in names if name not in modules or not name]
         if missing or not names:
-            raise BlockError(f"{type(model).__name__} has no module named '{', '.join(missing)}': give names as "
+            raise BlockError(f"{type(model).__name__} has no module '{', '.join(missing)}': give names as "
                              "resolve_blocks(model, 'all') lists them.")
         self.model = model
         self.names = tuple(names)
