@@ -13,7 +13,8 @@ IMAGENET: Options = dict(
     dataset='hfds/ILSVRC/imagenet-1k', input_key='image', target_key='label', val_split='validation', val_fraction=0.1,
     img_size=224, crop_pct=0.875, interpolation='bilinear', hflip=0.5, color_jitter=0.0, workers=8)
 
-_SGD: Options = dict(opt='sgd', momentum=0.9, filter_bias_and_bn=False, sched='multistep', decay_rate=0.1)
+# 'momentum' is plain SGD with momentum, as in the paper: timm's 'sgd' is Nesterov's
+_SGD: Options = dict(opt='momentum', momentum=0.9, filter_bias_and_bn=False, sched='multistep', decay_rate=0.1)
 PAPER_CIFAR: Options = dict(
     _SGD, batch_size=128, lr=0.1, weight_decay=5e-4, epochs=200, decay_milestones=[50, 150], warmup_updates=200)
 PAPER_IMAGENET: Options = dict(

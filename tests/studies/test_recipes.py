@@ -79,7 +79,7 @@ def test_cifar_follows_the_paper(name):
     schedule, optim, data = config.schedule, config.optim, config.data
     assert {key: getattr(schedule, key, None) or getattr(optim, key) for key in PAPER_SCHEDULE
             if key != 'lr'} | {'lr': optim.lr} == PAPER_SCHEDULE
-    assert (optim.opt, optim.momentum, optim.weight_decay, optim.filter_bias_and_bn) == ('sgd', 0.9, 5e-4, False)
+    assert (optim.opt, optim.momentum, optim.weight_decay, optim.filter_bias_and_bn) == ('momentum', 0.9, 5e-4, False)
     assert (data.batch_size, data.val_fraction, data.train_subset) == (128, 0.1, None)
     assert (config.aug.crop_padding, config.aug.hflip, config.aug.smoothing, config.aug.mixes) == (4, 0.5, 0.0, False)
 
