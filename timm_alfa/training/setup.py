@@ -85,7 +85,7 @@ def start_accelerate(**arguments) -> Accelerator:
     """accelerate, over all processes that were launched.
 
     Raises:
-        ConfigError: It cannot start, or sees fewer processes than there are.
+        ConfigError: It cannot start, would compile the whole task, or sees fewer processes than there are.
     """
     # running statistics are reduced before they are read; broadcasting them at every forward would cost time
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
@@ -98,6 +98,10 @@ def start_accelerate(**arguments) -> Accelerator:
     if accelerator.distributed_type not in SUPPORTED:
         raise ConfigError(f'{accelerator.distributed_type.value} is not supported: its weights lie in pieces that a '
                           'state cannot hold yet. Launch with DDP (--multi_gpu), on one device or on CPUs.')
+    backend = accelerator.state.dynamo_plugin.backend.value
+    if backend != 'NO':
+        raise ConfigError(f"accelerate launch --dynamo_backend {backend.lower()} compiles a task as one piece, which a "
+                          f'search could not enter: leave it out and give train.py --torchcompile {backend.lower()}.')
     launched = int(os.environ.get('WORLD_SIZE', '1'))
     if accelerator.num_processes != launched:
         raise ConfigError(f'{launched} processes were launched, accelerate sees {accelerator.num_processes}: start '
