@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from timm_alfa import deferred
-from timm_alfa.deferred import deferred_loss
+from timm_alfa.deferred import DeferredLosses
+
+
+def deferred_loss(loss, given, parameters):
+    losses = DeferredLosses(parameters)
+    losses.add(loss, given)
+    return losses.total()
 
 
 def setting():
@@ -88,3 +94,16 @@ def test_a_detached_feature_gets_nothing():
     deferred_loss(loss, (x.detach(), {'b': x.detach()}), params).backward()
     assert x.grad is None
     assert params[0].grad.any()
+
+
+def test_several_losses_hold_one_set_of_gradients():
+    x, params, loss = setting()
+    losses = DeferredLosses(params)
+    values = [losses.add(loss, (x * k, {'b': x.sin()})) for k in (1, 2, 3)]
+    assert not any(value.requires_grad for value in values)
+    assert len(losses.gradients) == 3
+    total = losses.total()
+    torch.testing.assert_close(total, torch.stack(values).sum())
+    want = torch.autograd.grad(sum(loss((x * k, {'b': x.sin()})) for k in (1, 2, 3)), [x, *params[:2]])
+    for a, b in zip(torch.autograd.grad(total, [x, *params[:2]]), want, strict=True):
+        torch.testing.assert_close(a, b)

@@ -1,9 +1,9 @@
-"""A loss whose backward pass runs at once; the gradients wait until the whole loss is differentiated.
+"""Losses whose backward passes run at once; the gradients wait until the whole loss is differentiated.
 
 The graph of one perturbed loss is freed before the next one is built. So the losses of several blocks never hold the
-activations of more than one tail; each holds the gradients of its own tail instead.
+activations of more than one tail, and together they hold one set of gradients instead.
 """
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Optional
 
 import torch
 
@@ -22,23 +22,50 @@ class _Handed(torch.autograd.Function):
         return None, None, *(None if g is None else g * upstream.to(g.dtype) for g in ctx.saved_tensors)
 
 
-def deferred_loss(loss: Callable[[Any], torch.Tensor], given: Any, parameters: Iterable[torch.Tensor]) -> torch.Tensor:
-    """A loss that can be differentiated like any other, although the graph that computed it is freed already.
-
-    Parameters that are sharded (DTensors) are an exception: their loss keeps its graph.
+class DeferredLosses:
+    """A sum of losses that can be differentiated like any other, although the graphs that computed them are freed.
 
     Args:
-        loss: Computes the scalar loss from `given`.
-        given: A feature: a tensor, or a tuple, list or dict of tensors.
-        parameters: Everything else that the loss depends on. What is missing here gets no gradient.
-
-    Returns:
-        The scalar loss, with gradients to `given` and `parameters`.
+        parameters: Everything that the losses depend on beside their features. What is missing here gets no gradient.
     """
-    parameters = [p for p in parameters if p.requires_grad]
-    if any(hasattr(p, 'placements') for p in parameters):  # sharded: only a true backward pass reduces their gradients
-        return loss(given)
-    leaf = trees.map_floats(lambda x: x.detach().requires_grad_(), given)
-    value = loss(leaf)
-    grads = torch.autograd.grad(value, [*trees.floats(leaf), *parameters], allow_unused=True)
-    return _Handed.apply(value.detach(), grads, *trees.floats(given), *parameters)
+
+    def __init__(self, parameters: Iterable[torch.Tensor]):
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self.gradients: list[Optional[torch.Tensor]] = [None] * len(self.parameters)
+        self.features: list[tuple[torch.Tensor, Optional[torch.Tensor]]] = []
+        self.values: list[torch.Tensor] = []
+
+    @property
+    def possible(self) -> bool:
+        """Whether gradients can be had at once: those of sharded parameters only a true backward pass reduces."""
+        return torch.is_grad_enabled() and not any(hasattr(p, 'placements') for p in self.parameters)
+
+    def add(self, loss: Callable[[Any], torch.Tensor], given: Any) -> torch.Tensor:
+        """Computes and differentiates one more loss.
+
+        Args:
+            loss: Computes the scalar loss from `given`.
+            given: A feature: a tensor, or a tuple, list or dict of tensors.
+
+        Returns:
+            The loss's value, detached: its gradients come from `total`.
+        """
+        leaf = trees.map_floats(lambda x: x.detach().requires_grad_(), given)
+        leaves = trees.floats(leaf)
+        value = loss(leaf)
+        found = torch.autograd.grad(value, [*leaves, *self.parameters], allow_unused=True)
+        self.features += zip(trees.floats(given), found, strict=False)  # the features' gradients come first
+        self.gradients = [_sum(old, new) for old, new in zip(self.gradients, found[len(leaves):], strict=True)]
+        self.values.append(value.detach())
+        return self.values[-1]
+
+    def total(self) -> torch.Tensor:
+        """The sum of all that was added, a scalar, with gradients to the features and the parameters."""
+        given, found = zip(*self.features, strict=True)
+        return _Handed.apply(torch.stack(self.values).sum(), [*found, *self.gradients], *given, *self.parameters)
+
+
+def _sum(old: Optional[torch.Tensor], new: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
+    if old is None or new is None:
+        return new if old is None else old
+    return old + new

@@ -5,9 +5,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from studies import processes  # noqa: E402
-from studies.jobs import make_jobs  # noqa: E402
-from studies.runner import Runner  # noqa: E402
+from studies import processes
+from studies.jobs import make_jobs
+from studies.runner import Runner
 
 
 def fake_command(seconds: float, failing: str = ''):

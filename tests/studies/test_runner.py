@@ -17,7 +17,7 @@ from studies.runner import Runner
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from drive import fake_command  # noqa: E402
+from drive import fake_command
 
 
 @pytest.fixture

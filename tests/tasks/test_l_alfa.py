@@ -2,13 +2,14 @@
 import copy
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from rewriting import plain_step
 from settings import assert_same_grads, check_step, tiny
 
 from timm_alfa import create_task, resolve_blocks
-from timm_alfa.errors import AlfaWarning
+from timm_alfa.errors import AlfaWarning, BlockError
 
 
 def _sorted_simplex(eta):
@@ -144,3 +145,19 @@ def test_soft_targets():
     target = torch.rand(4, 5, dtype=torch.float64).softmax(1)
     check_step(model, input, target, lambda x, y: -(y * F.log_softmax(x, 1)).sum(1).mean(), blocks='all', steps=2,
                step_size=0.05)
+
+
+def test_the_default_takes_what_units_a_small_network_has():
+    model = timm.create_model('test_resnet', num_classes=10)
+    with pytest.warns(AlfaWarning, match='has 5 units'):
+        task = create_task('l_alfa', model)
+    assert len(task.eta) == len(task.blocks) == 5
+    with pytest.raises(BlockError, match='1 to 5'):
+        create_task('l_alfa', model, blocks='units:8')
+
+
+def test_without_gradients_the_pass_is_plain():
+    task = create_task('l_alfa', timm.create_model('resnet20s'), blocks='last')
+    with torch.no_grad():
+        result = task(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]))
+    assert 'loss_adv' not in result

@@ -8,7 +8,7 @@ import torch.nn as nn
 
 from timm_alfa import norms, search, trees
 from timm_alfa.blocks import resolve_blocks, unwrapped
-from timm_alfa.deferred import deferred_loss
+from timm_alfa.deferred import DeferredLosses
 from timm_alfa.errors import BlockError, warn
 from timm_alfa.options import option
 from timm_alfa.replay import Record, Replay
@@ -89,17 +89,26 @@ class FeatureTask(MethodTask):
         if self.config.mode == 'joint':
             groups = [tuple(range(len(self.blocks)))]
         clean = self.clean_gradients(record, loss_clean)
-        losses, sizes = [], []
+        kept, losses, sizes = [], [], []
+        deferred = DeferredLosses(self.parameters()) if len(groups) > 1 else None
         for group in groups:
             delta = self.search(record, target, group, clean)
-            losses.append(self.loss_at(record, target, group, self.scaled(delta, group), len(groups) > 1))
+            loss, moved = self.loss_at(record, target, group), self.scaled(delta, group)
+            if deferred is not None and deferred.possible and self._can_defer(record, group):
+                losses.append(deferred.add(lambda given, at=group[0], loss=loss: loss({at: lambda _: given}),
+                                           self.moved(record, group[0], moved[0])))
+            else:
+                kept.append(loss(_additions(group, moved)))
+                losses.append(kept[-1].detach())
             sizes.append(search.sample_norm(trees.floats(delta)))
-        loss = self.combined(loss_clean, losses)
+        if deferred is not None and deferred.values:
+            kept.append(deferred.total())
+        loss = self.combined(loss_clean, torch.stack(kept).sum(), len(losses))
         return {
             'loss': loss + self._idle() if self.config.bn == 'aux' else loss,  # norms before the feature are not used
             'output': record.output,
             'loss_clean': loss_clean.detach(),
-            'loss_adv': torch.stack([loss.detach() for loss in losses]).mean(),
+            'loss_adv': torch.stack(losses).mean(),
             'delta_norm': torch.stack(sizes).mean(),
         }
 
@@ -125,12 +134,11 @@ class FeatureTask(MethodTask):
         """A perturbation as it is added to the features: L-ALFA multiplies it by eta."""
         return delta
 
-    def combined(self, loss_clean: torch.Tensor, losses: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The whole loss from the clean and the perturbed losses (equation 3)."""
-        total = torch.stack(list(losses)).sum()
+    def combined(self, loss_clean: torch.Tensor, total: torch.Tensor, count: int) -> torch.Tensor:
+        """The whole loss from the clean loss and the sum of `count` perturbed ones (equation 3)."""
         if self.config.reduction == 'sum':
             return loss_clean + self.config.weight * total
-        return (loss_clean + self.config.weight * total / len(losses)) / (1 + self.config.weight)
+        return (loss_clean + self.config.weight * total / count) / (1 + self.config.weight)
 
     def tail(self, record: Record, changes: dict[int, Callable], attached: bool = False) -> torch.Tensor:
         """Logits with some features changed; with bn='aux' they come through the auxiliary norms."""
@@ -140,23 +148,23 @@ class FeatureTask(MethodTask):
         with aux:
             return self._replay.run(record, changes, attached)
 
-    def loss_at(self, record: Record, target: torch.Tensor, group: tuple[int, ...], delta: list, defer: bool):
-        """The loss with a perturbation added.
-
-        With `defer`, its graph is freed at once where possible (`deferred_loss`). Not in fp16: gradients of the
-        unscaled loss would underflow.
-        """
+    def loss_at(self, record: Record, target: torch.Tensor, group: tuple[int, ...]) -> Callable:
+        """The perturbed loss of a group, as a function of how its features are changed."""
         attached = self.config.grad == 'full'
 
-        def loss(changes):
+        def loss(changes: dict[int, Callable]) -> torch.Tensor:
             with nullcontext() if self.config.bn == 'shared' else norms.still(self.model):
                 return self.criterion(self.tail(record, changes, attached), target)
+        return loss
 
-        if not (defer and torch.is_grad_enabled() and self._replay.stands_alone(*group)) or self._half(record, group):
-            return loss(_additions(group, delta))
-        feature = record.features[group[0]]
-        moved = _add(delta[0])(feature if attached else trees.detached(feature))
-        return deferred_loss(lambda given: loss({group[0]: lambda _: given}), moved, self.parameters())
+    def moved(self, record: Record, index: int, delta: list):
+        """A feature with its perturbation added, in the model's graph if the loss trains what comes before it."""
+        feature = record.features[index]
+        return _add(delta)(feature if self.config.grad == 'full' else trees.detached(feature))
+
+    def _can_defer(self, record: Record, group: tuple[int, ...]) -> bool:
+        """Not where something passes the feature by, nor in fp16: gradients of the unscaled loss would underflow."""
+        return self._replay.stands_alone(*group) and not self._half(record, group)
 
     def parts(self) -> list[nn.Module]:
         """The modules between the features, one by one."""

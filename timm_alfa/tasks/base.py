@@ -100,8 +100,8 @@ class MethodTask(ClassificationTask):
 
     def perturbs(self) -> bool:
         """Whether the method acts in this step: in training mode, from update `start` on, in every `every`-th one."""
-        since = self.updates - getattr(self.config, 'start', 0)
-        return self.model.training and since >= 0 and since % getattr(self.config, 'every', 1) == 0
+        since, every = self.updates - getattr(self.config, 'start', 0), getattr(self.config, 'every', 1)
+        return self.model.training and torch.is_grad_enabled() and since >= 0 and since % every == 0
 
     def post_step(self) -> None:
         """To be called after each optimizer step: counts it and enforces the method's constraints, if it has any."""

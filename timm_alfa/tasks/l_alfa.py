@@ -1,22 +1,24 @@
 """L-ALFA: ALFA on many blocks, each with a learned magnitude (equation 5, algorithm 1)."""
-from dataclasses import dataclass
-from typing import Any, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn as nn
 
 from timm_alfa.blocks import resolve_blocks
+from timm_alfa.errors import warn
 from timm_alfa.options import option
 from timm_alfa.search import PROJECTIONS
 from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
 
 MOMENTUM = 0.9
+DEFAULT_BLOCKS = 'units:9'
 
 
 @dataclass(frozen=True)
 class LAlfaConfig(AlfaConfig):
     """Options of L-ALFA."""
-    blocks: str = option('units:9', AlfaConfig.__dataclass_fields__['blocks'].metadata['help'])
+    blocks: str = option(DEFAULT_BLOCKS, AlfaConfig.__dataclass_fields__['blocks'].metadata['help'])
     gamma: float = option(1.0, 'weight of the l1 norm of eta', low=0)
     eta_lr: float = option(0.01, 'learning rate of eta', low=0)
     projection: str = option('hyperplane', "eta's set: 'hyperplane' (sum 1) or 'simplex' (sum 1, none negative)",
@@ -37,6 +39,11 @@ class LAlfaTask(AlfaTask):
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: LAlfaConfig, **kwargs):
+        units = resolve_blocks(model, 'units')
+        if config.blocks == DEFAULT_BLOCKS and len(units) < 9:
+            warn(f"{type(model).__name__} has {len(units)} units, not the nine of blocks='{DEFAULT_BLOCKS}': all are "
+                 'perturbed.')
+            config = replace(config, blocks='units')
         names = resolve_blocks(model, config.blocks)
         device = kwargs.get('device')
         super().__init__(model, criterion, config=config,
@@ -50,8 +57,8 @@ class LAlfaTask(AlfaTask):
     def scaled(self, delta: list, group: tuple[int, ...]) -> list:
         return [[self.eta[i].to(d.dtype) * d for d in parts] for i, parts in zip(group, delta, strict=True)]
 
-    def combined(self, loss_clean: torch.Tensor, losses: Sequence[torch.Tensor]) -> torch.Tensor:
-        return super().combined(loss_clean, losses) + self.config.gamma * self.eta.abs().sum()
+    def combined(self, loss_clean: torch.Tensor, total: torch.Tensor, count: int) -> torch.Tensor:
+        return super().combined(loss_clean, total, count) + self.config.gamma * self.eta.abs().sum()
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         return {**super().perturbed(input, target), 'eta': self.eta.detach().clone()}

@@ -22,7 +22,7 @@ def before_work():
 
 
 def run_main(main) -> None:
-    """Runs a script's main and exits: 0 done, 1 failed on the way, 2 asked for wrongly, 130 stopped by a second Ctrl-C."""
+    """Runs a script's main and exits: 0 done, 1 failed on the way, 2 asked for wrongly, 130 a second Ctrl-C."""
     rank, processes = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
     try:
         main()
