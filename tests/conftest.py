@@ -7,10 +7,14 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # of the processes that tests sta
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 import timm_alfa  # noqa: F401  registers models
 
 torch.set_num_threads(1)
+# how fast a machine draws examples says nothing of the code
+settings.register_profile('any machine', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('any machine')
 sys.path.insert(0, str(Path(__file__).parent))
 
 

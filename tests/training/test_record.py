@@ -99,7 +99,7 @@ def test_plots_of_one_epoch_and_without_perturbation(tmp_path):
 def test_args_hold_every_option_and_the_environment(finished):
     runs, _ = finished
     content = yaml.safe_load((runs.output / 'run' / 'args.yaml').read_text())
-    assert content['alfa_blocks'] == 'all' and content['epochs'] == 2 and content['lr'] == 0.05
+    assert content['alfa_blocks'] == 'all' and content['epochs'] == 2 and content['lr'] == 0.03
     assert {'versions', 'commit', 'device', 'num_processes', 'command'} <= set(content['environment'])
 
 

@@ -89,7 +89,7 @@ def test_a_finished_run_gives_its_record_again(runs):
 
 def test_other_options_are_refused_and_listed(runs):
     runs('--task', 'standard', '--epochs', '1')
-    expected = r'--lr was 0.05, is 0.01; --weight-decay was 0.0005, is 0.001.*--resume-anyway'
+    expected = r'--lr was 0.03, is 0.01; --weight-decay was 0.0005, is 0.001.*--resume-anyway'
     with pytest.raises(CheckpointError, match=expected):
         runs('--task', 'standard', '--epochs', '1', '--lr', '0.01', '--weight-decay', '1e-3', '--resume', 'auto')
     record = runs('--task', 'standard', '--epochs', '2', '--resume', 'auto', '--resume-anyway', '--workers', '1')

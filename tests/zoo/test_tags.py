@@ -61,16 +61,17 @@ def test_timm_keeps_its_own_names(tmp_path):
     """In a process that has not registered anything yet: before and after."""
     code = '''if True:
         import timm
-        import timm_alfa.models
         state = lambda: (timm.list_models(), timm.list_pretrained(),
                          {n: timm.get_pretrained_cfg(n) for n in timm.list_models(include_tags=True)})
         models, pretrained, cfgs = state()
         entry = timm.model_entrypoint('resnet50')
-        import timm_alfa.zoo
+        import timm_alfa
+        own = set(timm.list_models(module='resnet_cifar'))
         after = state()
-        assert after[:2] == (models, pretrained)
+        assert len(own) == 6 and set(after[0]) == {*models, *own}
+        assert set(after[1]) - set(pretrained) <= set(timm_alfa.zoo.TAGS) and set(pretrained) <= set(after[1])
         assert {n: after[2][n] for n in cfgs} == cfgs
-        assert set(after[2]) - set(cfgs) == set(timm_alfa.zoo.TAGS), set(after[2]) - set(cfgs)
+        assert set(after[2]) - set(cfgs) == {*timm_alfa.zoo.TAGS, *own}, set(after[2]) - set(cfgs)
         assert timm.model_entrypoint('resnet50') is entry
         assert timm.get_pretrained_cfg('resnet50').tag == cfgs['resnet50.a1_in1k'].tag == 'a1_in1k'
         assert timm.create_model('resnet50.a1_in1k').pretrained_cfg['hf_hub_id'] == 'timm/resnet50.a1_in1k'

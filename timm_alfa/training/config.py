@@ -151,7 +151,7 @@ class RunConfig:
 
 
 # What fits 1,437 images of 8x8 pixels, whose mirror images are no digits; the other defaults fit CIFAR and larger sets.
-DIGITS_DEFAULTS = dict(epochs=6, batch_size=32, lr=0.05, sched='cosine', hflip=0.0)
+DIGITS_DEFAULTS = dict(epochs=6, batch_size=32, lr=0.03, sched='cosine', hflip=0.0)
 
 # Options that say another thing than these defaults: where one is given, the default stays away.
 DIGITS_UNLESS = dict(lr={'lr_base', 'lr_base_size', 'lr_base_scale'}, hflip={'no_aug'},
