@@ -2,25 +2,10 @@
 import pytest
 import timm
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from timm_alfa import create_task, deferred
+from timm_alfa.flops import FlopCounter
 from timm_alfa.redirect import redirected
-
-
-class Flops(TorchDispatchMode):
-    """Counts what torch's own counter would; that one fails where gradients are taken to leaves."""
-
-    def __init__(self):
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        self.total += count(*args, **(kwargs or {}), out_val=out) if count else 0
-        return out
 
 
 def build(arch, size=32):
@@ -32,7 +17,7 @@ def build(arch, size=32):
 def forward_after(model, names, input):
     """Forward operations of the whole model, and of what comes after each feature."""
     marks = []
-    flops = Flops()
+    flops = FlopCounter()
     modules = dict(model.named_modules())
     mark = lambda call: lambda *a, **k: (call(*a, **k), marks.append(flops.total))[0]  # noqa: E731
     with torch.no_grad(), flops, redirected({modules[name]: mark for name in names}):
@@ -54,7 +39,7 @@ def test_a_step_is_at_the_floor(arch, blocks, steps):
     model, input, target = build(arch)
     task = create_task('alfa', model, blocks=blocks, steps=steps)
     task(input, target)['loss'].backward()  # the first step learns
-    with Flops() as counted:
+    with FlopCounter() as counted:
         task(input, target)['loss'].backward()
     ratio = counted.total / floor(model, task.blocks, input, steps)
     print(f'{arch} {blocks} K={steps}: {ratio:.4f} of the floor')
@@ -66,7 +51,7 @@ def test_options_cost_no_more():
     for config in (dict(bn='aux'), dict(bn='shared'), dict(norm='l2', eps=1e-3), dict(grad='tail')):
         task = create_task('alfa', model, blocks='all', steps=3, **config)
         task(input, target)['loss'].backward()
-        with Flops() as counted:
+        with FlopCounter() as counted:
             task(input, target)['loss'].backward()
         # auxiliary norms have no free first step
         extra = sum(forward_after(model, task.blocks, input)[1]) if config.get('bn') == 'aux' else 0
@@ -78,9 +63,9 @@ def test_steps_without_perturbation_cost_a_standard_step():
     task, standard = create_task('alfa', model, every=2), create_task('standard', model)
     task(input, target)['loss'].backward()
     task.post_step()
-    with Flops() as one:
+    with FlopCounter() as one:
         task(input, target)['loss'].backward()
-    with Flops() as two:
+    with FlopCounter() as two:
         standard(input, target)['loss'].backward()
     assert one.total == two.total
 

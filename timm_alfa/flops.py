@@ -5,7 +5,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 
-class _Counter(TorchDispatchMode):
+class FlopCounter(TorchDispatchMode):
     """`FlopCounterMode` tracks modules, and fails under `autograd.grad` to a leaf; its registry is enough."""
 
     def __init__(self):
@@ -24,6 +24,6 @@ def count_flops(function: Callable[[], Any]) -> int:
 
     A multiplication and the addition that follows it count as two.
     """
-    with _Counter() as counter:
+    with FlopCounter() as counter:
         function()
     return counter.total
