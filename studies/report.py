@@ -6,8 +6,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from studies import ROOT, records  # noqa: E402
-from studies.writing import write  # noqa: E402
+from studies import ROOT, records
+from studies.writing import write
 
 
 def main(argv=None) -> int:

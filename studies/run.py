@@ -9,11 +9,11 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from studies import ROOT, jobs, records  # noqa: E402
-from studies.processes import Workplace  # noqa: E402
-from studies.rows import RECIPES  # noqa: E402
-from studies.runner import Runner  # noqa: E402
-from studies.tables import TABLES  # noqa: E402
+from studies import ROOT, jobs, records
+from studies.processes import Workplace
+from studies.rows import RECIPES
+from studies.runner import Runner
+from studies.tables import TABLES
 
 
 def parse(argv=None) -> argparse.Namespace:
