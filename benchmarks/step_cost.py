@@ -1,6 +1,6 @@
 """What a training step costs, as a multiple of a standard step: time, operations, memory.
 
-    python benchmarks/step_cost.py [--quick] [--models resnet18_cifar resnet50] [--pairs 11] [--device cuda --amp]
+    python benchmarks/step_cost.py [--quick] [--models resnet18_cifar resnet50] [--tasks alfa] [--pairs 11] [--device cuda --amp]
 """
 import argparse
 import gc
@@ -81,7 +81,7 @@ def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
 
 def methods(args) -> list[dict]:
     """Rows of all methods, on all models asked for."""
-    wanted = {' '.join(options.values()): options for options in METHODS}
+    wanted = {' '.join(options.values()): options for options in METHODS if options['task'] in args.tasks}
     return [row for w in args.workloads for row in compare(w, wanted, args)]
 
 
@@ -129,6 +129,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [w.model for w in WORKLOADS]
     parser.add_argument('--models', nargs='+', choices=names, default=names)
+    tasks = [options['task'] for options in METHODS]
+    parser.add_argument('--tasks', nargs='+', choices=tasks, default=tasks)
     parser.add_argument('--pairs', type=int, default=11)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--amp', action='store_true', help='autocast to bfloat16')
