@@ -1,6 +1,6 @@
 """What a training step costs, as a multiple of a standard step: time, operations, memory.
 
-    python benchmarks/step_cost.py [--quick] [--models resnet18_cifar resnet50] [--tasks alfa] [--pairs 11] [--device cuda --amp]
+    python benchmarks/step_cost.py [--quick] [--models resnet50] [--tasks alfa] [--pairs 11] [--device cuda --amp]
 """
 import argparse
 import gc
