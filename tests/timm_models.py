@@ -26,7 +26,7 @@ ROWS = (
     Row('cspnet', 'cs3darknet_focus_s'),
     Row('cspnext', 'cspnext_tiny'),
     Row('davit', 'davit_tiny'),
-    Row('deepseek_vit', 'deepseek_vit_412m', large=True),
+    Row('deepseek_vit', 'deepseek_vit_412m', size=56, large=True),
     Row('deit', 'deit_tiny_patch16_224', tell=True),
     Row('densenet', 'densenet121'),
     Row('dla', 'dla46x_c'),
