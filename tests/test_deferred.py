@@ -3,7 +3,9 @@ import gc
 import weakref
 
 import pytest
+import timm
 import torch
+from settings import check_step
 
 from timm_alfa import deferred
 from timm_alfa.deferred import DeferredLosses
@@ -107,3 +109,9 @@ def test_several_losses_hold_one_set_of_gradients():
     want = torch.autograd.grad(sum(loss((x * k, {'b': x.sin()})) for k in (1, 2, 3)), [x, *params[:2]])
     for a, b in zip(torch.autograd.grad(total, [x, *params[:2]]), want, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_feature_that_is_written_into_in_place():
+    """Two blocks, so that losses are deferred, one of them before an in-place ReLU."""
+    model = timm.create_model('resnet20s').double()
+    check_step(model, torch.randn(4, 3, 32, 32).double(), torch.arange(4), blocks='bn1,layer3', steps=2)

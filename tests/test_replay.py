@@ -328,3 +328,22 @@ def test_generators_stand_where_a_standard_step_leaves_them(arch, drop):
         assert torch.equal(ends[0], ends[2])
         assert torch.equal(ends[1], ends[3])
         assert drop != torch.equal(before, ends[1])
+
+
+def test_what_is_only_compared_is_still_needed():
+    """A mask made by comparing swallows NaN: the output is finite without what it was made from, and wrong."""
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate, self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            keep = self.gate(x) > 0
+            return self.head(self.body(x) * keep)
+
+    model, x = Masked(), torch.randn(5, 4)
+    replay = Replay(model, ('body',))
+    for _ in range(2):
+        record = replay.record(x)
+        torch.testing.assert_close(replay.run(record, {0: lambda f: f}), record.output)
+    assert not replay.stands_alone(0)

@@ -162,6 +162,10 @@ class Replay:
                 {self._watched[name]: _composed(those) for name, those in makes.items()}, root=self.model))
             return self.model(record.input)
 
+    def is_overwritten(self, index: int) -> bool:
+        """Whether the model writes into this feature in place; known after the first record."""
+        return self.names[index] in self._traits.overwritten
+
     def stands_alone(self, index: int) -> bool:
         """Whether the output depends on the model's input through this feature alone. Call `record` first."""
         return not self._traits.live[index]
@@ -213,10 +217,13 @@ class Replay:
         return _Traits(overwritten, live)
 
     def _is_all(self, record: Record, index: int) -> bool:
-        """Whether the output is finite although all outputs before the feature are NaN: nothing bypasses it."""
+        """Whether the output is what it was although all outputs before the feature are NaN: nothing bypasses it.
+
+        That it is finite would not be enough: a mask made by comparing with NaN is a mask.
+        """
         try:
             with torch.no_grad(), norms.still(self.model), generators.kept(trees.device_of(record.output)):
-                return trees.all_finite(self.run(record, {index: trees.cloned}))
+                return trees.close(self.run(record, {index: trees.cloned}), record.output)
         except Exception:  # whatever the model needs of a placeholder beyond its shape: real outputs are safe
             return False
 

@@ -1,6 +1,7 @@
 """ALFA: the clean loss plus the loss with features moved to where it is higher (equation 3)."""
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, Iterator, Optional, Sequence
 
 import torch
@@ -95,8 +96,8 @@ class FeatureTask(MethodTask):
             delta = self.search(record, target, group, clean)
             loss, moved = self.loss_at(record, target, group), self.scaled(delta, group)
             if deferred is not None and deferred.possible and self._can_defer(record, group):
-                losses.append(deferred.add(lambda given, at=group[0], loss=loss: loss({at: lambda _: given}),
-                                           self.moved(record, group[0], moved[0])))
+                feature = self.moved(record, group[0], moved[0])
+                losses.append(deferred.add(partial(self._given, loss, group[0]), feature))
             else:
                 kept.append(loss(_additions(group, moved)))
                 losses.append(kept[-1].detach())
@@ -161,6 +162,11 @@ class FeatureTask(MethodTask):
         """A feature with its perturbation added, in the model's graph if the loss trains what comes before it."""
         feature = record.features[index]
         return _add(delta)(feature if self.config.grad == 'full' else trees.detached(feature))
+
+    def _given(self, loss: Callable, index: int, feature):
+        """A perturbed loss with a feature in place of the model's own."""
+        feature = trees.cloned(feature) if self._replay.is_overwritten(index) else feature  # leaves cannot be
+        return loss({index: lambda _: feature})
 
     def _can_defer(self, record: Record, group: tuple[int, ...]) -> bool:
         """Not where something passes the feature by, nor in fp16: gradients of the unscaled loss would underflow."""
