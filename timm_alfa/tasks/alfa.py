@@ -176,15 +176,6 @@ class FeatureTask(MethodTask):
         """The modules between the features, one by one."""
         return self._replay.parts()
 
-    def compile(self, *args, **kwargs) -> nn.Module:
-        """Compiles part by part, and turns donated buffers off for the whole process.
-
-        With them a backward pass may overwrite what its part saved, which is read twice here: by the search, and again
-        by the training step.
-        """
-        torch._functorch.config.donated_buffer = False
-        return super().compile(*args, **kwargs)
-
     def _half(self, record: Record, group: tuple[int, ...]) -> bool:
         device = trees.device_of(record.output).type
         return (torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16) or any(
