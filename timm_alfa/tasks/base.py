@@ -153,9 +153,11 @@ class MethodTask(ClassificationTask):
         """Compiles the model part by part, in place, so that replays can still start between the parts.
 
         Parts often share code, and each of them is compiled again for passes without gradients, without tracking of
-        statistics, and from a leaf. So torch's limit on recompilations is raised, for the whole process. Donated buffers
-        are turned off: with them a backward pass may overwrite what its part saved, which a search reads before the
-        training step does. They are off for every method, because inductor's cache on disk does not tell the two apart.
+        statistics, and from a leaf. So torch's limit on recompilations is raised, for the whole process.
+
+        Donated buffers are turned off: with them a backward pass may overwrite what its part saved, which a search
+        reads before the training step does. They are off for every method, because inductor's cache on disk does not
+        tell the two apart.
         """
         parts = self.parts()
         torch._functorch.config.donated_buffer = False
