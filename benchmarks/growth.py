@@ -2,7 +2,8 @@
 
     python benchmarks/growth.py [--model resnet20s] [--pairs 11] [--device cuda --amp]
 
-The first three should grow linearly: the table has the slope, and how far the points are from the fitted line.
+All of it should grow linearly, with depth in the operations of a standard step: tables have the slope, and how far the
+points are from the fitted line.
 """
 import argparse
 from functools import partial
@@ -10,9 +11,10 @@ from functools import partial
 import measure
 import timm
 import torch
-from step_cost import Workload, compare, step
+from step_cost import Step
 
 import timm_alfa
+from timm_alfa.flops import count_flops
 
 DEPTHS = ('resnet18_cifar', 'resnet50_cifar', 'resnet101_cifar', 'resnet152_cifar')
 BATCHES, STEPS, BLOCKS = (16, 32, 64, 128), (1, 2, 4, 8), (1, 2, 3, 5, 9)
@@ -34,7 +36,7 @@ def line(what: str, unit: str, xs, runs, args) -> list[dict]:
     rows = []
     for quantity, values in (('time, ms', seconds), ('memory, MiB', peaks)):
         start, slope, off = fit(xs, values)
-        points = ', '.join(f'{x}: {v:.1f}' for x, v in zip(xs, values, strict=True))
+        points = ', '.join(f'{x:g}: {v:.1f}' for x, v in zip(xs, values, strict=True))
         rows.append({'against': what, 'quantity': quantity, 'points': points, f'slope a {unit}': slope,
                      'at zero': start, 'off the line': off})
         print(rows[-1], flush=True)
@@ -49,15 +51,20 @@ def main() -> None:
     parser.add_argument('--amp', action='store_true')
     args = parser.parse_args()
     model = timm.create_model(args.model, num_classes=10).to(args.device)
-    make = partial(step, model, 32, task='alfa', device=args.device, amp=args.amp)
+    make = partial(Step, device=args.device, amp=args.amp)
+    one = partial(make, model, 32, task='alfa')
     units = timm_alfa.resolve_blocks(model, 'units')
+    deep = [timm.create_model(name, num_classes=10).to(args.device) for name in DEPTHS]
+    cost = [count_flops(make(each, 32, 8, 'standard')) / 1e9 for each in deep]
     sections = {
-        'Batch (last block, K=5)': line('batch', 'image', BATCHES, [make(batch=batch) for batch in BATCHES], args),
-        'Steps (stage 2)': line('K', 'step', STEPS, [make(batch=32, blocks='2', steps=k) for k in STEPS], args),
+        'Batch (last block, K=5)': line('batch', 'image', BATCHES, [one(batch=batch) for batch in BATCHES], args),
+        'Steps (stage 2)': line('K', 'step', STEPS, [one(batch=32, blocks='2', steps=k) for k in STEPS], args),
         'Blocks (the last n units, K=2)': line(
-            'n', 'block', BLOCKS, [make(batch=32, blocks=','.join(units[-n:]), steps=2) for n in BLOCKS], args),
-        'Depth (last block, K=5)': [row for name in DEPTHS
-                                    for row in compare(Workload(name, 32, 8), {'alfa': {'task': 'alfa'}}, args)],
+            'n', 'block', BLOCKS, [one(batch=32, blocks=','.join(units[-n:]), steps=2) for n in BLOCKS], args),
+        f"Depth ({', '.join(DEPTHS)}; last block, K=5, batch 8)": [
+            {'task': task, **row} for task in ('standard', 'alfa')
+            for row in line('GFLOPs of a standard step', 'GFLOP', cost, [make(each, 32, 8, task) for each in deep],
+                            args)],
     }
     measure.write('growth', 'Growth of the cost of a step', sections)
 

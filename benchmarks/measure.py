@@ -2,8 +2,10 @@
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Callable, Sequence
@@ -71,12 +73,20 @@ def peak_bytes(function: Callable[[], object]) -> int:
 
 
 def machine() -> dict[str, object]:
-    """What a measurement depends on: device and versions."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else (
-        f'{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads')
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True).stdout
-    return {'device': device, 'cores': os.cpu_count(), 'python': platform.python_version(), 'torch': torch.__version__,
-            'timm': timm.__version__, 'timm_alfa': timm_alfa.__version__, 'commit': commit.strip() or None}
+    """What a measurement depends on: device, threads, load, versions and commit."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{_cpu()}, {os.cpu_count()} cores'
+    git = ['git', 'describe', '--always', '--exclude=*', '--dirty']
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout
+    return {'device': device, 'threads': torch.get_num_threads(), 'load at the end': round(os.getloadavg()[0], 1),
+            'python': platform.python_version(), 'torch': torch.__version__, 'timm': timm.__version__,
+            'timm_alfa': timm_alfa.__version__, 'commit': commit.strip() or None}
+
+
+def _cpu() -> str:
+    """The processor's name where the system tells it."""
+    info = Path('/proc/cpuinfo')
+    names = re.findall(r'^model name\s*:\s*(.+)$', info.read_text(), re.MULTILINE) if info.exists() else []
+    return names[0] if names else f'{platform.processor() or platform.machine()} CPU'
 
 
 def table(rows: Sequence[dict]) -> str:
@@ -90,13 +100,19 @@ def _cell(value) -> str:
     return f'{value:.3f}' if isinstance(value, float) else '' if value is None else str(value)
 
 
+def command() -> str:
+    """The command line, without places of this machine."""
+    words = (re.sub(r'^(hfds/)?(?:/|\.\./).*', r'\1PATH', word) for word in sys.argv[1:])
+    return ' '.join(('python', f'benchmarks/{Path(sys.argv[0]).name}', *words))
+
+
 def write(name: str, title: str, sections: dict[str, Sequence[dict]]) -> Path:
     """Writes results/benchmarks/NAME.json and NAME.md, and prints the tables."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f'{name}.json').write_text(json.dumps({'machine': machine(), **sections}, indent=1) + '\n')
     where = ', '.join(f'{k} {v}' for k, v in machine().items())
     body = '\n\n'.join(f'## {heading}\n\n{table(rows)}' for heading, rows in sections.items() if rows)
-    text = f'# {title}\n\nMade by `python benchmarks/{name}.py`. {where}.\n\n{body}\n'
+    text = f'# {title}\n\nMade by `{command()}`. {where}.\n\n{body}\n'
     path = RESULTS / f'{name}.md'
     path.write_text(text)
     print(text)

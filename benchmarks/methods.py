@@ -16,7 +16,7 @@ from typing import Optional, Sequence
 import measure
 import timm
 import torch
-from step_cost import step
+from step_cost import Step
 
 import timm_alfa
 from timm_alfa.flops import count_flops
@@ -62,7 +62,7 @@ def costs(args: argparse.Namespace) -> dict[str, dict]:
     model = timm.create_model(args.model, num_classes=10)
     batch, side = SHAPE
     tasks = ['standard', *(task for task in args.tasks if task != 'standard')]
-    runs = [step(model, side, batch, task, 'cpu', False, **OPTIONS.get(task, {})) for task in tasks]
+    runs = [Step(model, side, batch, task, 'cpu', False, **OPTIONS.get(task, {})) for task in tasks]
     times = measure.turn_about(runs, args.pairs)
     flops = [count_flops(run) for run in runs]
     return {task: {'step time': measure.ratio(times[i], times[0]), 'step FLOPs': flops[i] / flops[0]}

@@ -1,20 +1,26 @@
 """What a training step costs, as a multiple of a standard step: time, operations, memory.
 
-    python benchmarks/step_cost.py [--quick] [--models resnet50] [--tasks alfa] [--pairs 11] [--device cuda --amp]
+    python benchmarks/step_cost.py [--quick] [--models resnet50] [--tasks alfa] [--pairs 11] [--device cuda] [--amp]
+        [--torchcompile]
+
+Where a method searches in features, 'over the floor' is its operations, and its time, over what the design allows:
+3F + max T_i + sum (2K + 1) T_i, with F the forward cost of the model and T_i that of what comes after block i.
 """
 import argparse
+import copy
 import gc
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable
+from pathlib import Path
+from typing import Optional
 
 import measure
 import timm
 import torch
 
 import timm_alfa
-from timm_alfa.flops import count_flops
+from timm_alfa.flops import count_flops, floor
 
 
 @dataclass(frozen=True)
@@ -26,54 +32,85 @@ class Workload:
 
 
 WORKLOADS = (
-    Workload('resnet18_cifar', 32, 64),
-    Workload('resnet56s', 32, 128),
-    Workload('resnet50', 224, 8),
+    Workload('resnet18_cifar', 32, 32),
+    Workload('resnet56s', 32, 64),
+    Workload('resnet50', 224, 4),
     Workload('efficientnet_b0', 224, 8),
-    Workload('vit_tiny_patch16_224', 224, 16),
+    Workload('vit_tiny_patch16_224', 224, 8),
 )
-METHODS = (
-    {'task': 'alfa'},
-    {'task': 'l_alfa', 'mode': 'joint'},
-    {'task': 'noise'},
-    {'task': 'moex'},
-    {'task': 'advprop'},
-    {'task': 'adv_train'},
-)
+SWEPT = WORKLOADS[1]  # the cheapest one: its stages cost the same, as ResNet-18's do
+METHODS = {
+    'alfa': {'task': 'alfa'},
+    'l_alfa': {'task': 'l_alfa'},
+    'l_alfa joint': {'task': 'l_alfa', 'mode': 'joint'},
+    'noise': {'task': 'noise'},
+    'moex': {'task': 'moex'},
+    'advprop': {'task': 'advprop'},
+    'adv_train': {'task': 'adv_train'},
+}
 BLOCKS = ('last', '3', '2', '1', 'all', 'units:9')
 STEPS = (1, 2, 3, 5, 7, 10)
 BATCHES = (32, 64, 128, 256, 512)
 
 
-def step(model, size: int, batch: int, task: str, device: str, amp: bool, **options) -> Callable[[], None]:
-    """A function that runs a whole training step of one method, including the optimizer's."""
-    method = timm_alfa.create_task(task, model, **options)
-    optimizer = torch.optim.SGD([{'params': method.get_eval_model().parameters()}, *method.extra_param_groups()],
-                                lr=1e-4, momentum=0.9)
-    input = torch.randn(batch, 3, size, size, device=device)
-    target = torch.randint(0, 10, (batch,), device=device)
+class Step:
+    """A whole training step of one method, including the optimizer's, on one batch of noise.
 
-    def run():
-        with torch.autocast(device, torch.bfloat16) if amp else nullcontext():
-            loss = method(input, target)['loss']
+    Args:
+        model: Any classifier of 10 classes.
+        size: Side of the images in pixels.
+        batch: Images a step.
+        task: Name of the method.
+        device: Where the model is.
+        amp: Autocast to bfloat16.
+        options: The method's.
+    """
+
+    def __init__(self, model, size: int, batch: int, task: str, device: str, amp: bool, **options):
+        self.method = timm_alfa.create_task(task, model, **options)
+        groups = [{'params': self.method.get_eval_model().parameters()}, *self.method.extra_param_groups()]
+        self.optimizer = torch.optim.SGD(groups, lr=1e-4, momentum=0.9)
+        self.input = torch.randn(batch, 3, size, size, device=device)
+        self.target = torch.randint(0, 10, (batch,), device=device)
+        self.precision = partial(torch.autocast, device, torch.bfloat16) if amp else nullcontext
+
+    def __call__(self) -> None:
+        with self.precision():
+            loss = self.method(self.input, self.target)['loss']
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        method.post_step()
-    return run
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.method.post_step()
+
+    def floor(self) -> Optional[int]:
+        """The least operations that an exact step can have; None for a method that does not search in features."""
+        config = self.method.config
+        if not isinstance(config, timm_alfa.tasks.alfa.AlfaConfig):
+            return None
+        blocks = self.method.blocks
+        groups = [blocks] if config.mode == 'joint' else [[name] for name in blocks]
+        return floor(self.method.model, groups, self.input, config.steps)
 
 
 def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
-    """A row for each variant and one for standard training, measured in turns on one model."""
+    """A row for each variant and one for standard training, measured in turns."""
     model = timm.create_model(workload.model, num_classes=10).to(args.device)
-    make = partial(step, model, workload.size, workload.batch, device=args.device, amp=args.amp)
-    runs = [make(task='standard'), *(make(**options) for options in variants.values())]
-    times = measure.turn_about(runs, args.pairs)
-    flops, peaks = [count_flops(run) for run in runs], [measure.peak_bytes(run) for run in runs]
-    rows = [{'model': workload.model, 'batch': workload.batch, 'variant': name,
-             'time': measure.ratio(times[i], times[0]), 'FLOPs': flops[i] / flops[0], 'memory': peaks[i] / peaks[0],
-             'pairs': args.pairs} for i, name in enumerate(('standard', *variants))]
-    for row in rows:
+    variants = {'standard': {'task': 'standard'}, **variants}
+    # compiled code stays with a model: each variant gets its own
+    models = [copy.deepcopy(model) if args.torchcompile else model for _ in variants]
+    steps = [Step(own, workload.size, workload.batch, device=args.device, amp=args.amp, **options)
+             for own, options in zip(models, variants.values(), strict=True)]
+    flops, least = [count_flops(step) for step in steps], [step.floor() for step in steps]
+    for step in steps if args.torchcompile else ():
+        step.method.compile()
+    times, peaks = measure.turn_about(steps, args.pairs), [measure.peak_bytes(step) for step in steps]
+    rows = []
+    for i, name in enumerate(variants):
+        row = {'model': workload.model, 'batch': workload.batch, 'variant': name,
+               'time': measure.ratio(times[i], times[0]), 'FLOPs': flops[i] / flops[0], 'memory': peaks[i] / peaks[0]}
+        row['FLOPs over the floor'] = flops[i] / least[i] if least[i] else None
+        row['time over the floor'] = row['time'] * flops[0] / least[i] if least[i] else None
+        rows.append(row)
         print(row, flush=True)
     gc.collect()
     return rows
@@ -81,24 +118,24 @@ def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
 
 def methods(args) -> list[dict]:
     """Rows of all methods, on all models asked for."""
-    wanted = {' '.join(options.values()): options for options in METHODS if options['task'] in args.tasks}
+    wanted = {name: options for name, options in METHODS.items() if options['task'] in args.tasks}
     return [row for w in args.workloads for row in compare(w, wanted, args)]
 
 
 def sweeps(args) -> dict[str, list[dict]]:
     """ALFA on one small network with other numbers of steps, blocks and batch sizes."""
-    base = next((w for w in args.workloads if w.size == 32), WORKLOADS[0])
     steps = {f'K={k}': {'task': 'alfa', 'blocks': '2', 'steps': k} for k in STEPS}
     last = {f'last, K={k}': {'task': 'alfa', 'steps': k} for k in STEPS}
     blocks = {name: {'task': 'alfa', 'blocks': name} for name in BLOCKS}
-    batches = [compare(Workload(base.model, base.size, batch), {'alfa': {'task': 'alfa'}}, args) for batch in BATCHES]
-    return {'Steps of the search (stage 2, and last)': compare(base, {**steps, **last}, args),
-            'Blocks': compare(base, blocks, args),
+    batches = [compare(Workload(SWEPT.model, SWEPT.size, batch), {'alfa': {'task': 'alfa'}}, args)
+               for batch in BATCHES]
+    return {'Steps of the search (stage 2, and last)': compare(SWEPT, {**steps, **last}, args),
+            'Blocks': compare(SWEPT, blocks, args),
             'Batch size': [row for rows in batches for row in rows if row['variant'] != 'standard']}
 
 
-def plot(sections: dict[str, list[dict]]) -> None:
-    """Draws the cost against K and for each block: step_cost.png beside the tables."""
+def plot(sections: dict[str, list[dict]], path: Path) -> None:
+    """Draws the cost against K and for each block."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
@@ -122,27 +159,29 @@ def plot(sections: dict[str, list[dict]]) -> None:
     for axes in (left, right):
         axes.spines[['top', 'right']].set_visible(False)
     figure.suptitle(f"{rows[0]['model']}, batch {rows[0]['batch']}")
-    figure.savefig(measure.RESULTS / 'step_cost.png', dpi=150)
+    figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [w.model for w in WORKLOADS]
     parser.add_argument('--models', nargs='+', choices=names, default=names)
-    tasks = [options['task'] for options in METHODS]
+    tasks = list(dict.fromkeys(options['task'] for options in METHODS.values()))
     parser.add_argument('--tasks', nargs='+', choices=tasks, default=tasks)
     parser.add_argument('--pairs', type=int, default=11)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--amp', action='store_true', help='autocast to bfloat16')
+    parser.add_argument('--torchcompile', action='store_true', help='compile each method, as train.py does')
     parser.add_argument('--quick', action='store_true', help='methods only, no sweeps')
     args = parser.parse_args()
     args.workloads = [w for w in WORKLOADS if w.model in args.models]
     sections = {'Methods': methods(args)}
     if not args.quick:
         sections.update(sweeps(args))
-    measure.write('step_cost', 'Cost of a step over a standard step', sections)
+    flags = [name for name in ('amp', 'torchcompile') if getattr(args, name)]
+    path = measure.write('_'.join(('step_cost', *flags)), 'Cost of a step over a standard step', sections)
     if not args.quick:
-        plot(sections)
+        plot(sections, path.with_suffix('.png'))
 
 
 if __name__ == '__main__':

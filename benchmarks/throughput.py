@@ -3,7 +3,9 @@
     python benchmarks/throughput.py --dataset hfds/uoft-cs/cifar10 --input-key img [--timm-train PATH] [--models ...]
 
 The bare loop has the same model and optimizer and its batches ready in memory: no loader, metrics, log or checks. It
-runs in the same process as train.py's loop, an epoch of each in turn.
+runs in the same process as train.py's loop, an epoch of each in turn. timm's script runs in a process of its own, with
+the same data set, batch size and optimizer, before and after those; its log tells its rate. It is spared augmentation,
+which train.py's own loop does.
 """
 import argparse
 import re
@@ -12,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Optional
 
 import measure
 import torch
@@ -26,7 +27,9 @@ from timm_alfa.training.setup import prepare
 from timm_alfa.training.state import Progression
 from timm_alfa.training.totals import Totals
 
-_RATE = re.compile(r'\(\s*([\d.]+)/s\)')
+_RATE = re.compile(r'Time: [\d.]+s,\s*([\d.]+)/s')  # of the batch at hand; what follows in brackets is a mean
+WITH_OUR_MODELS = 'import runpy, sys, timm_alfa; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name="__main__")'
+WARM_UP = 3  # batches of timm's script that do not count
 
 
 def trainer(arguments: list[str], output: str) -> Trainer:
@@ -58,15 +61,39 @@ def bare(run):
     return epoch, sum(len(target) for _, target in batches)
 
 
-def timm_rate(script: str, arguments: list[str]) -> Optional[float]:
-    """Images a second that timm's script reports, the median of its log lines after the first."""
+def timm_rates(script: str, arguments: list[str], batches: int) -> list[float]:
+    """Images a second of single batches, as timm's script logs them, without the first ones."""
     with tempfile.TemporaryDirectory() as output:
-        command = [sys.executable, script, *arguments, '--output', output]
-        done = subprocess.run(command, capture_output=True, text=True)
-    rates = [float(rate) for rate in _RATE.findall(done.stdout + done.stderr)][1:]
-    if not rates:
-        raise SystemExit(f"timm's script reported no rate (exit code {done.returncode}):\n{done.stderr[-2000:]}")
-    return statistics.median(rates)
+        command = [sys.executable, '-c', WITH_OUR_MODELS, script, *arguments, '--output', output]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if len(rates := _RATE.findall(''.join(lines))) == WARM_UP + batches:
+                    process.kill()
+                    return [float(rate) for rate in rates[WARM_UP:]]
+    raise SystemExit(f"timm's script ended early (exit code {process.returncode}):\n{''.join(lines[-20:])}")
+
+
+def measured(model: str, images: int, args) -> dict:
+    """One model's row."""
+    data = ['--model', model, '--dataset', args.dataset, '--input-key', args.input_key, '--batch-size', '128']
+    timms = [*data, '--device', 'cuda' if torch.cuda.is_available() else 'cpu', '--epochs', '1', '--sched', 'none',
+             '--num-classes', '10', '--no-aug', '--workers', '2', '--log-interval', '1']
+    batches = images // 128
+    rates = timm_rates(args.timm_train, timms, batches) if args.timm_train else []
+    with tempfile.TemporaryDirectory() as output:
+        ours = trainer([*data, '--task', args.task, '--train-subset', str(images)], output)
+        plain, images = bare(ours.run)
+        times = measure.turn_about([looped(ours), plain], args.rounds)
+    row = {'model': model, 'task': args.task, 'train.py, images/s': images / statistics.median(times[0]),
+           'bare loop, images/s': images / statistics.median(times[1]),
+           'train.py over bare loop': measure.ratio(times[1], times[0])}
+    if args.timm_train:
+        rate = statistics.median(rates + timm_rates(args.timm_train, timms, batches))
+        row.update({"timm's train.py, images/s": rate, "over timm's": row['train.py, images/s'] / rate})
+    print(row, flush=True)
+    return row
 
 
 def main() -> None:
@@ -74,28 +101,14 @@ def main() -> None:
     parser.add_argument('--models', nargs='+', default=['resnet20s', 'resnet18_cifar'])
     parser.add_argument('--dataset', default='hfds/uoft-cs/cifar10')
     parser.add_argument('--input-key', default='img')
-    parser.add_argument('--images', type=int, default=2560, help='images an epoch')
-    parser.add_argument('--rounds', type=int, default=10)
+    parser.add_argument('--images', type=int, nargs='+', default=[2560, 640], help='images an epoch, of each model')
+    parser.add_argument('--rounds', type=int, default=11)
     parser.add_argument('--task', default='standard')
     parser.add_argument('--timm-train', help="path of timm's train.py, which is not in its package")
     args = parser.parse_args()
-    rows = []
-    for model in args.models:
-        data = ['--model', model, '--dataset', args.dataset, '--input-key', args.input_key, '--batch-size', '128']
-        with tempfile.TemporaryDirectory() as output:
-            ours = trainer([*data, '--task', args.task, '--train-subset', str(args.images)], output)
-            plain, images = bare(ours.run)
-            times = measure.turn_about([looped(ours), plain], args.rounds)
-        row = {'model': model, 'task': args.task, 'train.py, images/s': images / statistics.median(times[0]),
-               'bare loop, images/s': images / statistics.median(times[1]),
-               'train.py over bare loop': measure.ratio(times[1], times[0]), 'rounds': args.rounds}
-        if args.timm_train:
-            device = 'cuda' if torch.cuda.is_available() else 'cpu'
-            rate = timm_rate(args.timm_train, [*data, '--device', device, '--epochs', '1', '--sched', 'none',
-                                               '--num-classes', '10', '--log-interval', '10'])
-            row.update({"timm's train.py, images/s": rate, "over timm's": row['train.py, images/s'] / rate})
-        rows.append(row)
-        print(row, flush=True)
+    if len(args.images) != len(args.models):
+        parser.error(f'--images needs a number for each of the {len(args.models)} models.')
+    rows = [measured(model, images, args) for model, images in zip(args.models, args.images, strict=True)]
     if not args.timm_train:
         print("timm's own train.py was not measured: give its path by --timm-train.")
     measure.write('throughput', 'Images a second of the training loop', {'Loop': rows})

@@ -123,6 +123,16 @@ def _small() -> Iterator[Recipe]:
             yield row(f'_{width}_width_alfa_step{step}', {**alfa(step), **options}, 3)
 
 
+def _weights() -> Iterator[Recipe]:
+    """What ships: all of CIFAR-10 in about an hour of one core each."""
+    shared = dict(model='resnet20s', **p.CIFAR10, **p.SHORT)
+    # a learned search on nine blocks in every step would take four times as long
+    learned = l_alfa(alfa_mode='joint', alfa_every=4)
+    learned.update(alfa_steps=1)
+    for name, options in (('', STANDARD), ('_alfa', alfa('0.5')), ('_l_alfa', learned)):
+        yield Recipe(f'weights_resnet20s{name}', {**shared, **options}, 1, 'bf16')
+
+
 def _cost() -> Iterator[Recipe]:
     """What a step costs against K, on the last stage and on the first."""
     shared = dict(model='resnet20s', **p.CIFAR10, **p.COST)
@@ -141,4 +151,4 @@ def _smoke() -> Iterator[Recipe]:
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
-    for source in (_cifar10, _cifar100, _imagenet, _small, _cost, _smoke) for recipe in source()}
+    for source in (_cifar10, _cifar100, _imagenet, _small, _weights, _cost, _smoke) for recipe in source()}

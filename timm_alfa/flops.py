@@ -1,8 +1,12 @@
-"""Counting floating-point operations: what a step costs, whatever the machine."""
-from typing import Any, Callable
+"""Counting floating-point operations: what a step costs, and what it has to cost, whatever the machine."""
+from typing import Any, Callable, Sequence
 
+import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from timm_alfa.redirect import redirected
 
 
 class FlopCounter(TorchDispatchMode):
@@ -27,3 +31,34 @@ def count_flops(function: Callable[[], Any]) -> int:
     with FlopCounter() as counter:
         function()
     return counter.total
+
+
+def forward_after(model: nn.Module, names: Sequence[str], input: Any) -> tuple[int, dict[str, int]]:
+    """Forward operations F of a model, and T_i of what comes after each of some modules, by name."""
+    modules, done = dict(model.named_modules()), {}
+
+    def marks(name: str) -> Callable:
+        def redirect(original: Callable) -> Callable:
+            def call(*args, **kwargs):
+                output = original(*args, **kwargs)
+                done[name] = counter.total
+                return output
+            return call
+        return redirect
+
+    with torch.no_grad(), FlopCounter() as counter, redirected({modules[name]: marks(name) for name in names}):
+        model(input)
+    return counter.total, {name: counter.total - at for name, at in done.items()}
+
+
+def floor(model: nn.Module, groups: Sequence[Sequence[str]], input: Any, steps: int) -> int:
+    """The least that an exact ALFA step can cost: 3F + max_i T_i + sum_i (2K + 1) T_i.
+
+    Args:
+        groups: Names of the features that are perturbed together: one each in 'separate' mode, all in 'joint' mode.
+        input: A batch.
+        steps: K, at least 1; the clean gradient is the first step of each search.
+    """
+    whole, after = forward_after(model, [name for group in groups for name in group], input)
+    tails = [max(after[name] for name in group) for group in groups]
+    return 3 * whole + max(tails) + (2 * steps + 1) * sum(tails)
