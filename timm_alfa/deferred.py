@@ -8,6 +8,7 @@ from typing import Any, Callable, Iterable, Optional
 import torch
 
 from timm_alfa import trees
+from timm_alfa.sharded import is_sharded
 
 
 class _Handed(torch.autograd.Function):
@@ -38,7 +39,7 @@ class DeferredLosses:
     @property
     def possible(self) -> bool:
         """Whether gradients can be had at once: those of sharded parameters only a true backward pass reduces."""
-        return torch.is_grad_enabled() and not any(hasattr(p, 'placements') for p in self.parameters)
+        return torch.is_grad_enabled() and not is_sharded(self.parameters)
 
     def add(self, loss: Callable[[Any], torch.Tensor], given: Any) -> torch.Tensor:
         """Computes and differentiates one more loss.

@@ -10,7 +10,7 @@ from typing import Callable, Container, Iterator
 import torch.nn as nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from timm_alfa.redirect import redirected
+from timm_alfa.redirect import is_checkpointed, redirected, replaced
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
@@ -31,7 +31,7 @@ def still(model: nn.Module) -> Iterator[None]:
     norms do so too: a checkpoint counts the saved tensors, and a batch norm that tracks saves two more.
     """
     modules = [module for module in model.modules() if module.training and _has_statistics(module)]
-    copying = any(getattr(module, 'grad_checkpointing', False) is True for module in model.modules())
+    copying = is_checkpointed(model)
     tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats and not copying]
     copied = [(m, dict(m._buffers)) for m in modules if copying or not isinstance(m, _BatchNorm)]
     try:
@@ -69,16 +69,9 @@ def in_place_of(model: nn.Module, others: nn.ModuleDict, watched: Container[nn.M
     """
     layers = batch_norms(model)
     copies = {layers[key.replace('/', '.')]: other for key, other in others.items()}
-    places = [(parent._modules, name, child) for parent in model.modules() for name, child in parent._modules.items()
-              if child in copies and child not in watched]
-    with redirected({module: _instead(other) for module, other in copies.items()}, root=model):
-        try:
-            for children, name, child in places:
-                children[name] = copies[child]
-            yield
-        finally:
-            for children, name, child in places:
-                children[name] = child
+    with redirected({module: _instead(other) for module, other in copies.items()}, root=model), \
+            replaced(model, copies, kept=watched):
+        yield
 
 
 def _instead(other: nn.Module) -> Callable:

@@ -5,7 +5,7 @@ anything else. So a module's hooks fire only if its original call is made, a mod
 using its compiled code, and undoing it means to put one attribute back.
 """
 from contextlib import contextmanager
-from typing import Callable, Iterable, Iterator, Mapping, Optional
+from typing import Callable, Container, Iterable, Iterator, Mapping, Optional
 
 import torch.nn as nn
 
@@ -25,7 +25,8 @@ def redirected(
     Args:
         targets: By module, a function that takes the original call and returns the one that replaces it.
         root: If given, only calls within the outermost call of this module are replaced. A second pass of the model
-            that is started inside of the first one (by a hook, say) is left alone.
+            that is started inside of the first one (by a hook, say) is left alone. What replaces the call of the
+            root itself is outside of it.
     """
     if root is not None:
         targets = _of_outermost(targets, root)
@@ -61,7 +62,38 @@ def _of_outermost(targets: Mapping[nn.Module, Callable], root: nn.Module) -> dic
             return lambda *args, **kwargs: (changed if len(running) == 1 else original)(*args, **kwargs)
         return redirect
 
-    return {root: counted, **{module: outermost(make) for module, make in targets.items()}}
+    around = targets.get(root, lambda original: original)
+    return {**{module: outermost(make) for module, make in targets.items()},
+            root: lambda original: around(counted(original))}
+
+
+@contextmanager
+def replaced(
+        model: nn.Module,
+        others: Mapping[nn.Module, nn.Module],
+        kept: Container[nn.Module] = (),
+) -> Iterator[None]:
+    """While inside, modules of a model have others in their places in the module tree, where compiled code sees them.
+
+    Args:
+        model: Its submodules are replaced.
+        others: What takes a module's places.
+        kept: Modules that keep their places all the same.
+    """
+    places = [(parent._modules, name, child) for parent in model.modules() for name, child in parent._modules.items()
+              if child in others and child not in kept]
+    try:
+        for children, name, child in places:
+            children[name] = others[child]
+        yield
+    finally:
+        for children, name, child in places:
+            children[name] = child
+
+
+def is_checkpointed(model: nn.Module) -> bool:
+    """Whether any module of a model checkpoints its activations."""
+    return any(getattr(module, 'grad_checkpointing', False) is True for module in model.modules())
 
 
 @contextmanager

@@ -12,17 +12,22 @@ outputs are kept, and cloned if the model writes into them in place.
 
 A Sequential may be called as a whole or child by child; timm's models do the latter when they checkpoint activations.
 So the output of its last child counts as its own, and its children can answer too.
+
+Compiled, a recorded pass enters the model at its first feature, too, if nothing bypasses that one: what comes before it
+is one compiled function.
 """
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 import torch
 import torch.nn as nn
 
 from timm_alfa import generators, norms, trees
 from timm_alfa.errors import BlockError
-from timm_alfa.redirect import redirected, without_checkpointing
+from timm_alfa.front import Front
+from timm_alfa.redirect import is_checkpointed, redirected, without_checkpointing
+from timm_alfa.sharded import is_sharded
 
 Change = Callable[[Any], Any]
 
@@ -111,6 +116,17 @@ class Replay:
         self._owners = {lasts[0]: name for name in watched if (lasts := _lasts(modules, name))}
         self._watched = {name: module for name, module in modules.items() if name in watched}
         self._traits: Optional[_Traits] = None
+        self._compiler: Optional[Callable] = None
+        self._front: Optional[Front] = None
+        self._earlier: dict[tuple, dict[str, list]] = {}
+
+    def compile(self, compiler: Callable) -> None:
+        """Lets recorded passes compute all that comes before the first feature as one function, where that is exact.
+
+        Args:
+            compiler: Compiles a function, as `torch.compile` does.
+        """
+        self._compiler = compiler
 
     def record(self, input: Any, call: Optional[Callable] = None) -> Record:
         """Runs the model and keeps what replays need.
@@ -122,8 +138,29 @@ class Replay:
         Raises:
             BlockError: A feature's module was not called exactly once, or returned no floating-point tensor.
         """
+        if self._compiler is None or is_checkpointed(self.model) or is_sharded(self.model.parameters()):
+            return self._recorded(input, call)
+        kind = _kind(input)
+        if kind in self._earlier:
+            return self._recorded(input, call, self._earlier[kind])
+        before = generators.states(trees.device_of(input))
+        with torch.compiler.set_stance('force_eager'):  # compiled parts before the feature would not be used again
+            record = self._recorded(input, call)
+            self._look_ahead(record, kind, before)
+        return record
+
+    def _recorded(self, input: Any, call: Optional[Callable], earlier: Optional[dict[str, list]] = None) -> Record:
+        """A recorded pass; the front computes the first feature if it is known what `earlier` modules answer then."""
         recorder = _Recorder(self.names, self._owners, self._kept(), self._traits)
-        with redirected({module: recorder.of(name) for name, module in self._watched.items()}, root=self.model):
+        makes: dict[str, list[Callable]] = {}
+        around = {}
+        if earlier is not None:
+            ahead = _Ahead(self._front)
+            makes = self._answering(earlier.items(), self._front.name, ahead.feature)
+            around = {self.model: ahead.whole}
+        targets = {module: _composed([*makes.get(name, ()), recorder.of(name)])
+                   for name, module in self._watched.items()}
+        with redirected({**targets, **around}, root=self.model):
             output = (call or self.model)(input)
         recorder.check()
         record = Record(input, output, recorder.taken, recorder.answers)
@@ -149,9 +186,8 @@ class Replay:
         start = min(changes, key=lambda i: record.taken[i].moment)
         taken = record.taken[start]
         feature = changes[start](taken.value if attached else trees.detached(taken.value))
-        makes = {name: [_from(answers)] for name, answers in self._answers(record, start, attached)}
-        for name in (self.names[start], *_lasts(self._modules, self.names[start])):
-            makes[name] = [lambda _: _answer(feature, taken.states)]
+        makes = self._answering(
+            self._answers(record, start, attached), self.names[start], lambda _: _answer(feature, taken.states))
         for index in sorted(set(changes) - {start}, key=lambda i: record.taken[i].moment):
             self._go_on_with(changes[index], self.names[index], makes)
         with ExitStack() as stack:
@@ -180,6 +216,11 @@ class Replay:
         around = set().union(*(_ancestors(name) for name in self.names))
         names = {name for name in self._watched if name not in around}
         return [self._watched[name] for name in self._watched if name in names and not names & _ancestors(name)]
+
+    def _answering(self, earlier: Iterable[tuple[str, list]], name: str, answer: Callable) -> dict[str, list[Callable]]:
+        """What stands in for the modules before a feature, and for its own."""
+        own = (name, *_lasts(self._modules, name))
+        return {**{sibling: [_from(values)] for sibling, values in earlier}, **{module: [answer] for module in own}}
 
     def _go_on_with(self, change: Change, name: str, makes: dict[str, list[Callable]]) -> None:
         """Changes a later feature, whether its module is called as a whole or child by child."""
@@ -215,6 +256,32 @@ class Replay:
         finally:
             self._traits = None
         return _Traits(overwritten, live)
+
+    def _look_ahead(self, record: Record, kind: tuple, before: Optional[generators.States]) -> None:
+        """Keeps what the next passes of this kind need to begin with the front; without one, there is no other try."""
+        start = min(record.taken, key=lambda i: record.taken[i].moment)
+        self._front = self._front or self._find_front(record, start, before)
+        if self._front is None:
+            self._compiler = None
+        else:
+            self._earlier[kind] = dict(self._answers(record, start, attached=False))
+
+    def _find_front(self, record: Record, start: int, before: Optional[generators.States]) -> Optional[Front]:
+        """The function that computes a feature, tried out: its module is called as a whole or child by child."""
+        if not self.stands_alone(start):
+            return None
+        name = self.names[start]
+        fronts = (Front(self.model, self._modules[module], name, self._compiler)
+                  for module in (name, *_lasts(self._modules, name)))
+        return next((front for front in fronts if self._leads_to(front, record, start, before)), None)
+
+    def _leads_to(self, front: Front, record: Record, start: int, before: Optional[generators.States]) -> bool:
+        try:
+            with torch.no_grad(), norms.still(self.model), generators.kept(trees.device_of(record.output)):
+                generators.restore(before or {})
+                return trees.close(front(record.input, eager=True), record.taken[start].value)
+        except Exception:  # of hooks that do not expect the pass to end, say: compiled parts are safe
+            return False
 
     def _is_all(self, record: Record, index: int) -> bool:
         """Whether the output is what it was although all outputs before the feature are NaN: nothing bypasses it.
@@ -298,6 +365,22 @@ def _from(values: list) -> Callable:
     return redirect
 
 
+class _Ahead:
+    """Computes a feature before the model is called, whose module then answers with it."""
+
+    def __init__(self, front: Front):
+        self.front, self.value = front, None
+
+    def whole(self, original: Callable) -> Callable:
+        def call(input):
+            self.value = self.front(input)
+            return original(input)
+        return call
+
+    def feature(self, original: Callable) -> Callable:
+        return lambda *args, **kwargs: self.value
+
+
 class _Then:
     """Changes a later feature once: after its module if that is called as a whole, else after its last child."""
 
@@ -336,6 +419,12 @@ def _answer(feature: Any, states: Optional[generators.States]) -> Callable:
             generators.restore(states)
         return feature
     return answer
+
+
+def _kind(input: Any) -> tuple:
+    """What the shapes and types of outputs depend on."""
+    return (torch.is_autocast_enabled(trees.device_of(input).type),
+            *((x.shape, x.dtype) for x in trees.tensors(input)))
 
 
 def _ancestors(name: str) -> set[str]:

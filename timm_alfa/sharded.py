@@ -2,6 +2,7 @@
 from contextlib import contextmanager
 from typing import Iterable, Iterator
 
+import torch
 import torch.nn as nn
 
 
@@ -21,3 +22,8 @@ def gathered(modules: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for module in sharded:
             module.set_reshard_after_backward(True, recurse=False)
+
+
+def is_sharded(parameters: Iterable[torch.Tensor]) -> bool:
+    """Whether any of these parameters is FSDP2's, and not gathered."""
+    return any(hasattr(p, 'placements') for p in parameters)

@@ -172,6 +172,11 @@ class FeatureTask(MethodTask):
         """Not where something passes the feature by, nor in fp16: gradients of the unscaled loss would underflow."""
         return self._replay.stands_alone(*group) and not self._half(record, group)
 
+    def compile(self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs) -> nn.Module:
+        """As every method does; in steps that perturb, what comes before the first feature is one part."""
+        self._replay.compile(partial(torch.compile, backend=backend, mode=mode, **compile_kwargs))
+        return super().compile(backend, mode, **compile_kwargs)
+
     def parts(self) -> list[nn.Module]:
         """The modules between the features, one by one."""
         return self._replay.parts()
