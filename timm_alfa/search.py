@@ -35,7 +35,8 @@ def ascend(
     """
     for step in range(steps):
         grads = first if step == 0 and first is not None else gradient(delta)
-        delta = [project(d + step_size * direction(g, norm), eps, norm) for d, g in zip(delta, grads, strict=True)]
+        delta = [project(d.add(direction(g, norm), alpha=step_size), eps, norm)
+                 for d, g in zip(delta, grads, strict=True)]
     return delta
 
 
@@ -45,10 +46,10 @@ def direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
     A gradient that overflowed in half precision holds infinities and NaN, also after a cast to single precision.
     Infinities still point somewhere; NaN entries get no direction, so that they do not spoil the whole sample.
     """
-    half = gradient.dtype in (torch.float16, torch.bfloat16)
-    gradient = torch.nan_to_num(gradient.float() if half else gradient, nan=0.0)
+    gradient = gradient.float() if gradient.dtype in (torch.float16, torch.bfloat16) else gradient
     if norm == 'linf':
-        return gradient.sign()
+        return gradient.sign()  # of NaN it is 0
+    gradient = torch.nan_to_num(gradient, nan=0.0)
     largest = _per_sample(gradient.abs().flatten(1).amax(1), gradient).clamp_min(torch.finfo(gradient.dtype).tiny)
     scaled = gradient / largest  # an l2 norm of tiny entries would underflow
     length = _per_sample(scaled.flatten(1).norm(dim=1), gradient)
@@ -71,7 +72,7 @@ def sample_norm(delta: Tensors) -> torch.Tensor:
     The shortest first dimension is taken for the batch size: TNT's inner patches, for one, have several rows a sample.
     """
     batch = min(len(d) for d in delta)
-    return torch.stack([d.float().reshape(batch, -1).square().sum(1) for d in delta]).sum(0).sqrt().mean()
+    return torch.stack([d.float().reshape(batch, -1).norm(dim=1) for d in delta]).norm(dim=0).mean()
 
 
 def _per_sample(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
