@@ -212,10 +212,14 @@ class Replay:
         return set(self._watched.values())
 
     def parts(self) -> list[nn.Module]:
-        """The modules that can be compiled one by one: no feature lies inside of one of them."""
+        """The modules that are worth compiling one by one: no feature lies inside, and there are layers to fuse.
+
+        A classifier, or a pool before it, would be slower: entering compiled code costs more than it saves there.
+        """
         around = set().union(*(_ancestors(name) for name in self.names))
         names = {name for name in self._watched if name not in around}
-        return [self._watched[name] for name in self._watched if name in names and not names & _ancestors(name)]
+        return [self._watched[name] for name in self._watched if name in names and not names & _ancestors(name)
+                and any(next(child.parameters(), None) is not None for child in self._watched[name].children())]
 
     def _answering(self, earlier: Iterable[tuple[str, list]], name: str, answer: Callable) -> dict[str, list[Callable]]:
         """What stands in for the modules before a feature, and for its own."""
