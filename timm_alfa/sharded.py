@@ -1,6 +1,6 @@
-"""Keeps FSDP2's parameters gathered while a step searches."""
+"""FSDP2's parameters: kept gathered while a step searches; put together, and cut again, for files."""
 from contextlib import contextmanager
-from typing import Iterable, Iterator
+from typing import Any, Iterable, Iterator
 
 import torch
 import torch.nn as nn
@@ -27,3 +27,48 @@ def gathered(modules: Iterable[nn.Module]) -> Iterator[None]:
 def is_sharded(parameters: Iterable[torch.Tensor]) -> bool:
     """Whether any of these parameters is FSDP2's, and not gathered."""
     return any(hasattr(p, 'placements') for p in parameters)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor put together, detached; any other is returned detached.
+
+    All processes call it for the same tensor, at the same point.
+    """
+    tensor = tensor.detach()
+    return tensor.full_tensor() if hasattr(tensor, 'full_tensor') else tensor
+
+
+def cut_like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
+    """This process's piece of a whole tensor, as `pattern` is sharded; the tensor itself if that is whole too.
+
+    All processes call it at the same point; the values of the first one count.
+    """
+    if not hasattr(pattern, 'full_tensor'):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+    return distribute_tensor(tensor.to(pattern.device), pattern.device_mesh, pattern.placements)
+
+
+def whole_state(value: Any, keep: bool = True) -> Any:
+    """The same with every tensor whole and on the CPU, through dicts.
+
+    Args:
+        keep: Whether this process wants them; else None stands in their place. Every process calls it.
+    """
+    if isinstance(value, dict):
+        return {key: whole_state(item, keep) for key, item in value.items()}
+    if isinstance(value, torch.Tensor):
+        value = whole(value)
+        return value.cpu() if keep else None
+    return value
+
+
+def cut_state(state: dict[str, Any], optimizer) -> dict[str, Any]:
+    """An optimizer's whole state, cut: what has a parameter's shape is sharded as that parameter is."""
+    params = [param for group in optimizer.param_groups for param in group['params']]
+
+    def cut(value: Any, param: torch.Tensor) -> Any:
+        return cut_like(value, param) if getattr(value, 'shape', None) == param.shape else value
+
+    return {**state, 'state': {at: {name: cut(value, params[at]) for name, value in values.items()}
+                               for at, values in state['state'].items()}}

@@ -9,7 +9,7 @@ from timm.utils.model import unwrap_model
 
 from timm_alfa.blocks import unwrapped
 from timm_alfa.errors import warn
-from timm_alfa.sharded import gathered
+from timm_alfa.sharded import cut_like, gathered
 
 _VARIANTS = 8  # of a compiled part: gradients or not, tracking or not, from a leaf or not
 
@@ -146,8 +146,10 @@ class MethodTask(ClassificationTask):
         self.updates = int(state['updates'])
         own = unwrap_model(module if module is not None else self.get_trainable_module(ema=ema))
         if isinstance(own, Trainable):
-            plain = {f'model.{k}': v for k, v in own.model.state_dict().items()}
-            own.load_state_dict({**plain, **state.get('own', {})}, strict=strict)
+            now = own.state_dict()
+            plain = {k: v for k, v in now.items() if k.startswith('model.')}
+            saved = {k: cut_like(v, now.get(k, v)) for k, v in state.get('own', {}).items()}
+            own.load_state_dict({**plain, **saved}, strict=strict)
 
     def compile(self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs) -> nn.Module:
         """Compiles the model part by part, in place, so that replays can still start between the parts.

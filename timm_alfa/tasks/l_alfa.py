@@ -9,6 +9,7 @@ from timm_alfa.blocks import resolve_blocks
 from timm_alfa.errors import warn
 from timm_alfa.options import option
 from timm_alfa.search import PROJECTIONS
+from timm_alfa.sharded import cut_like, whole
 from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
 
 MOMENTUM = 0.9
@@ -66,7 +67,7 @@ class LAlfaTask(AlfaTask):
     def post_step(self) -> None:
         super().post_step()
         with torch.no_grad():
-            self.eta.copy_(PROJECTIONS[self.config.projection](self.eta))
+            self.eta.copy_(cut_like(PROJECTIONS[self.config.projection](whole(self.eta)), self.eta))
 
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """A group for eta (own learning rate, momentum, no weight decay), and one for auxiliary norms, if any."""
