@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from timm_alfa.errors import CheckpointError
+from timm_alfa.sharded import cut_state, whole_state
 from timm_alfa.training import files
 from timm_alfa.training.console import logger
 from timm_alfa.training.gathering import gather
@@ -132,15 +133,21 @@ def save_state(states: States, run, state: Progression, totals: Totals, options:
     from timm_alfa.training.setup import on_main
     processes = gather(run.accelerator, [process_state(run, totals)])
     skipped = skipped_images(run)
+    # of what is sharded every process has a part, so all take part before the main one writes
+    keep = run.accelerator.is_main_process
+    weights = plain_state(run.model, keep)
+    average = plain_state(run.ema.module, keep) if run.ema is not None else None
+    optimizer = whole_state(run.optimizer.state_dict(), keep)
+    task = whole_state(run.task.get_task_state(), keep)
 
     def write_files(folder: Path) -> None:
-        save_file(plain_state(run.model), folder / 'weights.safetensors')
-        if run.ema is not None:
-            save_file(plain_state(run.ema.module), folder / 'average.safetensors')
+        save_file(weights, folder / 'weights.safetensors')
+        if average is not None:
+            save_file(average, folder / 'average.safetensors')
         for rank, tensors in enumerate(processes):
             save_file(tensors, folder / f'process-{rank}.safetensors')
-        torch.save(run.optimizer.state_dict(), folder / 'optimizer.pt')
-        torch.save(_on_cpu(run.task.get_task_state()), folder / 'task.pt')
+        torch.save(optimizer, folder / 'optimizer.pt')
+        torch.save(task, folder / 'task.pt')
         scaler = run.accelerator.scaler
         content = dict(progression=state.to_dict(), options=options, num_processes=len(processes),
                        scaler=scaler.state_dict() if scaler is not None else None, skipped=skipped)
@@ -154,12 +161,6 @@ def skipped_images(run) -> dict[str, list[int]]:
     parts = {name: getattr(run.data, name) for name in ('train', 'val', 'test')}
     return {name: sorted(set(gather(run.accelerator, sorted(part.skipped_indices))))
             for name, part in parts.items() if part is not None}
-
-
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _on_cpu(item) for key, item in value.items()}
-    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
 
 
 def read_state(path: Path) -> Optional[tuple[Path, dict[str, Any]]]:
@@ -188,7 +189,7 @@ def load_state(folder: Path, content: dict[str, Any], run, totals: Totals) -> Pr
         load_weights(run.model, load_file(folder / 'weights.safetensors'), folder)
         if run.ema is not None and (folder / 'average.safetensors').is_file():
             load_weights(run.ema.module, load_file(folder / 'average.safetensors'), folder)
-        run.optimizer.load_state_dict(_load_pickle(folder / 'optimizer.pt'))
+        run.optimizer.load_state_dict(cut_state(_load_pickle(folder / 'optimizer.pt'), run.optimizer))
         run.task.load_task_state(_load_pickle(folder / 'task.pt'))
         if run.accelerator.scaler is not None and content['scaler']:
             run.accelerator.scaler.load_state_dict(content['scaler'])

@@ -13,10 +13,11 @@ from timm_alfa.training.setup import Run
 
 def dry_run(run: Run) -> None:
     """Prints the resolved options, the blocks with their features' shapes and the parameters; the last line is JSON."""
+    model = run.whole(run.model)
     if not run.accelerator.is_main_process:
         return
     options = redact(run.config.flat())
-    blocks = feature_shapes(run.model, run.blocks or (), run.input_config['input_size'])
+    blocks = feature_shapes(model, run.blocks or (), run.input_config['input_size'])
     parameters = sum(p.numel() for p in run.model.parameters())
     print(yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
     for name, shape in blocks.items():

@@ -4,15 +4,16 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Mapping, Optional
 
+import torch
 import yaml
 from timm.models._hub import save_config_for_hf
 
 from timm_alfa.errors import CheckpointError, ConfigError
 from timm_alfa.training import files
 from timm_alfa.training.config import TrainConfig
-from timm_alfa.training.weights import link_or_copy, plain_state, save_weights
+from timm_alfa.training.weights import link_or_copy, save_weights
 
 MARKS = ('args.yaml', 'summary.csv', 'result.json', 'last')
 # What timm says of the architecture's published weights, and is not true of ours.
@@ -109,9 +110,9 @@ class RunFolder:
                 content['pretrained_cfg'].pop(key, None)
             temporary.write_text(json.dumps(content, indent=2) + '\n')
 
-    def save_model(self, model, name: str) -> None:
-        """A model's weights as a plain timm model's."""
-        save_weights(plain_state(model), self.path / name)
+    def save_model(self, state: Mapping[str, torch.Tensor], name: str) -> None:
+        """A model's `plain_state`, for timm to read."""
+        save_weights(state, self.path / name)
         if name == BEST:
             link_hub_name(self.path)
 

@@ -8,11 +8,12 @@ import torch
 from timm.utils import dispatch_clip_grad, distribute_bn
 
 from timm_alfa.errors import AlfaError
+from timm_alfa.sharded import whole
 from timm_alfa.training.checkpoint import States, save_state
 from timm_alfa.training.console import Progress, Table, logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.folder import BEST, LAST, RunFolder
-from timm_alfa.training.gathering import gather
+from timm_alfa.training.gathering import broadcast, gather
 from timm_alfa.training.guard import Consensus, RunningStatistics, StopFlag
 from timm_alfa.training.plots import draw_plots
 from timm_alfa.training.randomness import seed_all
@@ -21,6 +22,7 @@ from timm_alfa.training.setup import Run, on_main
 from timm_alfa.training.state import Progression
 from timm_alfa.training.totals import Totals
 from timm_alfa.training.units import parse_interval
+from timm_alfa.training.weights import load_weights, plain_state, read_weights
 
 
 class Stopped(Exception):
@@ -114,7 +116,8 @@ class Trainer:
         for at, (input, target, _) in enumerate(window):
             last = at == len(window) - 1
             with nullcontext() if last else self.accelerator.no_sync(run.wrapped):
-                result = run.wrapped(input, target)
+                with self.accelerator.autocast():  # accelerate's own, which FSDP2 goes without
+                    result = run.wrapped(input, target)
                 results.append(result)
                 if last:
                     self.consensus.send([r['loss'] for r in results], bool(self.stop), self.wants_saving())
@@ -213,7 +216,8 @@ class Trainer:
         state.epoch, state.batch, state.epoch_seconds, state.epoch_images = state.epoch + 1, 0, 0.0, 0
         self.totals = Totals(self.accelerator.device)
         # the best weights before the state that knows of them: a run killed in between writes them again
-        on_main(self.accelerator, self.write_epoch, best)
+        weights = plain_state(run.saved_model, keep=self.accelerator.is_main_process)
+        on_main(self.accelerator, self.write_epoch, weights, best)
         self.table.row(row, best)
         self.accelerator.log({key: value for key, value in row.items() if value is not None}, step=state.epoch)
         self.save()
@@ -233,10 +237,10 @@ class Trainer:
         row: dict[str, Any] = {'epoch': state.epoch + 1, 'lr': state.lr}
         row.update(self.totals.means(self.accelerator))
         began = time.perf_counter()
-        metrics = evaluate(run.eval_model, run.data.val, self.accelerator)
+        metrics = evaluate(run.whole(run.eval_model), run.data.val, self.accelerator)
         row.update({f'val_{name}': metrics[name] for name in ('loss', 'top1', 'top5')})
         if run.ema is not None:
-            plain = evaluate(run.task.get_eval_model(), run.data.val, self.accelerator)
+            plain = evaluate(run.whole(run.task.get_eval_model()), run.data.val, self.accelerator)
             row.update({f'val_{name}_not_averaged': plain[name] for name in ('loss', 'top1')})
         eta = eta_values(run.task)
         row.update({f'eta_{at}': value for at, value in enumerate(eta or ())})
@@ -245,18 +249,18 @@ class Trainer:
         row['seconds'], row['eval_seconds'] = state.epoch_seconds, time.perf_counter() - began
         return row
 
-    def write_epoch(self, best: bool) -> None:
+    def write_epoch(self, weights: dict[str, torch.Tensor], best: bool) -> None:
         """What the main process writes after an epoch."""
         if best:
-            self.folder.save_model(self.run.saved_model, BEST)
-        self.folder.save_model(self.run.saved_model, LAST)
+            self.folder.save_model(weights, BEST)
+        self.folder.save_model(weights, LAST)
         self.folder.save_summary(self.state.rows)
 
 
 def eta_values(task) -> Optional[list[float]]:
-    """L-ALFA's weights of the blocks, where the task has them."""
+    """L-ALFA's weights of the blocks, where the task has them. Every process calls it: they may be sharded."""
     eta = getattr(task, 'eta', None)
-    return None if eta is None else eta.detach().float().cpu().tolist()
+    return None if eta is None else whole(eta).float().cpu().tolist()
 
 
 def plot(run: Run, folder: RunFolder, state: Progression) -> None:
@@ -269,15 +273,12 @@ def score_best(run: Run, folder: RunFolder) -> dict[str, Optional[float]]:
     """Scores the best checkpoint, as it lies on disk, on the test split: once, at the end."""
     if run.data.test is None:
         return dict(test_top1=None, test_top5=None, test_loss=None)
-    from timm_alfa.training.weights import load_weights, read_weights
-    model = run.saved_model
+    model = run.whole(run.saved_model)
 
     def load():
         load_weights(model, read_weights(folder.path / BEST), BEST)
 
     on_main(run.accelerator, load)
-    if run.accelerator.num_processes > 1:
-        for tensor in model.state_dict().values():
-            torch.distributed.broadcast(tensor, 0)
-    metrics = evaluate(run.eval_model, run.data.test, run.accelerator)
+    broadcast(run.accelerator, model)
+    metrics = evaluate(model, run.data.test, run.accelerator)
     return {f'test_{name}': metrics[name] for name in ('top1', 'top5', 'loss')}

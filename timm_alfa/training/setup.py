@@ -1,11 +1,12 @@
 """Everything a run needs, built and checked before anything is written."""
+import copy
 import os
 import warnings
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -18,11 +19,11 @@ from timm_alfa.training import build
 from timm_alfa.training.config import DIGITS_DEFAULTS, TrainConfig
 from timm_alfa.training.console import logger
 from timm_alfa.training.files import first_line
+from timm_alfa.training.gathering import broadcast
 from timm_alfa.training.randomness import seed_all
+from timm_alfa.training.sharded_update import try_update
+from timm_alfa.training.sharding import check_sharding, shard, whole_copy
 from timm_alfa.training.trial import try_step
-
-SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.MULTI_XPU,
-             DistributedType.MULTI_NPU, DistributedType.MULTI_MLU)
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Run:
         task: The method, as created.
         wrapped: The task as accelerate prepared it: call this one.
         lr: The resolved learning rate.
+        skeleton: The model without memory, if `model` is sharded.
     """
 
     config: TrainConfig
@@ -48,6 +50,7 @@ class Run:
     ema: Optional[ModelEmaV3]
     lr: float
     updates_per_epoch: int
+    skeleton: Optional[nn.Module] = None
 
     @property
     def effective_batch(self) -> int:
@@ -63,6 +66,14 @@ class Run:
     def saved_model(self) -> nn.Module:
         """What is saved as the run's weights: the averaged model if there is one, never a compiled wrapper."""
         return self.ema.module if self.ema is not None else self.model
+
+    def whole(self, model: nn.Module) -> nn.Module:
+        """What a process can run by itself: the given model, or, if that is sharded, a copy of its own to be dropped.
+
+        Args:
+            model: `model`, or the average's. Every process calls it.
+        """
+        return model if self.skeleton is None else whole_copy(self.skeleton, model, self.accelerator.device)
 
     @property
     def blocks(self) -> Optional[list[str]]:
@@ -95,9 +106,7 @@ def start_accelerate(**arguments) -> Accelerator:
         accelerator = Accelerator(cpu=cpu, kwargs_handlers=[ddp], **arguments)
     except (ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f'accelerate cannot start: {first_line(error)}') from error
-    if accelerator.distributed_type not in SUPPORTED:
-        raise ConfigError(f'{accelerator.distributed_type.value} is not supported: its weights lie in pieces that a '
-                          'state cannot hold yet. Launch with DDP (--multi_gpu), on one device or on CPUs.')
+    check_sharding(accelerator)
     backend = accelerator.state.dynamo_plugin.backend.value
     if backend != 'NO':
         raise ConfigError(f"accelerate launch --dynamo_backend {backend.lower()} compiles a task as one piece, which a "
@@ -150,7 +159,10 @@ def prepare(config: TrainConfig) -> Run:
         info=info)
     if not len(data.train):
         raise ConfigError('the training set has no batch: lower --batch-size.')
-    ema = None
+    ema = skeleton = None
+    if accelerator.is_fsdp2:
+        broadcast(accelerator, task)  # as DDP does: each process keeps its piece of what it has
+        skeleton = copy.deepcopy(model).to('meta')
     if config.ema.model_ema:
         ema = ModelEmaV3(model, decay=config.ema.model_ema_decay, use_warmup=config.ema.model_ema_warmup)
     effective = config.data.batch_size * config.optim.grad_accum_steps * accelerator.num_processes
@@ -160,8 +172,13 @@ def prepare(config: TrainConfig) -> Run:
     schedule = build.build_schedule(config, optimizer, updates)
     if config.model.torchcompile:
         task.compile(backend=config.model.torchcompile, mode=config.model.torchcompile_mode)
-    wrapped, optimizer = accelerator.prepare(task, optimizer)
-    run = Run(config, accelerator, data, inputs, model, task, wrapped, optimizer, schedule, ema, lr, updates)
+    if accelerator.is_fsdp2:
+        try_update(accelerator, config.optim)
+        wrapped, optimizer = shard(accelerator, task, optimizer, ema)
+        try_step(task, accelerator, inputs['input_size'], info.num_classes, config.aug.mixes)
+    else:
+        wrapped, optimizer = accelerator.prepare(task, optimizer)
+    run = Run(config, accelerator, data, inputs, model, task, wrapped, optimizer, schedule, ema, lr, updates, skeleton)
     describe(run, why)
     return run
 

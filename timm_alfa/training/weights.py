@@ -10,18 +10,26 @@ from timm.models import clean_state_dict
 from torch import nn
 
 from timm_alfa.errors import CheckpointError
+from timm_alfa.sharded import cut_like, whole
 from timm_alfa.training.files import first_line, replacing
 
 STATE_KEYS = ('state_dict_ema', 'state_dict', 'model_ema', 'model')
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.tar', '.ckpt')
 
 
-def plain_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's tensors on the CPU, contiguous and each with memory of its own, as safetensors needs them."""
+def plain_state(model: nn.Module, keep: bool = True) -> dict[str, torch.Tensor]:
+    """The model's tensors on the CPU, contiguous and each with memory of its own, as safetensors needs them.
+
+    Args:
+        keep: Whether this process wants them. All processes call it for a sharded model: each gives its pieces.
+    """
     seen: set[int] = set()
     state = {}
     for name, value in clean_state_dict(model.state_dict()).items():
-        tensor = value.detach().to('cpu').contiguous()
+        tensor = whole(value)
+        if not keep:
+            continue
+        tensor = tensor.to('cpu').contiguous()
         shared = tensor.data_ptr() in seen and tensor.numel()
         seen.add(tensor.data_ptr())
         state[name] = tensor.clone() if shared else tensor
@@ -93,7 +101,7 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source, ot
             raise CheckpointError(
                 f"checkpoint '{source}' does not fit the model: {what}: {', '.join(names[:2])}{more}. "
                 'Give the --model (and --num-classes, --in-chans, --img-size) it was trained with.')
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict({name: cut_like(value, own.get(name, value)) for name, value in state.items()}, strict=False)
 
 
 def find_weights(path: str) -> Path:

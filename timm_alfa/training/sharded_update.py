@@ -1,0 +1,63 @@
+"""An optimizer and its clipping tried on sharded weights: most treat each element alone, some need a tensor whole."""
+import copy
+import dataclasses
+
+import torch
+from accelerate import Accelerator
+from timm.utils import dispatch_clip_grad
+from torch import nn
+
+from timm_alfa.errors import ConfigError
+from timm_alfa.sharded import cut_like, cut_state, whole, whole_state
+from timm_alfa.training.build import build_optimizer
+from timm_alfa.training.config import OptimConfig
+from timm_alfa.training.files import first_line
+
+STEPS, RATE = 3, 0.01
+
+
+def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
+    """Updates a small sharded module and the same module whole, with the same gradients. Every process calls it.
+
+    Raises:
+        ConfigError: The optimizer or the clipping fails on sharded weights, or updates them in another way.
+    """
+    from torch.distributed.fsdp import fully_shard
+    options = dataclasses.replace(options, layer_decay=None)  # the small module has no layers to tell apart
+    generator = torch.Generator().manual_seed(0)
+    alone = _small_module(generator).to(accelerator.device)
+    sharded = fully_shard(copy.deepcopy(alone))
+    grads = [[torch.randn(p.shape, generator=generator) for p in alone.parameters()] for _ in range(STEPS)]
+    try:
+        _update(alone, options, grads)
+        _update(sharded, options, grads)
+    except Exception as error:  # whatever an optimizer raises on tensors of a kind it was not written for
+        raise ConfigError(_fault(options, f'fails on sharded weights: {first_line(error)[:120]}')) from error
+    pairs = zip(alone.parameters(), sharded.parameters(), strict=True)
+    if not all(torch.allclose(p.detach(), whole(q), rtol=1e-4, atol=1e-6) for p, q in pairs):
+        raise ConfigError(_fault(options, 'updates sharded weights in another way than whole ones'))
+
+
+@torch.no_grad()
+def _small_module(generator: torch.Generator) -> nn.Module:
+    """Parameters of the usual shapes, none of which falls evenly into processes; the same on all of them."""
+    module = nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.Linear(7, 5))
+    for param in module.parameters():
+        param.copy_(torch.randn(param.shape, generator=generator))
+    return module
+
+
+def _update(module: nn.Module, options: OptimConfig, grads: list[list[torch.Tensor]]) -> None:
+    optimizer = build_optimizer(options, module, [], RATE)
+    for step in grads:
+        optimizer.load_state_dict(cut_state(whole_state(optimizer.state_dict()), optimizer))  # as a resumed run does
+        for param, grad in zip(module.parameters(), step, strict=True):
+            param.grad = cut_like(grad.to(param.device), param)
+        if options.clip_grad is not None:
+            dispatch_clip_grad(module.parameters(), options.clip_grad, options.clip_mode)
+        optimizer.step()
+
+
+def _fault(options: OptimConfig, what: str) -> str:
+    clipped = f' with --clip-mode {options.clip_mode}' if options.clip_grad is not None else ''
+    return f"--opt '{options.opt}'{clipped} {what}. Give --opt sgd or adamw and --clip-mode norm, or launch with DDP."
