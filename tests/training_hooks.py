@@ -83,3 +83,51 @@ def worker_dies():
         original(self, batches)
 
     Trainer.after_update = after_update
+
+
+def fsdp_on_cpus():
+    """accelerate leaves FSDP out on CPUs: this does there what AcceleratorState does elsewhere, and no more."""
+    from accelerate import DistributedType
+    from accelerate.state import AcceleratorState, PartialState
+    original = AcceleratorState.__init__
+
+    def init(self, *args, fsdp_plugin=None, **kwargs):
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type = PartialState._shared_state['distributed_type'] = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+            if self._mixed_precision != 'no':
+                fsdp_plugin.set_mixed_precision(self._mixed_precision)
+
+    AcceleratorState.__init__ = init
+
+
+def says_sharded():
+    """Writes to stderr whether all parameters of the optimizer lie in pieces, once."""
+    import sys
+
+    from timm_alfa.training.loop import Trainer
+    original = Trainer.fit
+
+    def fit(self):
+        params = [param for group in self.run.optimizer.param_groups for param in group['params']]
+        sys.stderr.write(f'sharded: {all(hasattr(param, "placements") for param in params)}\n')
+        original(self)
+
+    Trainer.fit = fit
+
+
+def stops_after_two():
+    """The process gets SIGTERM in its second update."""
+    import signal
+
+    from timm_alfa.training.loop import Trainer
+    original, count = Trainer.update, []
+
+    def update(self, window):
+        count.append(1)
+        if len(count) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self, window)
+
+    Trainer.update = update

@@ -16,7 +16,7 @@ CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(['training_runs', 'timm_alfa.training.train', 'timm_alfa.training.arguments'])
 
 
-def _child(script, argv, environment, errors, out, hook):
+def _child(script, argv, environment, errors, out, hooks):
     """One process: what train.py or validate.py does, with its streams in files."""
     import importlib
     os.environ.update(environment)
@@ -26,8 +26,8 @@ def _child(script, argv, environment, errors, out, hook):
     os.dup2(descriptor, 2)
     sys.path.insert(0, os.getcwd())
     sys.argv = [f'{script}.py', *argv]
-    if hook:
-        getattr(importlib.import_module('training_hooks'), hook)()
+    for name in hooks:
+        getattr(importlib.import_module('training_hooks'), name)()
     module = importlib.import_module(script)
     from timm_alfa.training.ending import run_main
 
@@ -41,21 +41,26 @@ def _child(script, argv, environment, errors, out, hook):
 
 
 class Processes:
-    """One launch, of one or several processes."""
+    """One launch, of one or several processes.
 
-    def __init__(self, tmp_path, argv, count=1, script='train', hook=None):
+    Args:
+        hooks: Names in `training_hooks`, planted before the script begins.
+        variables: More of the environment.
+    """
+
+    def __init__(self, tmp_path, argv, count=1, script='train', hooks=(), variables=None):
         self.errors, self.out = tmp_path / f'stderr-{time.monotonic_ns()}', CONTEXT.Queue()
         with socket.socket() as probe:
             probe.bind(('127.0.0.1', 0))
             port = probe.getsockname()[1]
         self.children = []
         for rank in range(count):
-            environment = {'ACCELERATE_USE_CPU': 'true'}
+            environment = {'ACCELERATE_USE_CPU': 'true', **(variables or {})}
             if count > 1:
                 environment.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR='127.0.0.1',
                                    MASTER_PORT=str(port))
             child = CONTEXT.Process(target=_child, args=(
-                script, list(argv), environment, str(self.errors), self.out, hook))
+                script, list(argv), environment, str(self.errors), self.out, hooks))
             child.start()
             self.children.append(child)
             atexit.register(child.kill)
@@ -90,6 +95,16 @@ class Processes:
             lines = text.strip().splitlines()
         assert self.wait(seconds) == [0] * len(self.children), self.stderr
         return json.loads(lines[-1])
+
+
+class ShardedProcesses(Processes):
+    """A launch whose accelerate config says FSDP2 with these options, as `accelerate launch` hands them on."""
+
+    def __init__(self, tmp_path, argv, count=2, hooks=(), options=None, variables=None):
+        values = {'VERSION': '2', 'CPU_RAM_EFFICIENT_LOADING': 'true', **(options or {})}
+        variables = {'ACCELERATE_USE_FSDP': 'true', **{f'FSDP_{name}': value for name, value in values.items()},
+                     **(variables or {})}
+        super().__init__(tmp_path, argv, count, hooks=['fsdp_on_cpus', *hooks], variables=variables)
 
 
 def train_args(output, experiment, *argv):

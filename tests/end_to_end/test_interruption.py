@@ -56,7 +56,7 @@ def test_killed_at_random_moments(name, tmp_path):
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
     options = ('--task', 'standard', '--epochs', '4')
-    run = Processes(tmp_path, train_args(tmp_path, 'run', *options), hook='slow')
+    run = Processes(tmp_path, train_args(tmp_path, 'run', *options), hooks=['slow'])
     wait_for(lambda: (tmp_path / 'run' / 'summary.csv').exists())
     run.signal(number)
     record = run.record()
@@ -68,13 +68,14 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
 
 def test_a_worker_that_dies_is_named(tmp_path):
     run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'standard', '--loader', 'timm', '--workers', '1'),
-                    hook='worker_dies')
+                    hooks=['worker_dies'])
     assert run.wait(60) == [1]
     assert 'DataLoader worker' in run.stderr and 'error: ' in run.stderr and 'Traceback' not in run.stderr
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path):
-    run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'standard', '--epochs', '200'), hook='never_done')
+    argv = train_args(tmp_path, 'run', '--task', 'standard', '--epochs', '200')
+    run = Processes(tmp_path, argv, hooks=['never_done'])
     wait_for(lambda: (tmp_path / 'run' / 'args.yaml').exists())
     time.sleep(0.5)
     run.signal(signal.SIGINT)

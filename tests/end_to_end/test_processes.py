@@ -12,11 +12,12 @@ def test_two_processes_train_stop_and_go_on(tmp_path):
     options = ('--task', 'l_alfa', '--alfa-blocks', 'all', '--model-ema', '--checkpoint-every', '2', '-b', '8')
     whole = Processes(tmp_path, train_args(tmp_path, 'whole', *options), count=2).record()
     assert whole['num_processes'] == 2 and whole['batch_size'] == 16 and whole['train_images'] == 96
-    cut = Processes(tmp_path, train_args(tmp_path, 'cut', *options, '--resume', 'auto'), count=2, hook='rank_one_dies')
+    argv = train_args(tmp_path, 'cut', *options, '--resume', 'auto')
+    cut = Processes(tmp_path, argv, count=2, hooks=['rank_one_dies'])
     assert cut.wait()[1] == -9 and cut.wait()[0] == 1
     (state,) = state_folders(tmp_path / 'cut' / 'last')
     assert state.name.endswith('update-2')
-    Processes(tmp_path, train_args(tmp_path, 'cut', *options, '--resume', 'auto'), count=2).record()
+    Processes(tmp_path, argv, count=2).record()
     runs = Runs(tmp_path)
     assert runs.rows('whole') == runs.rows('cut')
     first, second = runs.weights('whole'), runs.weights('cut')
@@ -25,7 +26,7 @@ def test_two_processes_train_stop_and_go_on(tmp_path):
 
 def test_another_number_of_processes_goes_on(tmp_path):
     options = ('--task', 'standard', '--checkpoint-every', '2')
-    cut = Processes(tmp_path, train_args(tmp_path, 'run', *options, '-b', '8'), count=2, hook='rank_one_dies')
+    cut = Processes(tmp_path, train_args(tmp_path, 'run', *options, '-b', '8'), count=2, hooks=['rank_one_dies'])
     cut.wait()
     one = Processes(tmp_path, train_args(tmp_path, 'run', *options, '-b', '16', '--resume', 'auto'))
     assert one.record()['epochs_done'] == 2
@@ -35,14 +36,14 @@ def test_another_number_of_processes_goes_on(tmp_path):
 
 def test_a_process_that_fails_ends_all_with_its_error(tmp_path):
     argv = train_args(tmp_path, 'run', '--task', 'standard', '-b', '8')
-    run = Processes(tmp_path, argv, count=2, hook='rank_one_fails')
+    run = Processes(tmp_path, argv, count=2, hooks=['rank_one_fails'])
     assert run.wait(60) == [1, 1]
     assert "process 1: error: cannot read 'x/broken.png': truncated." in run.stderr
     assert 'Traceback' not in run.stderr
 
 
 def test_processes_agree_on_an_update_that_is_not_finite(tmp_path):
-    run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'alfa', '-b', '8'), count=2, hook='rank_one_nan')
+    run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'alfa', '-b', '8'), count=2, hooks=['rank_one_nan'])
     assert run.record()['skipped_updates'] == 1
     (line,) = [line for line in run.stderr.splitlines() if 'not finite' in line]
     assert len(line.split('images: ')[1].split(', ')) == 8
