@@ -77,7 +77,8 @@ def timm_rates(script: str, arguments: list[str], batches: int) -> list[float]:
 
 def measured(model: str, images: int, args) -> dict:
     """One model's row."""
-    data = ['--model', model, '--dataset', args.dataset, '--input-key', args.input_key, '--batch-size', '128']
+    data = ['--model', model, '--dataset', args.dataset, '--input-key', args.input_key, '--val-split', args.val_split,
+            '--batch-size', '128']
     timms = [*data, '--device', 'cuda' if torch.cuda.is_available() else 'cpu', '--epochs', '1', '--sched', 'none',
              '--num-classes', '10', '--no-aug', '--workers', '2', '--log-interval', '1']
     batches = images // 128
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument('--models', nargs='+', default=['resnet20s', 'resnet18_cifar'])
     parser.add_argument('--dataset', default='hfds/uoft-cs/cifar10')
     parser.add_argument('--input-key', default='img')
+    parser.add_argument('--val-split', default='test')
     parser.add_argument('--images', type=int, nargs='+', default=[2560, 640], help='images an epoch, of each model')
     parser.add_argument('--rounds', type=int, default=11)
     parser.add_argument('--task', default='standard')
