@@ -79,7 +79,7 @@ def measured(model: str, images: int, args) -> dict:
     """One model's row."""
     data = ['--model', model, '--dataset', args.dataset, '--input-key', args.input_key, '--val-split', args.val_split,
             '--batch-size', '128']
-    timms = [*data, '--device', 'cuda' if torch.cuda.is_available() else 'cpu', '--epochs', '1', '--sched', 'none',
+    timms = [*data, '--device', 'cuda' if torch.cuda.is_available() else 'cpu', '--epochs', '1',
              '--num-classes', '10', '--no-aug', '--workers', '2', '--log-interval', '1']
     batches = images // 128
     rates = timm_rates(args.timm_train, timms, batches) if args.timm_train else []
