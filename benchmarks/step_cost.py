@@ -32,11 +32,11 @@ class Workload:
 
 
 WORKLOADS = (
-    Workload('resnet18_cifar', 32, 32),
+    Workload('resnet18_cifar', 32, 16),
     Workload('resnet56s', 32, 64),
     Workload('resnet50', 224, 4),
     Workload('efficientnet_b0', 224, 8),
-    Workload('vit_tiny_patch16_224', 224, 8),
+    Workload('vit_tiny_patch16_224', 224, 4),
 )
 SWEPT = WORKLOADS[1]  # the cheapest one: its stages cost the same, as ResNet-18's do
 METHODS = {
@@ -100,6 +100,8 @@ def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
     models = [copy.deepcopy(model) if args.torchcompile else model for _ in variants]
     steps = [Step(own, workload.size, workload.batch, device=args.device, amp=args.amp, **options)
              for own, options in zip(models, variants.values(), strict=True)]
+    for step in steps:
+        step()  # the first one learns what a replay needs, which is no part of a step
     flops, least = [count_flops(step) for step in steps], [step.floor() for step in steps]
     for step in steps if args.torchcompile else ():
         step.method.compile()
