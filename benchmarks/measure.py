@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Optional, Sequence
 
 import timm
 import torch
@@ -17,6 +17,15 @@ import timm_alfa
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'results' / 'benchmarks'
+
+
+def _commit() -> Optional[str]:
+    """Of the code as it is now, '-dirty' where it was changed since."""
+    git = ['git', 'describe', '--always', '--exclude=*', '--dirty']
+    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip() or None
+
+
+COMMIT = _commit()  # at the start: what is measured is loaded by then
 
 
 def synchronize() -> None:
@@ -75,11 +84,9 @@ def peak_bytes(function: Callable[[], object]) -> int:
 def machine() -> dict[str, object]:
     """What a measurement depends on: device, threads, load, versions and commit."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{_cpu()}, {os.cpu_count()} cores'
-    git = ['git', 'describe', '--always', '--exclude=*', '--dirty']
-    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout
     return {'device': device, 'threads': torch.get_num_threads(), 'load at the end': round(os.getloadavg()[0], 1),
             'python': platform.python_version(), 'torch': torch.__version__, 'timm': timm.__version__,
-            'timm_alfa': timm_alfa.__version__, 'commit': commit.strip() or None}
+            'timm_alfa': timm_alfa.__version__, 'commit': COMMIT}
 
 
 def _cpu() -> str:

@@ -21,7 +21,7 @@ PAPER_IMAGENET: Options = dict(
     _SGD, batch_size=512, lr=0.2, weight_decay=1e-4, epochs=90, decay_milestones=[30, 60])
 # A tenth of the images and a third of the epochs: a network overfits here within minutes. Never the paper's numbers.
 SMALL: Options = dict(PAPER_CIFAR, train_subset=5000, epochs=60, decay_milestones=[15, 45])
-# All of CIFAR-10 for two cores: a cosine reaches in 30 epochs what steps need many more for.
+# All of CIFAR-10, for two cores.
 SHORT: Options = dict(
     opt='momentum', momentum=0.9, filter_bias_and_bn=False, batch_size=128, lr=0.1, weight_decay=5e-4, sched='cosine',
     epochs=30, warmup_updates=200)

@@ -124,7 +124,7 @@ def _small() -> Iterator[Recipe]:
 
 
 def _weights() -> Iterator[Recipe]:
-    """What ships: all of CIFAR-10 in about an hour of one core each."""
+    """What ships: all of CIFAR-10, on one core."""
     shared = dict(model='resnet20s', **p.CIFAR10, **p.SHORT)
     # a learned search on nine blocks in every step would take four times as long
     learned = l_alfa(alfa_mode='joint', alfa_every=4)

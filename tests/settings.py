@@ -37,6 +37,10 @@ def grads_of(task):
     return grads
 
 
+def gradients(model):
+    return {k: None if p.grad is None else p.grad.clone() for k, p in model.named_parameters()}
+
+
 def assert_same_grads(found, expected, atol=1e-9):
     """Those that are not expected at all (of frozen parameters) must not be there."""
     assert found.keys() >= expected.keys()

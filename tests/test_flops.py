@@ -4,7 +4,7 @@ import timm
 import torch
 
 from timm_alfa import create_task, deferred
-from timm_alfa.flops import FlopCounter, floor, forward_after
+from timm_alfa.flops import FlopCounter, count_flops, floor, forward_after
 
 
 def build(arch, size=32):
@@ -13,7 +13,18 @@ def build(arch, size=32):
     return model, torch.randn(2, 3, size, size), torch.tensor([1, 2])
 
 
-@pytest.mark.parametrize('arch', ['resnet20s', 'resnet18_cifar', 'test_vit'])
+@pytest.mark.parametrize('layer', [
+    torch.nn.Conv2d(6, 4, 3), torch.nn.Conv2d(6, 6, 3, groups=6), torch.nn.Conv2d(6, 4, 3, groups=2, stride=2),
+    torch.nn.ConvTranspose2d(6, 4, 3, groups=2, stride=2)], ids=str)
+def test_both_gradients_of_a_convolution_cost_what_it_costs(layer):
+    x = torch.randn(2, 6, 9, 9, requires_grad=True)
+    size = (x if isinstance(layer, torch.nn.ConvTranspose2d) else layer(x)).numel()
+    forward = 2 * size * layer.weight[0].numel()
+    assert count_flops(lambda: layer(x)) == forward
+    assert count_flops(lambda: layer(x).sum().backward()) == 3 * forward
+
+
+@pytest.mark.parametrize('arch', ['resnet20s', 'resnet18_cifar', 'test_vit', 'test_efficientnet'])
 @pytest.mark.parametrize('blocks', ['last', '3', 'all', 'units'])
 @pytest.mark.parametrize('steps', [1, 5])
 @pytest.mark.filterwarnings('ignore::timm_alfa.errors.AlfaWarning')

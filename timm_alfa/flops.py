@@ -6,11 +6,22 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from timm_alfa import norms
 from timm_alfa.redirect import redirected
 
 
+def _convolution_backward(grad_output, input, weight, *rest, out_val=None) -> int:
+    """Each gradient costs what the forward pass does; torch's own formula takes grouped convolutions for dense ones."""
+    *_, transposed, _, _, output_mask = rest
+    positions = input if transposed else grad_output
+    return 2 * positions.numel() * weight[0].numel() * sum(output_mask[:2])
+
+
+_FORMULAS = {**flop_registry, torch.ops.aten.convolution_backward: _convolution_backward}
+
+
 class FlopCounter(TorchDispatchMode):
-    """`FlopCounterMode` tracks modules, and fails under `autograd.grad` to a leaf; its registry is enough."""
+    """`FlopCounterMode` tracks modules, and fails under `autograd.grad` to a leaf; its formulas are enough."""
 
     def __init__(self):
         super().__init__()
@@ -18,8 +29,8 @@ class FlopCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        if func._overloadpacket in _FORMULAS:
+            self.total += _FORMULAS[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
         return out
 
 
@@ -46,7 +57,8 @@ def forward_after(model: nn.Module, names: Sequence[str], input: Any) -> tuple[i
             return call
         return redirect
 
-    with torch.no_grad(), FlopCounter() as counter, redirected({modules[name]: marks(name) for name in names}):
+    marked = {modules[name]: marks(name) for name in names}
+    with torch.no_grad(), norms.still(model), FlopCounter() as counter, redirected(marked):
         model(input)
     return counter.total, {name: counter.total - at for name, at in done.items()}
 

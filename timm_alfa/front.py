@@ -1,7 +1,7 @@
 """What comes before a feature, as one function of the model's input: compiled, it is one graph.
 
 Parts that are compiled one by one cannot be fused across their seams, and each seam has the memory layout of eager
-code. On a CPU a ResNet cut into stages is half as fast again as one that is compiled whole.
+code: on a CPU a ResNet compiled in stages took 1.4 times as long as one compiled whole.
 """
 from typing import Any, Callable
 
@@ -22,13 +22,37 @@ class Front:
 
     def __init__(self, model: nn.Module, module: nn.Module, name: str, compiler: Callable):
         self.model, self.module, self.name = model, module, name
-        self.eager, self.compiled = _until_exit, compiler(_until_exit)
+        self.compiled = compiler(_until_exit)
         self._exit = _Exit(module)
 
-    def __call__(self, input: Any, eager: bool = False) -> Any:
+    def __call__(self, input: Any) -> Any:
         """The module's output; None if the pass ends without it."""
         with replaced(self.model, {self.module: self._exit}):
-            return (self.eager if eager else self.compiled)(self.model, input)
+            return self.compiled(self.model, input)
+
+
+class Ahead:
+    """Computes a feature before the model is called, whose module then answers with it."""
+
+    def __init__(self, front: Front):
+        self.front, self.value = front, None
+
+    def whole(self, original: Callable) -> Callable:
+        """Redirects the model's call."""
+        def call(input):
+            self.value = self.front(input)
+            return original(input)
+        return call
+
+    def feature(self, original: Callable) -> Callable:
+        """Redirects the call of the feature's module."""
+        return lambda *args, **kwargs: self.value
+
+
+def is_hooked(model: nn.Module) -> bool:
+    """Whether hooks might see, or start, a pass that a front takes out of order."""
+    kinds = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+    return any(getattr(module, kind) for module in model.modules() for kind in kinds)
 
 
 class _Reached(Exception):

@@ -17,74 +17,20 @@ Compiled, a recorded pass enters the model at its first feature, too, if nothing
 is one compiled function.
 """
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 import torch
 import torch.nn as nn
 
 from timm_alfa import generators, norms, trees
-from timm_alfa.errors import BlockError
-from timm_alfa.front import Front
+from timm_alfa.errors import BlockError, warn
+from timm_alfa.front import Ahead, Front, is_hooked
+from timm_alfa.places import ancestors, lasts, siblings
+from timm_alfa.record import Record, Recorder, Traits
 from timm_alfa.redirect import is_checkpointed, redirected, without_checkpointing
 from timm_alfa.sharded import is_sharded
 
 Change = Callable[[Any], Any]
-
-
-@dataclass
-class Taken:
-    """One feature of a recorded pass.
-
-    Args:
-        value: The output of its module, in the model's graph: a tensor, or a tuple, list or dict of them.
-        moment: How many calls of watched modules had finished by then.
-        states: States of the random generators by then; None if nothing random comes after it.
-    """
-    value: Any
-    moment: int
-    states: Optional[generators.States]
-
-
-@dataclass
-class Record:
-    """What a recorded pass leaves for its replays.
-
-    Args:
-        input: What the model was given.
-        output: What it returned.
-        taken: Features by index into the replay's names.
-        answers: Finished calls by name of the watched module.
-    """
-    input: Any
-    output: Any
-    taken: dict[int, Taken]
-    answers: dict[str, list['_Call']]
-
-    @property
-    def features(self) -> list:
-        """The features in the order of the replay's names."""
-        return [self.taken[i].value for i in sorted(self.taken)]
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A finished call of a watched module: when, its output or a placeholder, and the watched calls around it."""
-    moment: int
-    value: Any
-    around: frozenset[str]
-
-
-@dataclass(frozen=True)
-class _Traits:
-    """What the first pass taught.
-
-    Args:
-        overwritten: Modules whose outputs the model writes into.
-        live: For each feature, whether the model's output also depends on outputs that bypass it.
-    """
-    overwritten: frozenset[str]
-    live: tuple[bool, ...]
 
 
 class Replay:
@@ -106,16 +52,16 @@ class Replay:
                              "resolve_blocks(model, 'all') lists them.")
         self.model = model
         self.names = tuple(names)
-        above = [_ancestors(name) for name in names]
+        above = [ancestors(name) for name in names]
         self._modules = modules
         counted = [module for module in modules.values() if norms.batch_norms(module)]
         self._uncheckpointed = [{modules[name] for name in path}.union(counted) for path in above]
-        self._siblings = [_siblings(modules, path, name) for path, name in zip(above, names, strict=True)]
+        self._siblings = [siblings(modules, path, name) for path, name in zip(above, names, strict=True)]
         watched = set(names).union(*self._siblings)
-        watched.update(child for name in (*watched,) for child in _lasts(modules, name))
-        self._owners = {lasts[0]: name for name in watched if (lasts := _lasts(modules, name))}
+        watched.update(child for name in (*watched,) for child in lasts(modules, name))
+        self._owners = {lasts[0]: name for name in watched if (lasts := lasts(modules, name))}
         self._watched = {name: module for name, module in modules.items() if name in watched}
-        self._traits: Optional[_Traits] = None
+        self._traits: Optional[Traits] = None
         self._compiler: Optional[Callable] = None
         self._front: Optional[Front] = None
         self._earlier: dict[tuple, dict[str, list]] = {}
@@ -126,7 +72,7 @@ class Replay:
         Args:
             compiler: Compiles a function, as `torch.compile` does.
         """
-        self._compiler = compiler
+        self._compiler, self._front, self._earlier = compiler, None, {}
 
     def record(self, input: Any, call: Optional[Callable] = None) -> Record:
         """Runs the model and keeps what replays need.
@@ -138,24 +84,34 @@ class Replay:
         Raises:
             BlockError: A feature's module was not called exactly once, or returned no floating-point tensor.
         """
-        if self._compiler is None or is_checkpointed(self.model) or is_sharded(self.model.parameters()):
+        if self._compiler is None or not self._is_plain():
             return self._recorded(input, call)
         kind = _kind(input)
         if kind in self._earlier:
             return self._recorded(input, call, self._earlier[kind])
-        before = generators.states(trees.device_of(input))
-        with torch.compiler.set_stance('force_eager'):  # compiled parts before the feature would not be used again
+        if self._front is not None:
             record = self._recorded(input, call)
-            self._look_ahead(record, kind, before)
+            self._look_ahead(record, kind)
+            return record
+        before = generators.states(trees.device_of(input))
+        # parts before the feature are not used again once there is a front: not worth compiling for one pass
+        with torch.compiler.set_stance('force_eager'):
+            record = self._recorded(input, call)
+            self._front = self._find_front(record, before)
+        self._look_ahead(record, kind)
         return record
+
+    def _is_plain(self) -> bool:
+        """Whether a pass may begin with its first feature: nothing of the model minds the order of calls."""
+        return not (is_checkpointed(self.model) or is_hooked(self.model) or is_sharded(self.model.parameters()))
 
     def _recorded(self, input: Any, call: Optional[Callable], earlier: Optional[dict[str, list]] = None) -> Record:
         """A recorded pass; the front computes the first feature if it is known what `earlier` modules answer then."""
-        recorder = _Recorder(self.names, self._owners, self._kept(), self._traits)
+        recorder = Recorder(self.names, self._owners, self._kept(), self._traits)
         makes: dict[str, list[Callable]] = {}
         around = {}
         if earlier is not None:
-            ahead = _Ahead(self._front)
+            ahead = Ahead(self._front)
             makes = self._answering(earlier.items(), self._front.name, ahead.feature)
             around = {self.model: ahead.whole}
         targets = {module: _composed([*makes.get(name, ()), recorder.of(name)])
@@ -216,21 +172,21 @@ class Replay:
 
         A classifier, or a pool before it, would be slower: entering compiled code costs more than it saves there.
         """
-        around = set().union(*(_ancestors(name) for name in self.names))
+        around = set().union(*(ancestors(name) for name in self.names))
         names = {name for name in self._watched if name not in around}
-        return [self._watched[name] for name in self._watched if name in names and not names & _ancestors(name)
+        return [self._watched[name] for name in self._watched if name in names and not names & ancestors(name)
                 and any(next(child.parameters(), None) is not None for child in self._watched[name].children())]
 
     def _answering(self, earlier: Iterable[tuple[str, list]], name: str, answer: Callable) -> dict[str, list[Callable]]:
         """What stands in for the modules before a feature, and for its own."""
-        own = (name, *_lasts(self._modules, name))
+        own = (name, *lasts(self._modules, name))
         return {**{sibling: [_from(values)] for sibling, values in earlier}, **{module: [answer] for module in own}}
 
     def _go_on_with(self, change: Change, name: str, makes: dict[str, list[Callable]]) -> None:
         """Changes a later feature, whether its module is called as a whole or child by child."""
         then = _Then(change)
         makes.setdefault(name, []).append(then.whole)
-        for last in _lasts(self._modules, name):
+        for last in lasts(self._modules, name):
             makes.setdefault(last, []).append(then.last)
 
     def _kept(self) -> list[set[str]]:
@@ -253,38 +209,43 @@ class Replay:
             if values:
                 yield name, values
 
-    def _learn(self, record: Record, overwritten: frozenset[str]) -> _Traits:
-        self._traits = _Traits(overwritten, (False,) * len(self.names))
+    def _learn(self, record: Record, overwritten: frozenset[str]) -> Traits:
+        self._traits = Traits(overwritten, (False,) * len(self.names))
         try:
             live = tuple(not self._is_all(record, i) for i in range(len(self.names)))
         finally:
             self._traits = None
-        return _Traits(overwritten, live)
+        return Traits(overwritten, live)
 
-    def _look_ahead(self, record: Record, kind: tuple, before: Optional[generators.States]) -> None:
+    def _look_ahead(self, record: Record, kind: tuple) -> None:
         """Keeps what the next passes of this kind need to begin with the front; without one, there is no other try."""
-        start = min(record.taken, key=lambda i: record.taken[i].moment)
-        self._front = self._front or self._find_front(record, start, before)
         if self._front is None:
+            name = self.names[_first(record)]
+            warn(f"compiled in parts: what comes before '{name}' cannot be one function of the input.")
             self._compiler = None
         else:
-            self._earlier[kind] = dict(self._answers(record, start, attached=False))
+            self._earlier[kind] = dict(self._answers(record, _first(record), attached=False))
 
-    def _find_front(self, record: Record, start: int, before: Optional[generators.States]) -> Optional[Front]:
-        """The function that computes a feature, tried out: its module is called as a whole or child by child."""
-        if not self.stands_alone(start):
+    def _find_front(self, record: Record, before: Optional[generators.States]) -> Optional[Front]:
+        """The function that computes the first feature, tried out: its module is called whole or child by child."""
+        start = _first(record)
+        earlier = dict(self._answers(record, start, attached=False)) if self.stands_alone(start) else None
+        # indices, say, are one batch's own
+        if earlier is None or len(trees.tensors(earlier)) > len(trees.floats(earlier)):
             return None
         name = self.names[start]
         fronts = (Front(self.model, self._modules[module], name, self._compiler)
-                  for module in (name, *_lasts(self._modules, name)))
+                  for module in (name, *lasts(self._modules, name)))
         return next((front for front in fronts if self._leads_to(front, record, start, before)), None)
 
     def _leads_to(self, front: Front, record: Record, start: int, before: Optional[generators.States]) -> bool:
         try:
             with torch.no_grad(), norms.still(self.model), generators.kept(trees.device_of(record.output)):
                 generators.restore(before or {})
-                return trees.close(front(record.input, eager=True), record.taken[start].value)
-        except Exception:  # of hooks that do not expect the pass to end, say: compiled parts are safe
+                return trees.close(front(record.input), record.taken[start].value)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # whatever a model makes of a pass that ends early: compiled parts are safe
             return False
 
     def _is_all(self, record: Record, index: int) -> bool:
@@ -299,63 +260,6 @@ class Replay:
             return False
 
 
-class _Recorder:
-    """Stands in for the watched modules while a pass is recorded."""
-
-    def __init__(self, names: Sequence[str], owners: dict[str, str], kept: list[set[str]], traits: Optional[_Traits]):
-        self.names, self.owners, self.kept, self.traits = tuple(names), owners, kept, traits
-        self.taken: dict[int, Taken] = {}
-        self.answers: dict[str, list[_Call]] = {}
-        self.running: list[str] = []
-        self.calls = dict.fromkeys(names, 0)
-        self.clock = 0
-        self.given: list[tuple[str, Any, list[int]]] = []
-
-    def of(self, name: str) -> Callable:
-        return lambda original: lambda *args, **kwargs: self._called(name, original, args, kwargs)
-
-    def _called(self, name: str, original: Callable, args: tuple, kwargs: dict) -> Any:
-        self.running.append(name)
-        value = original(*args, **kwargs)
-        self.running.pop()
-        value = self._finished(name, value)
-        while (name := self.owners.get(name)) is not None and name not in self.running:
-            value = self._finished(name, value)
-        return value
-
-    def _finished(self, name: str, value: Any) -> Any:
-        self.clock += 1
-        if name in self.calls:
-            value = self._feature(name, value)
-        keeps = name in self.calls or any(name in names and names.isdisjoint(self.running) for names in self.kept)
-        self.answers.setdefault(name, []).append(
-            _Call(self.clock, value if keeps else trees.placeholder(value), frozenset(self.running)))
-        if self.traits is not None and not (keeps and name in self.traits.overwritten):
-            return value
-        given = trees.cloned(value)
-        if self.traits is None:
-            self.given.append((name, given, trees.versions(given)))
-        return given
-
-    def _feature(self, name: str, value: Any) -> Any:
-        self.calls[name] += 1
-        if torch.is_grad_enabled() and not any(x.requires_grad for x in trees.floats(value)):
-            value = trees.map_floats(lambda x: x.detach().requires_grad_(), value)  # all before it is frozen
-        self.taken[self.names.index(name)] = Taken(value, self.clock, generators.states(trees.device_of(value)))
-        return value
-
-    def overwritten(self) -> frozenset[str]:
-        return frozenset(name for name, given, before in self.given if trees.versions(given) != before)
-
-    def check(self) -> None:
-        for name, calls in self.calls.items():
-            if calls != 1:
-                raise BlockError(f"'{name}' is called {calls} times in a forward pass, so its feature is not defined: "
-                                 'name a module that is called once.')
-            if not trees.floats(self.taken[self.names.index(name)].value):
-                raise BlockError(f"'{name}' gives no floating-point tensor, so there is nothing to perturb.")
-
-
 def _from(values: list) -> Callable:
     """Answers a module's calls with one value after the other, and computes any further call."""
     rest = iter(values)
@@ -367,22 +271,6 @@ def _from(values: list) -> Callable:
             return original(*args, **kwargs)
         return answer
     return redirect
-
-
-class _Ahead:
-    """Computes a feature before the model is called, whose module then answers with it."""
-
-    def __init__(self, front: Front):
-        self.front, self.value = front, None
-
-    def whole(self, original: Callable) -> Callable:
-        def call(input):
-            self.value = self.front(input)
-            return original(input)
-        return call
-
-    def feature(self, original: Callable) -> Callable:
-        return lambda *args, **kwargs: self.value
 
 
 class _Then:
@@ -425,41 +313,12 @@ def _answer(feature: Any, states: Optional[generators.States]) -> Callable:
     return answer
 
 
+def _first(record: Record) -> int:
+    """The index of the feature that was computed first."""
+    return min(record.taken, key=lambda i: record.taken[i].moment)
+
+
 def _kind(input: Any) -> tuple:
-    """What the shapes and types of outputs depend on."""
-    return (torch.is_autocast_enabled(trees.device_of(input).type),
-            *((x.shape, x.dtype) for x in trees.tensors(input)))
-
-
-def _ancestors(name: str) -> set[str]:
-    parts = name.split('.')
-    return {'.'.join(parts[:n]) for n in range(len(parts))}
-
-
-def _is_sequence(module: nn.Module) -> bool:
-    return type(module).forward is nn.Sequential.forward and len(module) > 0
-
-
-def _lasts(modules: Mapping[str, nn.Module], name: str) -> list[str]:
-    """A Sequential's last child, that child's last child if it is a Sequential too, and so on."""
-    found = []
-    while _is_sequence(modules[name]):
-        name = f'{name}.{list(modules[name]._modules)[-1]}'
-        if name not in modules:  # shared with another place in the model, and listed under that name
-            break
-        found.append(name)
-    return found
-
-
-def _siblings(modules: Mapping[str, nn.Module], ancestors: set[str], name: str) -> set[str]:
-    """Names of the siblings of a module and of its ancestors, and of the children of lists and Sequentials there."""
-    lasts = {name, *_lasts(modules, name)}
-    found, waiting = set(), [*ancestors, *(child for child in lasts if _is_sequence(modules[child]))]
-    while waiting:
-        parent = waiting.pop()
-        below = {f'{parent}.{child}'.lstrip('.') for child, _ in modules[parent].named_children()}
-        below = {child for child in below if child in modules and child not in ancestors | lasts}
-        bare = {child for child in below if type(modules[child]).forward is nn.Module.forward}
-        found |= below - bare  # bare lists are never called
-        waiting += bare | {child for child in below if _is_sequence(modules[child])}
-    return found
+    """What the shapes, types and places of outputs depend on."""
+    device = trees.device_of(input)
+    return (device, torch.is_autocast_enabled(device.type), *((x.shape, x.dtype) for x in trees.tensors(input)))

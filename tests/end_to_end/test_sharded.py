@@ -24,7 +24,7 @@ def same(first, second):
 
 
 @pytest.mark.parametrize(('task', 'options', 'precision'), [
-    (('standard', '--opt', 'adamw', '--lr', '0.001'), {}, 'bf16'),
+    (('alfa', '--alfa-blocks', 'all', '--alfa-steps', '2', '--opt', 'adamw', '--lr', '0.001'), {}, 'bf16'),
     (('alfa', '--alfa-blocks', 'all', '--alfa-steps', '2', '--grad-accum-steps', '2'), BLOCKS, 'no'),
     (('l_alfa', '--alfa-blocks', 'last', '--alfa-projection', 'simplex', '--alfa-random-start'), SIZES, 'no'),
 ])
@@ -89,6 +89,7 @@ def test_a_sharded_run_with_norms_ends_as_a_run_does(tmp_path):
     ((), {'VERSION': '1', 'CPU_RAM_EFFICIENT_LOADING': 'false'}, 'fsdp_version: 2'),
     ((), {'ACTIVATION_CHECKPOINTING': 'true'}, '--grad-checkpointing'),
     ((), {'OFFLOAD_PARAMS': 'true'}, 'fsdp_offload_params'),
+    (('--torchcompile', 'aot_eager'), {}, '--torchcompile does not go with FSDP2'),
     ((), {'IGNORED_MODULES': '.*head'}, 'fsdp_ignored_modules'),
     ((), {**BLOCKS, 'TRANSFORMER_CLS_TO_WRAP': 'Nonsense'}, 'fsdp_auto_wrap_policy'),
     (('--clip-grad', '0.01', '--clip-mode', 'agc'), {}, '--clip-mode agc fails on sharded weights'),

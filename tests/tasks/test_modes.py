@@ -1,20 +1,16 @@
-"""ALFA in the ways networks are trained: memory formats, half precision, losses, checkpointing, compilation."""
+"""ALFA in the ways networks are trained: memory formats, half precision, losses, checkpointing."""
 import copy
 
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from settings import assert_same_buffers, assert_same_grads, check_step, tiny
+from settings import assert_same_buffers, assert_same_grads, check_step, gradients, tiny
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
 from timm_alfa import create_task, search
 
 QUICK = dict(steps=2, step_size=0.05)
-
-
-def gradients(model):
-    return {k: None if p.grad is None else p.grad.clone() for k, p in model.named_parameters()}
 
 
 def stepped(model, input, target, name='alfa', criterion=None, **config):
@@ -230,95 +226,6 @@ def test_networks_that_are_half_themselves(dtype):
     assert result['loss'].dtype == dtype
     assert result['loss_adv'] > result['loss_clean']
     assert result['delta_norm'] > 0
-
-
-@pytest.mark.parametrize(('arch', 'config'), [
-    ('resnet20s', dict(blocks='2')), ('resnet20s', dict(blocks='all', mode='joint', bn='shared')),
-    ('resnet20s', dict(blocks='2', bn='aux')), ('resnet20s', dict(blocks='layer3.2.bn2')),
-    ('test_vit', dict(blocks='all'))], ids=str)
-def test_compiled_steps_are_equal(arch, config):
-    torch.compiler.reset()
-    model, input, target = tiny(arch, 32 if 'vit' in arch else 16, batch=2)
-    other = copy.deepcopy(model)
-    task = create_task('alfa', other, **{**QUICK, **config})
-    task.compile(backend='eager')
-    plain = create_task('alfa', model, **{**QUICK, **config})
-    for _ in range(2):
-        plain.zero_grad()
-        task.zero_grad()
-        want, got = plain(input, target), task(input, target)
-        want['loss'].backward()
-        got['loss'].backward()
-        torch.testing.assert_close(got['loss'], want['loss'], rtol=1e-9, atol=1e-9)
-        assert_same_grads(gradients(other), gradients(model))
-        assert_same_buffers(other, dict(model.named_buffers()))
-    assert any(m.__dict__.get('_compiled_call_impl') for m in other.modules())
-
-
-@pytest.mark.sweep
-def test_inductor_agrees():
-    torch.compiler.reset()
-    model, input, target = tiny(size=16, batch=2, dtype=torch.float32)
-    other = copy.deepcopy(model)
-    task = create_task('alfa', other, blocks='3', **QUICK)
-    task.compile()
-    _, want = stepped(model, input, target, blocks='3')
-    got = task(input, target)
-    got['loss'].backward()
-    torch.testing.assert_close(got['loss'], want['loss'], rtol=1e-4, atol=1e-4)
-    for a, b in zip(model.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4)
-
-
-def test_compiled_replays_skip_the_front():
-    torch.compiler.reset()
-    model, input, target = tiny(size=16, batch=2)
-    task = create_task('alfa', model, blocks='2', **QUICK)
-    ran = []
-    counting = lambda module, inputs: lambda *a: (ran.append(1), module(*a))[1]  # noqa: E731
-    task.compile(backend=counting)
-    task(input, target)['loss'].backward()
-    ran.clear()
-    record = task._replay.record(input)
-    assert len(ran) == 2  # all before the feature in one, layer3
-    ran.clear()
-    task._replay.run(record, {0: lambda f: f + 1})
-    assert len(ran) == 1
-
-
-@pytest.mark.parametrize('hooked', [False, True], ids=['plain', 'hooked'])
-def test_compiled_fronts_are_equal_whatever_is_random_or_changes(hooked):
-    torch.compiler.reset()
-    model, input, target = tiny(size=16, drop_path_rate=0.5, drop_rate=0.5)
-    if hooked:  # where the front would not see it
-        model.register_forward_pre_hook(lambda m, args: (args[0] * 2,))
-    model.layer2.register_forward_hook(lambda m, args, output: output * 2)
-    other = copy.deepcopy(model)
-    plain, task = create_task('alfa', model, blocks='2', **QUICK), create_task('alfa', other, blocks='2', **QUICK)
-    task.compile(backend='eager')
-    for batch in (4, 4, 3, 3, 4):
-        results = []
-        for each in (plain, task):
-            torch.manual_seed(batch)
-            each.zero_grad()
-            results.append(each(input[:batch], target[:batch]))
-            results[-1]['loss'].backward()
-        torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
-        assert_same_grads(gradients(other), gradients(model))
-        assert_same_buffers(other, dict(model.named_buffers()))
-    assert (task._replay._front is None) == hooked
-
-
-def test_fronts_of_like_networks_are_not_mixed_up():
-    torch.compiler.reset()
-    model, input, target = tiny(size=16)
-    for blocks in ('1', '2', '3'):
-        other = copy.deepcopy(model)
-        task = create_task('alfa', other, blocks=blocks, **QUICK)
-        task.compile(backend='eager')
-        for _ in range(2):
-            got = task(input, target)['loss']
-        torch.testing.assert_close(got, stepped(copy.deepcopy(model), input, target, blocks=blocks)[1]['loss'])
 
 
 def test_replays_of_a_wrapped_model_use_what_is_inside():

@@ -164,7 +164,7 @@ class MethodTask(ClassificationTask):
         parts = self.parts()
         torch._functorch.config.donated_buffer = False
         config = torch._dynamo.config
-        config.recompile_limit = max(config.recompile_limit, _VARIANTS * len(parts))
+        config.recompile_limit = max(config.recompile_limit, _VARIANTS * (len(parts) + 1))
         for module in parts:
             module.compile(backend=backend, mode=mode, **compile_kwargs)
         return self.model

@@ -174,7 +174,7 @@ def read_state(path: Path) -> Optional[tuple[Path, dict[str, Any]]]:
 
 
 def load_state(folder: Path, content: dict[str, Any], run, totals: Totals) -> Progression:
-    """Puts a run where a state stands. Every process calls it.
+    """Puts a run where a state stands. Every process calls it and reads the files; sharded, they wait for each other.
 
     Args:
         folder: The state's.

@@ -1,5 +1,4 @@
 """Everything a run needs, built and checked before anything is written."""
-import copy
 import os
 import warnings
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from timm_alfa.training.files import first_line
 from timm_alfa.training.gathering import broadcast
 from timm_alfa.training.randomness import seed_all
 from timm_alfa.training.sharded_update import try_update
-from timm_alfa.training.sharding import check_sharding, shard, whole_copy
+from timm_alfa.training.sharding import bodiless, check_launch, check_sharding, shard, whole_copy
 from timm_alfa.training.trial import try_step
 
 
@@ -86,10 +85,12 @@ def create_accelerator(config: TrainConfig) -> Accelerator:
     """accelerate, with the trackers asked for.
 
     Raises:
-        ConfigError: A tracker is not installed, or a device is not there.
+        ConfigError: A tracker is not installed, a device is not there, or weights cannot be sharded as asked.
     """
     check_trackers(config.run.log_with)
-    return start_accelerate(log_with=list(config.run.log_with or ()) or None, project_dir=config.run.output)
+    accelerator = start_accelerate(log_with=list(config.run.log_with or ()) or None, project_dir=config.run.output)
+    check_sharding(accelerator, config.model.torchcompile is not None)
+    return accelerator
 
 
 def start_accelerate(**arguments) -> Accelerator:
@@ -106,7 +107,7 @@ def start_accelerate(**arguments) -> Accelerator:
         accelerator = Accelerator(cpu=cpu, kwargs_handlers=[ddp], **arguments)
     except (ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f'accelerate cannot start: {first_line(error)}') from error
-    check_sharding(accelerator)
+    check_launch(accelerator)
     backend = accelerator.state.dynamo_plugin.backend.value
     if backend != 'NO':
         raise ConfigError(f"accelerate launch --dynamo_backend {backend.lower()} compiles a task as one piece, which a "
@@ -162,7 +163,7 @@ def prepare(config: TrainConfig) -> Run:
     ema = skeleton = None
     if accelerator.is_fsdp2:
         broadcast(accelerator, task)  # as DDP does: each process keeps its piece of what it has
-        skeleton = copy.deepcopy(model).to('meta')
+        skeleton = bodiless(model)
     if config.ema.model_ema:
         ema = ModelEmaV3(model, decay=config.ema.model_ema_decay, use_warmup=config.ema.model_ema_warmup)
     effective = config.data.batch_size * config.optim.grad_accum_steps * accelerator.num_processes

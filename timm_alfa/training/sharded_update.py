@@ -28,8 +28,8 @@ def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
     alone = _small_module(generator).to(accelerator.device)
     sharded = fully_shard(copy.deepcopy(alone))
     grads = [[torch.randn(p.shape, generator=generator) for p in alone.parameters()] for _ in range(STEPS)]
+    _update(alone, options, grads)
     try:
-        _update(alone, options, grads)
         _update(sharded, options, grads)
     except Exception as error:  # whatever an optimizer raises on tensors of a kind it was not written for
         raise ConfigError(_fault(options, f'fails on sharded weights: {first_line(error)[:120]}')) from error
@@ -40,7 +40,7 @@ def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
 
 @torch.no_grad()
 def _small_module(generator: torch.Generator) -> nn.Module:
-    """Parameters of the usual shapes, none of which falls evenly into processes; the same on all of them."""
+    """Parameters of the usual shapes, few of which fall evenly into processes; the same on all of them."""
     module = nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.Linear(7, 5))
     for param in module.parameters():
         param.copy_(torch.randn(param.shape, generator=generator))

@@ -17,23 +17,31 @@ PLAIN = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CP
          DistributedType.MULTI_NPU, DistributedType.MULTI_MLU)
 
 
-def check_sharding(accelerator: Accelerator) -> None:
+def check_launch(accelerator: Accelerator) -> None:
     """Raises:
-        ConfigError: accelerate was asked for something other than one process, DDP or FSDP2, or for a part of FSDP2
-            that does not work here.
+        ConfigError: accelerate was asked for something other than one process, DDP or FSDP, or leaves FSDP out.
     """
-    if accelerator.distributed_type in PLAIN:
-        if os.environ.get('ACCELERATE_USE_FSDP', 'false').lower() == 'true':
-            raise ConfigError('accelerate was given FSDP and leaves it out, as it does without a word on CPUs and with '
-                              'no launcher: launch without it, or by accelerate launch on GPUs.')
-        return
-    if accelerator.distributed_type != DistributedType.FSDP:
-        raise ConfigError(f'{accelerator.distributed_type.value} is not supported. To shard weights, take FSDP2: '
-                          'accelerate launch --use_fsdp --fsdp_version 2, or in its config distributed_type: FSDP and '
-                          'fsdp_version: 2. Else launch with DDP (--multi_gpu).')
-    faults = list(_faults(accelerator))
-    if faults:
-        raise ConfigError(faults)
+    kind = accelerator.distributed_type
+    if kind in PLAIN and os.environ.get('ACCELERATE_USE_FSDP', 'false').lower() == 'true':
+        raise ConfigError('accelerate was given FSDP and leaves it out, as it does without a word on CPUs and with '
+                          'no launcher: launch without it, or by accelerate launch on GPUs.')
+    if kind not in (*PLAIN, DistributedType.FSDP):
+        raise ConfigError(f'{kind.value} is not supported. To shard weights, take FSDP2: accelerate launch --use_fsdp '
+                          '--fsdp_version 2, or in its config distributed_type: FSDP and fsdp_version: 2. Else launch '
+                          'with DDP (--multi_gpu).')
+
+
+def check_sharding(accelerator: Accelerator, compiles: bool) -> None:
+    """Raises:
+        ConfigError: Parts of FSDP's config do not work here: all of them at once.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        faults = list(_faults(accelerator))
+        if compiles:
+            # dynamo drops guards inside of FSDP's modules, which a search changes between its passes
+            faults.append('--torchcompile does not go with FSDP2: leave it out, or launch with DDP (--multi_gpu).')
+        if faults:
+            raise ConfigError(faults)
 
 
 def _faults(accelerator: Accelerator) -> Iterator[str]:
@@ -75,10 +83,19 @@ def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[Mo
         if ema is not None:
             fsdp2_prepare_model(accelerator, ema.module)
             ema.foreach = False  # its state mixes sharded parameters and whole buffers
-    except (ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+    except (torch.OutOfMemoryError, torch.distributed.DistError):
+        raise
+    except (ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f'FSDP2 cannot shard this model: {first_line(error)}. Give another fsdp_auto_wrap_policy '
                           '(NO_WRAP shards the model as one piece), or launch with DDP (--multi_gpu).') from error
     return task, optimizer
+
+
+def bodiless(model: nn.Module) -> nn.Module:
+    """A copy of a model on the meta device, made without copying its tensors first."""
+    memo: dict[int, torch.Tensor] = {id(p): nn.Parameter(p.to('meta'), p.requires_grad) for p in model.parameters()}
+    memo.update({id(b): b.to('meta') for b in model.buffers()})
+    return copy.deepcopy(model, memo)
 
 
 @torch.no_grad()
@@ -86,7 +103,7 @@ def whole_copy(skeleton: nn.Module, model: nn.Module, device: torch.device) -> n
     """A plain copy of a sharded model, on this process's device. Every process calls it.
 
     Args:
-        skeleton: The model on the meta device, from before it was sharded.
+        skeleton: The model's `bodiless` copy, from before it was sharded.
     """
     plain = copy.deepcopy(skeleton).to_empty(device=device)
     for empty, tensor in zip(_tensors(plain), _tensors(model), strict=True):
