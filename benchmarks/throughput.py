@@ -43,6 +43,7 @@ def looped(turns: Trainer):
     """A function that runs one epoch of train.py's loop from its start."""
     def epoch():
         turns.state.epoch, turns.state.batch = 0, 0
+        turns.progress.epoch(1, 1)
         turns.train_epoch()
     return epoch
 
