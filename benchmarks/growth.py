@@ -2,8 +2,9 @@
 
     python benchmarks/growth.py [--model resnet20s] [--pairs 11] [--device cuda --amp]
 
-All of it should grow linearly, with depth in the operations of a standard step: tables have the slope, and how far the
-points are from the fitted line.
+All of it should grow linearly: with the blocks, each of which has a longer tail than the one after it, in the operations
+of the design's floor; with depth in those of a standard step. Tables have the slope, and how far the points are from
+the fitted line.
 """
 import argparse
 from functools import partial
@@ -36,7 +37,7 @@ def line(what: str, unit: str, xs, runs, args) -> list[dict]:
     rows = []
     for quantity, values in (('time, ms', seconds), ('memory, MiB', peaks)):
         start, slope, off = fit(xs, values)
-        points = ', '.join(f'{x:g}: {v:.1f}' for x, v in zip(xs, values, strict=True))
+        points = ', '.join(f'{x:.4g}: {v:.1f}' for x, v in zip(xs, values, strict=True))
         rows.append({'against': what, 'quantity': quantity, 'points': points, f'slope a {unit}': slope,
                      'at zero': start, 'off the line': off})
         print(rows[-1], flush=True)
@@ -54,13 +55,14 @@ def main() -> None:
     make = partial(Step, device=args.device, amp=args.amp)
     one = partial(make, model, 32, task='alfa')
     units = timm_alfa.resolve_blocks(model, 'units')
+    blocks = [one(batch=32, blocks=','.join(units[-n:]), steps=2) for n in BLOCKS]
     deep = [timm.create_model(name, num_classes=10).to(args.device) for name in DEPTHS]
     cost = [count_flops(make(each, 32, 8, 'standard')) / 1e9 for each in deep]
     sections = {
         'Batch (last block, K=5)': line('batch', 'image', BATCHES, [one(batch=batch) for batch in BATCHES], args),
         'Steps (stage 2)': line('K', 'step', STEPS, [one(batch=32, blocks='2', steps=k) for k in STEPS], args),
-        'Blocks (the last n units, K=2)': line(
-            'n', 'block', BLOCKS, [one(batch=32, blocks=','.join(units[-n:]), steps=2) for n in BLOCKS], args),
+        f"Blocks (the last {', '.join(map(str, BLOCKS))} units, K=2)": line(
+            'GFLOPs at the floor', 'GFLOP', [step.floor() / 1e9 for step in blocks], blocks, args),
         f"Depth ({', '.join(DEPTHS)}; last block, K=5, batch 8)": [
             {'task': task, **row} for task in ('standard', 'alfa')
             for row in line('GFLOPs of a standard step', 'GFLOP', cost, [make(each, 32, 8, task) for each in deep],

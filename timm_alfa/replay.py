@@ -59,7 +59,7 @@ class Replay:
         self._siblings = [siblings(modules, path, name) for path, name in zip(above, names, strict=True)]
         watched = set(names).union(*self._siblings)
         watched.update(child for name in (*watched,) for child in lasts(modules, name))
-        self._owners = {lasts[0]: name for name in watched if (lasts := lasts(modules, name))}
+        self._owners = {below[0]: name for name in watched if (below := lasts(modules, name))}
         self._watched = {name: module for name, module in modules.items() if name in watched}
         self._traits: Optional[Traits] = None
         self._compiler: Optional[Callable] = None
