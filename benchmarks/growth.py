@@ -2,8 +2,8 @@
 
     python benchmarks/growth.py [--model resnet20s] [--pairs 11] [--device cuda --amp]
 
-All of it should grow linearly: with the blocks, each of which has a longer tail than the one after it, in the operations
-of the design's floor; with depth in those of a standard step. Tables have the slope, and how far the points are from
+All of it should grow linearly: with the blocks, each of which has a longer tail than the one after it, in the
+operations of the floor; with depth in those of a standard step. Tables have the slope, and how far the points are from
 the fitted line.
 """
 import argparse
