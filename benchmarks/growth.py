@@ -46,6 +46,7 @@ def line(what: str, unit: str, xs, runs, args) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    measure.add_results(parser)
     parser.add_argument('--model', default='resnet20s')
     parser.add_argument('--pairs', type=int, default=11)
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
@@ -68,7 +69,7 @@ def main() -> None:
             for row in line('GFLOPs of a standard step', 'GFLOP', cost, [make(each, 32, 8, task) for each in deep],
                             args)],
     }
-    measure.write('growth', 'Growth of the cost of a step', sections)
+    measure.write(args.results, 'growth', 'Growth of the cost of a step', sections)
 
 
 if __name__ == '__main__':

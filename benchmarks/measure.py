@@ -1,4 +1,5 @@
 """What the benchmarks share: functions timed in turns in one process, memory peaks, tables of results."""
+import argparse
 import json
 import os
 import platform
@@ -113,14 +114,20 @@ def command() -> str:
     return ' '.join(('python', f'benchmarks/{Path(sys.argv[0]).name}', *words))
 
 
-def write(name: str, title: str, sections: dict[str, Sequence[dict]]) -> Path:
-    """Writes results/benchmarks/NAME.json and NAME.md, and prints the tables."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f'{name}.json').write_text(json.dumps({'machine': machine(), **sections}, indent=1) + '\n')
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """The flag that all benchmarks have."""
+    parser.add_argument('--results', type=Path, default=RESULTS,
+                        help='where tables go; those of an earlier call there are replaced (results/benchmarks)')
+
+
+def write(folder: Path, name: str, title: str, sections: dict[str, Sequence[dict]]) -> Path:
+    """Writes NAME.json and NAME.md into a folder, and prints the tables."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f'{name}.json').write_text(json.dumps({'machine': machine(), **sections}, indent=1) + '\n')
     where = ', '.join(f'{k} {v}' for k, v in machine().items())
     body = '\n\n'.join(f'## {heading}\n\n{table(rows)}' for heading, rows in sections.items() if rows)
     text = f'# {title}\n\nMade by `{command()}`. {where}.\n\n{body}\n'
-    path = RESULTS / f'{name}.md'
+    path = folder / f'{name}.md'
     path.write_text(text)
     print(text)
     return path

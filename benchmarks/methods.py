@@ -82,6 +82,7 @@ def row(task: str, results: Sequence[dict], scores: Sequence[Optional[float]], c
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    measure.add_results(parser)
     parser.add_argument('--model', default='resnet20s')
     parser.add_argument('--tasks', nargs='+', choices=timm_alfa.list_tasks(), default=timm_alfa.list_tasks())
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
@@ -104,7 +105,7 @@ def main() -> None:
     recipe = {'model': args.model, 'dataset': results[0]['dataset'], 'epochs': results[0]['epochs'],
               'batch size': results[0]['batch_size'], 'learning rate': results[0]['lr'],
               'test images': results[0]['test_images'], 'seeds': len(args.seeds)}
-    measure.write('methods', 'The methods under one recipe', {'Methods': rows, 'Recipe': [recipe]})
+    measure.write(args.results, 'methods', 'The methods under one recipe', {'Methods': rows, 'Recipe': [recipe]})
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -168,6 +168,7 @@ def plot(sections: dict[str, list[dict]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [w.model for w in WORKLOADS]
+    measure.add_results(parser)
     parser.add_argument('--models', nargs='+', choices=names, default=names)
     tasks = list(dict.fromkeys(options['task'] for options in METHODS.values()))
     parser.add_argument('--tasks', nargs='+', choices=tasks, default=tasks)
@@ -182,7 +183,7 @@ def main() -> None:
     if not args.quick:
         sections.update(sweeps(args))
     flags = [name for name in ('amp', 'torchcompile') if getattr(args, name)]
-    path = measure.write('_'.join(('step_cost', *flags)), 'Cost of a step over a standard step', sections)
+    path = measure.write(args.results, '_'.join(('step_cost', *flags)), 'Cost of a step over a standard step', sections)
     if not args.quick:
         plot(sections, path.with_suffix('.png'))
 

@@ -100,6 +100,7 @@ def measured(model: str, images: int, args) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    measure.add_results(parser)
     parser.add_argument('--models', nargs='+', default=['resnet20s', 'resnet18_cifar'])
     parser.add_argument('--dataset', default='hfds/uoft-cs/cifar10')
     parser.add_argument('--input-key', default='img')
@@ -114,7 +115,7 @@ def main() -> None:
     rows = [measured(model, images, args) for model, images in zip(args.models, args.images, strict=True)]
     if not args.timm_train:
         print("timm's own train.py was not measured: give its path by --timm-train.")
-    measure.write('throughput', 'Images a second of the training loop', {'Loop': rows})
+    measure.write(args.results, 'throughput', 'Images a second of the training loop', {'Loop': rows})
 
 
 if __name__ == '__main__':

@@ -104,4 +104,4 @@ def test_what_cannot_be_sharded_is_refused_with_what_to_type(argv, options, said
 
 def test_fsdp_that_accelerate_leaves_out_is_told(tmp_path):
     run = Processes(tmp_path, train_args(tmp_path, 'run', *VIT), count=2, variables={'ACCELERATE_USE_FSDP': 'true'})
-    assert run.wait(60) == [2, 2] and 'leaves it out' in run.stderr and not (tmp_path / 'run').exists()
+    assert run.wait(60) == [2, 2] and 'leaves fsdp_config out' in run.stderr and not (tmp_path / 'run').exists()

@@ -23,8 +23,8 @@ def check_launch(accelerator: Accelerator) -> None:
     """
     kind = accelerator.distributed_type
     if kind in PLAIN and os.environ.get('ACCELERATE_USE_FSDP', 'false').lower() == 'true':
-        raise ConfigError('accelerate was given FSDP and leaves it out, as it does without a word on CPUs and with '
-                          'no launcher: launch without it, or by accelerate launch on GPUs.')
+        raise ConfigError('FSDP needs GPUs and accelerate launch: accelerate leaves fsdp_config out here. Remove it '
+                          'from the config, or launch on GPUs.')
     if kind not in (*PLAIN, DistributedType.FSDP):
         raise ConfigError(f'{kind.value} is not supported. To shard weights, take FSDP2: accelerate launch --use_fsdp '
                           '--fsdp_version 2, or in its config distributed_type: FSDP and fsdp_version: 2. Else launch '
