@@ -62,6 +62,7 @@ def test_a_state_goes_on_sharded_and_alone(tmp_path):
         close(runs.weights('whole', file), runs.weights('alone', file))
 
 
+@pytest.mark.sweep
 def test_a_state_of_ddp_goes_on_sharded(tmp_path):
     """The other way round; the sharded processes are asked to stop, and others that are not sharded end the run."""
     options = ('--task', 'alfa', '--opt', 'adamw', '--checkpoint-every', '2', *VIT)
@@ -75,6 +76,7 @@ def test_a_state_of_ddp_goes_on_sharded(tmp_path):
     close(runs.weights('whole'), runs.weights('run'))
 
 
+@pytest.mark.sweep
 def test_a_sharded_run_with_norms_ends_as_a_run_does(tmp_path):
     """Norms, auxiliary ones too, a test split, and what timm and validate.py read of it."""
     import timm
