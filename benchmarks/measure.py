@@ -5,28 +5,20 @@ import os
 import platform
 import re
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Callable, Sequence
 
 import timm
 import torch
 
 import timm_alfa
+from timm_alfa.training.record import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'results' / 'benchmarks'
-
-
-def _commit() -> Optional[str]:
-    """Of the code as it is now, '-dirty' where it was changed since."""
-    git = ['git', 'describe', '--always', '--exclude=*', '--dirty']
-    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip() or None
-
-
-COMMIT = _commit()  # at the start: what is measured is loaded by then
+COMMIT = commit()  # at the start: what is measured is loaded by then
 
 
 def synchronize() -> None:
