@@ -17,8 +17,8 @@ class Condition(NamedTuple):
 
     @property
     def text(self) -> str:
-        schedule = 'full schedule' if self.scale == 1 else f'schedule x {self.scale:g}'
-        return f"{schedule}, {'fp32' if self.precision == 'no' else self.precision}, {self.device}"
+        schedule = '' if self.scale == 1 else f'schedule x {self.scale:g}, '
+        return f"{schedule}{'fp32' if self.precision == 'no' else self.precision}, {self.device}"
 
 
 Runs = Mapping[str, Mapping[int, dict[str, Any]]]  # recipe -> seed -> record
@@ -67,9 +67,14 @@ class Comparison:
 
     @property
     def more(self) -> Optional[str]:
-        """How many more pairs are needed, in words; None unless undecided."""
+        """How many more pairs are needed, in words; None unless undecided.
+
+        What fewer than three pairs look like says nothing of how many it takes: only that it takes more.
+        """
         if self.verdict != stats.UNDECIDED:
             return None
+        if self.difference.n < stats.FEWEST_PAIRS:
+            return f'at least {stats.FEWEST_PAIRS - self.difference.n}'
         count = stats.more_pairs(self.difference)
         return f'over {stats.MOST_SEEDS}' if count is None else str(count)
 
@@ -82,19 +87,31 @@ class Comparison:
         return found.low <= self.paper <= found.high
 
 
-def compare(table: Table, row: Row, runs: Runs) -> Iterator[Comparison]:
-    """A row's comparisons."""
+def compare(table: Table, row: Row, runs: Runs, scale: float = 1.0) -> Iterator[Comparison]:
+    """A row's comparisons; a schedule that was shrunk tests no claim, the paper's least of all."""
     ours = values(runs.get(row.recipe, {}), table.metric)
     for other in table.against(row) if table.compared else ():
         difference = stats.paired(ours, values(runs.get(other, {}), table.metric))
-        yield Comparison(row, other, table.paper_gain(row, other), difference,
-                         stats.verdict(difference, table.claim(row, other)))
+        if scale == 1:
+            paper, claim = table.paper_gain(row, other), table.claim(row, other)
+        else:
+            paper = claim = None
+        yield Comparison(row, other, paper, difference, stats.verdict(difference, claim))
 
 
 def seconds_per_epoch(runs: Mapping[int, Mapping[str, Any]]) -> Optional[float]:
     """Median over the runs of a row."""
     found = values(runs, 'seconds_per_epoch')
     return median(found.values()) if found else None
+
+
+def time_ratio(runs: Runs, recipe: str, base: str) -> Optional[float]:
+    """Seconds an epoch over those of another row; None unless all runs of both had the same hardware to themselves."""
+    both = [record for name in (recipe, base) for record in runs.get(name, {}).values()]
+    if len({(record['device'], record['threads']) for record in both}) != 1 or any(r['jobs'] > 1 for r in both):
+        return None
+    mine, other = seconds_per_epoch(runs.get(recipe, {})), seconds_per_epoch(runs.get(base, {}))
+    return mine / other if mine and other else None
 
 
 def conditions_of(table: Table, groups: Mapping[Condition, Runs]) -> list[tuple[Condition, Runs]]:

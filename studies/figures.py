@@ -1,14 +1,22 @@
 """results/figures/: what the tables cannot show at a glance."""
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 from studies import stats
-from studies.evidence import Condition, Runs, compare, conditions_of, seconds_per_epoch, values
-from studies.tables import TABLES, Table
+from studies.evidence import Condition, Runs, compare, conditions_of, time_ratio
+from studies.tables import TABLES, WIDTHS, Table
 
 WIDTH = 6.4
+CAPTIONS = dict(
+    eta="L-ALFA's magnitudes over the epochs, averaged over seeds.",
+    cost='Seconds an epoch as multiples of standard training.',
+    training='Loss on clean and on moved features, the gap between them, and how far features are moved, over the '
+             'epochs; averaged over the seeds that all of them share.',
+    widths='Gain over standard training against the step size, for three widths of the network; 95% intervals, hollow '
+           'where there are fewer than three pairs.')
 
 
 def draw_all(groups: Mapping[Condition, Runs], folder: Path) -> list[Path]:
@@ -48,6 +56,14 @@ def _figures(groups: Mapping[Condition, Runs]) -> Iterator[tuple[str, Any]]:
                 yield _name(name, where), figure
 
 
+def caption(stem: str) -> str:
+    """What a figure shows, from the name of its file."""
+    table = next((table for name, table in TABLES.items() if table.bars and stem.startswith(f'{name}_')), None)
+    if table is not None:
+        return f'{table.title}: points above the standard row, paired, with 95% intervals.'
+    return next(text for name, text in CAPTIONS.items() if stem.startswith(name))
+
+
 def _name(name: str, where: Condition) -> str:
     scale = '' if where.scale == 1 else f'_x{where.scale:g}'
     return f"{name}{scale}_{where.precision if where.precision != 'no' else 'fp32'}_{where.device.lower()}"
@@ -83,8 +99,7 @@ def bars(table: Table, where: Condition, runs: Runs):
     axis.axhline(0, color='black', linewidth=0.8)
     axis.set_xlim(-0.6, len(found) - 0.4)
     axis.set_xticks(range(len(found)), [f'{label}\nn = {difference.n}' for label, difference in found], fontsize=9)
-    base = stats.sample(list(values(runs[first], table.metric).values()))
-    axis.set_ylabel(f'points above standard ({base.mean:.2f}%)')
+    axis.set_ylabel('points above standard')
     _titled(axis, table.title, where)
     return figure
 
@@ -93,10 +108,10 @@ def _titled(axis, title: str, where: Condition) -> None:
     axis.set_title(f'{title}\n{where.text}', fontsize=10)
 
 
-def mean_history(runs: Mapping[int, Mapping[str, Any]], column: str) -> list[float]:
-    """A column of summary.csv averaged over seeds, epoch by epoch; [] where it is missing."""
-    columns = [record['history'][column] for record in runs.values() if column in record['history']]
-    return [sum(row) / len(row) for row in zip(*columns) if None not in row]  # noqa: B905
+def mean_history(runs: Mapping[int, Mapping[str, Any]], column: str, seeds: Sequence[int]) -> list[float]:
+    """A column of summary.csv averaged over seeds, epoch by epoch: nan where it is empty, [] where it is missing."""
+    columns = [runs[seed]['history'].get(column, ()) for seed in seeds]
+    return [math.nan if None in row else sum(row) / len(row) for row in zip(*columns)]  # noqa: B905
 
 
 def eta(recipe: str, where: Condition, runs: Mapping[int, Mapping[str, Any]]):
@@ -112,7 +127,8 @@ def eta(recipe: str, where: Condition, runs: Mapping[int, Mapping[str, Any]]):
                   linewidth=2.2 if last else 1.2)
     axis.set(xlabel='epoch', ylabel='eta')
     axis.legend(fontsize=8, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
-    _titled(axis, f"Figure 4: eta over epochs, {recipe} ({len(series)} seed{'s' if len(series) > 1 else ''})", where)
+    place = 'Figure 4: ' if recipe in (row.recipe for row in TABLES['figure4'].rows) else ''
+    _titled(axis, f"{place}eta over epochs, {recipe} ({len(series)} seed{'s' if len(series) > 1 else ''})", where)
     return figure
 
 
@@ -122,21 +138,20 @@ def _shade(at: int, size: int):
 
 
 def cost(where: Condition, runs: Runs):
-    """Seconds an epoch against K, as multiples of standard training; None without a standard run."""
-    base = seconds_per_epoch(runs.get('cost', {}))
+    """Seconds an epoch against K, as multiples of standard training; None where nothing can be compared."""
     lines: dict[str, list[tuple[int, float]]] = {}
-    for recipe, by_seed in runs.items():
+    for recipe in runs:
         match = re.fullmatch(r'cost_alfa_(\w+)_k(\d+)', recipe)
-        if match and base:
-            lines.setdefault(match[1], []).append((int(match[2]), seconds_per_epoch(by_seed) / base))
+        if match and (ratio := time_ratio(runs, recipe, 'cost')):
+            lines.setdefault(match[1], []).append((int(match[2]), ratio))
     if not lines:
         return None
     figure, (axis,) = _subplots()
     labels = {'last': 'last block', '1': 'block 1'}
     for name, points in sorted(lines.items(), reverse=True):
         axis.plot(*zip(*sorted(points), strict=True), marker='o', label=f'ALFA, {labels.get(name, name)}')
-    if advprop := seconds_per_epoch(runs.get('cost_advprop', {})):
-        axis.plot([5], [advprop / base], marker='s', linestyle='', color='C3', label='AdvProp')
+    if advprop := time_ratio(runs, 'cost_advprop', 'cost'):
+        axis.plot([5], [advprop], marker='s', linestyle='', color='C3', label='AdvProp')
     axis.axhline(1, color='0.4', linewidth=1, linestyle='--', label='standard')
     axis.set(xlabel='steps K', ylabel='time of an epoch / standard', ylim=(0, None))
     axis.legend(fontsize=9, frameon=False)
@@ -144,25 +159,33 @@ def cost(where: Condition, runs: Runs):
     return figure
 
 
+TRAINING = ('small_alfa', 'small_alfa_mean', 'small_noise')  # all moved at the last block, by as much or less
+
+
 def training(where: Condition, runs: Runs):
-    """Clean and adversarial loss, and delta's norm, over the epochs of the small-data runs; None without any."""
-    rows = [row for row in TABLES['small'].rows if mean_history(runs.get(row.recipe, {}), 'delta_norm')]
+    """Loss on clean and moved features, their gap, and delta's norm over the epochs, small data; None without any."""
+    drawn = [name for name in ('small', *TRAINING) if name in runs]
+    seeds = sorted(set.intersection(*({*runs[name]} for name in drawn))) if drawn else []
+    rows = [row for row in TABLES['small'].rows
+            if row.recipe in drawn and mean_history(runs[row.recipe], 'delta_norm', seeds)]
     if not rows:
         return None
-    figure, (losses, norms) = _subplots(2, width=10.5, height=4.0)
+    figure, (losses, gaps, norms) = _subplots(3, width=13.0, height=4.0)
     for at, row in enumerate(rows):
-        columns = {name: mean_history(runs[row.recipe], name)
-                   for name in ('train_loss_clean', 'train_loss_adv', 'delta_norm')}
-        color = f'C{at}'
-        _line(losses, columns['train_loss_clean'], color=color, label=row.label)
-        _line(losses, columns['train_loss_adv'], color=color, linestyle=':')
-        _line(norms, columns['delta_norm'], color=color, label=row.label)
-    if base := mean_history(runs.get('small', {}), 'train_loss'):
-        _line(losses, base, color='black', label='standard')
-    losses.set(xlabel='epoch', ylabel='training loss: clean, perturbed (dotted)', yscale='log')
-    norms.set(xlabel='epoch', ylabel='l2 norm of delta, mean over images')
+        clean, moved, norm = (mean_history(runs[row.recipe], name, seeds)
+                              for name in ('train_loss_clean', 'train_loss_adv', 'delta_norm'))
+        _line(losses, clean, color=f'C{at}', label=row.label)
+        _line(losses, moved, color=f'C{at}', linestyle=':')
+        _line(gaps, [b - a for a, b in zip(clean, moved, strict=True)], color=f'C{at}')
+        _line(norms, norm, color=f'C{at}')
+    if 'small' in drawn:
+        _line(losses, mean_history(runs['small'], 'train_loss', seeds), color='black', label='standard')
+    losses.set(xlabel='epoch', ylabel='training loss: clean, moved (dotted)', yscale='log')
+    gaps.set(xlabel='epoch', ylabel='moved minus clean')
+    norms.set(xlabel='epoch', ylabel='l2 norm of delta, mean over images', ylim=(0, 1.15 * norms.get_ylim()[1]))
     losses.legend(fontsize=8, frameon=False)
-    _titled(losses, 'Loss over training, small data', where)
+    _titled(losses, f"Loss, small data ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})", where)
+    _titled(gaps, 'Loss that moving the features adds', where)
     _titled(norms, 'Size of the perturbation', where)
     return figure
 
@@ -172,34 +195,33 @@ def _line(axis, column: Sequence[float], **style) -> None:
 
 
 def widths(where: Condition, runs: Runs):
-    """Gain over standard against the step size, for each width; None where there is none."""
-    figure, (axis,) = _subplots()
-    drawn = False
-    for at, (name, label) in enumerate((('half', '8-16-32'), ('once', '16-32-64'), ('double', '32-64-128'))):
-        points = list(_gains(TABLES[f'small_width_{name}'], runs))
-        if points:
-            steps, found = zip(*points, strict=True)
-            # side by side, so that intervals can be told apart
-            places = [step * (1 + 0.03 * (at - 1)) for step in steps]
-            axis.errorbar(places, [d.mean for d in found], [_half(d) for d in found], marker='o', capsize=3,
-                          label=f'channels {label}')
-            drawn = True
-    if not drawn:
-        _close(figure)
+    """Gain over standard against the step size, for each width; None where no width has two of them."""
+    lines = {channels: list(_gains(TABLES[f'small_width_{name}'], runs)) for name, channels in WIDTHS.items()}
+    if not any(len(points) > 1 for points in lines.values()):
         return None
+    figure, (axis,) = _subplots()
+    for at, (channels, points) in enumerate(lines.items()):
+        for step, found in points:
+            # side by side, so that intervals can be told apart
+            axis.errorbar(step * (1 + 0.03 * (at - 1)), found.mean, _half(found), color=f'C{at}', marker='o', capsize=3,
+                          markerfacecolor='white' if found.n < stats.FEWEST_PAIRS else None)
+        if points:
+            axis.plot(*zip(*((step * (1 + 0.03 * (at - 1)), found.mean) for step, found in points), strict=True),
+                      color=f'C{at}', label=f'channels {channels}', zorder=0)
     axis.axhline(0, color='black', linewidth=0.8)
     axis.set_xscale('log', base=2)
     axis.set_xticks([0.25, 0.5, 1, 2], ['0.25', '0.5', '1', '2'])
     axis.set(xlabel='step size x 255', ylabel='points above standard')
     axis.legend(fontsize=9, frameon=False)
-    _titled(axis, 'Best step size against width, small data', where)
+    _titled(axis, 'Step size against width, small data', where)
     return figure
 
 
 def _gains(table: Table, runs: Runs) -> Iterator[tuple[float, stats.Difference]]:
-    for row in table.rows[1:]:
+    base = table.rows[0].recipe
+    for row in (row for row in table.rows if '/255' in row.label):
         for comparison in compare(table, row, runs):
-            if comparison.difference is not None:
+            if comparison.difference is not None and comparison.other == base:
                 yield float(row.label.split()[1].split('/')[0]), comparison.difference
 
 

@@ -56,7 +56,8 @@ def hardware(record: Mapping[str, Any]) -> str:
 
 
 def commits(found: Iterable[Mapping[str, Any]]) -> str:
-    """The commits of some runs, ten digits each."""
-    known = sorted({(record.get('commit') or 'unknown').rstrip('+')[:10] for record in found})
+    """The commits of some runs, ten digits each; '+': with changes that were not committed."""
+    known = sorted({f'{one[:10]}{"+" if one.endswith("+") else ""}'
+                    for record in found for one in (record.get('commit') or 'unknown').split(', ')})
     shown = known if len(known) <= 2 else [*known[:1], f'and {len(known) - 1} others']
     return ('commit ' if len(known) == 1 else 'commits ') + ' '.join(shown)

@@ -5,29 +5,38 @@ from pathlib import Path
 from typing import Any, Optional
 
 from studies import stats
-from studies.evidence import Comparison, Condition, Runs, compare, conditions_of, seconds_per_epoch, values
+from studies.evidence import Comparison, Condition, Runs, compare, conditions_of, seconds_per_epoch, time_ratio, values
+from studies.figures import caption
 from studies.headers import commits, hardware, score, spans
 from studies.rows import RECIPES
 from studies.tables import TABLES, Row, Table
 
 HEAD = """# The paper's claims, run again
 
-Written by `python studies/report.py` from `results/runs/`; `python studies/run.py TABLE` adds runs.
+Written by `python studies/report.py` from `results/runs/` and, what the numbers mean, from `results/notes.md`;
+`python studies/run.py TABLE` adds runs.
 
 How to read it:
 
 - Scores are top-1 on the test split, read once a run, of the checkpoint that was best on the validation split; mean ±
-  standard deviation over n seeds.
+  standard deviation over n seeds ("2/6": two of the six that the recipe plans). A seed draws the weights, the order of
+  images, and the images that are held out or left out.
 - Differences are paired: runs of one seed start from the same weights and see the same images in the same order. The
   interval is Student's, 95%, for each difference by itself.
-- A claim is a direction, the paper's: **held** or **not held** where the interval lies on one side of zero,
-  **undecided** where it does not, or where there are fewer than three pairs. "more" is how many more pairs an undecided
-  one needs for a power of 0.8, if the difference is what it looks like now.
-- "paper inside" says whether the paper's difference lies within our interval: a gain may be real and yet not as large.
-- Schedules, precisions, protocols and kinds of device are never mixed: each has a table of its own.
+- A claim is a direction: **held** or **not held** where the interval lies on one side of zero, **undecided** where it
+  does not, or where there are fewer than three pairs. "paper inside" says whether the paper's difference lies within
+  our interval: a gain may be real and yet not as large, and an undecided one may rule out the paper's size.
+- "more" is how many more pairs an undecided claim needs for a power of 0.8, if the difference and its deviation are
+  what they look like now: with few pairs a rough guess. Seeds that are added until a verdict falls make false verdicts
+  more frequent than 5%; an n above its plan ("8/6") says that it was done.
+- Of N claims without any effect behind them, 0.025 N would be held by chance, and rows of a table share their standard
+  runs: one verdict among many means little.
+- Schedules, precisions, protocols and kinds of device are never mixed: each has a table of its own. Seconds are shown
+  where a table is about time, and compared where runs had the same hardware to themselves.
 """
-COLUMNS = ('row', 'paper', 'here', 'n', 'against', "paper's difference", 'difference here [95%]', 'verdict', 'more',
-           'paper inside', 's an epoch')
+COLUMNS = ('row', 'paper', 'here', 'n', 'against', "paper's difference", 'difference here [95%]', 'pairs', 'verdict',
+           'more', 'paper inside', 's an epoch')
+PROTOCOLS = dict(paper="The paper's protocol", small='The small-data protocol', other='This protocol')
 
 
 def page(groups: Mapping[Condition, Runs], left_out: list[str], figures: list[Path], notes: str = '') -> str:
@@ -54,23 +63,35 @@ def page(groups: Mapping[Condition, Runs], left_out: list[str], figures: list[Pa
 
 
 def summary(tables: list[Table], groups: Mapping[Condition, Runs]) -> Iterator[str]:
-    """How many claims held, and the verdict on each."""
-    claims: dict[tuple, tuple[Table, Comparison]] = {}
+    """What became of the claims, under each protocol."""
+    yield '## In short'
+    for protocol in ('paper', 'small'):
+        rows = list(verdicts([table for table in tables if table.protocol == protocol], groups))
+        yield f'{PROTOCOLS[protocol]}: {tally(rows)}'
+        yield from [markdown(('table', 'claim', "paper's difference", 'difference here [95%]', 'pairs', 'verdict',
+                              'paper inside', 'on'), rows)] if rows else ()
+
+
+def verdicts(tables: list[Table], groups: Mapping[Condition, Runs]) -> Iterator[tuple[str, ...]]:
+    """A line for each claim that was put to the test; what several tables claim is one claim."""
+    seen = set()
     for table in tables:
         for where, runs in conditions_of(table, groups):
-            for found in (c for row in table.rows for c in compare(table, row, runs) if c.verdict and where.scale == 1):
-                # what several tables claim is one claim
-                claims.setdefault((where, table.metric, found.row.recipe, found.other, found.verdict), (table, found))
-    counts = Counter(found.verdict for _, found in claims.values())
-    rows = [(f'[{table.name}](#{anchor(table)})', claim_text(table, found), difference(found.difference),
-             str(found.difference.n), f'**{found.verdict}**') for table, found in claims.values()]
-    yield '## In short'
+            for found in (c for row in table.rows for c in compare(table, row, runs, where.scale) if c.verdict):
+                key = (where, table.metric, found.row.recipe, found.other, table.claim(found.row, found.other))
+                if key not in seen:
+                    seen.add(key)
+                    cells = comparison_cells(table, found)
+                    yield (f'[{table.name}](#{anchor(table)})', claim_text(table, found), *cells[1:4],
+                           f'**{found.verdict}**', cells[-1], where.text)
+
+
+def tally(rows: list[tuple[str, ...]]) -> str:
+    """How many claims held."""
     if not rows:
-        yield 'No claim has been put to the test at its full schedule yet.'
-        return
-    yield 'Claims at full schedule: ' + ', '.join(f'{counts[name]} {name}' for name in (
-        stats.HELD, stats.NOT_HELD, stats.UNDECIDED)) + '.'
-    yield markdown(('table', 'claim', 'difference here [95%]', 'pairs', 'verdict'), rows)
+        return 'no claim has been put to the test at its full schedule yet.'
+    counts = Counter(row[5].strip('*') for row in rows)
+    return ', '.join(f'{counts[name]} {name}' for name in (stats.HELD, stats.NOT_HELD, stats.UNDECIDED)) + '.'
 
 
 def claim_text(table: Table, found: Comparison) -> str:
@@ -94,10 +115,8 @@ def section(table: Table, groups: Mapping[Condition, Runs]) -> Iterator[str]:
     yield f'## {anchor(table)}'
     yield f'{table.title}. {table.note}'
     for where, runs in conditions_of(table, groups):
-        others = '' if where.scale == 1 or not any(row.paper for row in table.rows) else (
-            " The paper's numbers are those of the full schedule: not comparable.")
-        yield f'{where.text[0].upper()}{where.text[1:]}: {evidence(table, runs)}.{others}'
-        yield markdown(COLUMNS, [cells for row in table.rows for cells in row_cells(table, row, runs)])
+        yield f'{PROTOCOLS[table.protocol]}, {where.text}: {evidence(table, runs)}.'
+        yield markdown(COLUMNS, [cells for row in table.rows for cells in row_cells(table, row, runs, where.scale)])
 
 
 def evidence(table: Table, runs: Runs) -> str:
@@ -111,24 +130,30 @@ def evidence(table: Table, runs: Runs) -> str:
             f"{' and '.join(places)}; {'; '.join(versions)}; {commits(found)}")
 
 
-def row_cells(table: Table, row: Row, runs: Runs) -> Iterator[tuple[str, ...]]:
+def row_cells(table: Table, row: Row, runs: Runs, scale: float) -> Iterator[tuple[str, ...]]:
     """A row's lines: the first with its score, one for each comparison."""
-    mine = runs.get(row.recipe, {})
-    found = stats.sample(list(values(mine, table.metric).values()))
-    head = (row.label, paper_score(row), '' if found is None else score(found), '' if found is None else str(found.n))
-    cost = time_cell(table, row, runs)
-    comparisons = list(compare(table, row, runs))
+    found = stats.sample(list(values(runs.get(row.recipe, {}), table.metric).values()))
+    head = (row.label, paper_score(row) if scale == 1 else '', '' if found is None else score(found),
+            '' if found is None else count(found.n, RECIPES[row.recipe].seeds))
+    cost = time_cell(table, row, runs) if table.timed else ''
+    comparisons = [c for c in compare(table, row, runs, scale) if c.difference is not None or c.paper is not None]
     if not comparisons:
-        yield (*head, '', '', '', '', '', '', cost)
+        yield (*head, *[''] * 7, cost)
     for at, comparison in enumerate(comparisons):
-        yield (*(head if at == 0 else ('', '', '', '')), *comparison_cells(table, comparison), cost if at == 0 else '')
+        yield (*(head if at == 0 else [''] * 4), *comparison_cells(table, comparison), cost if at == 0 else '')
+
+
+def count(n: int, planned: int) -> str:
+    """A number of seeds, with the planned one where it is another."""
+    return str(n) if n == planned else f'{n}/{planned}'
 
 
 def comparison_cells(table: Table, found: Comparison) -> tuple[str, ...]:
-    inside = found.paper_inside
+    """From 'against' to 'paper inside'."""
+    inside, here = found.paper_inside, found.difference
     printed = '' if found.paper is None else f'{found.paper:+.2f}'
-    return (label(table, found.other), printed, difference(found.difference), found.verdict or '', found.more or '',
-            '' if inside is None else 'yes' if inside else 'no')
+    return (label(table, found.other), printed, difference(here), '' if here is None else str(here.n),
+            found.verdict or '', found.more or '', '' if inside is None else 'yes' if inside else 'no')
 
 
 def paper_score(row: Row) -> str:
@@ -147,16 +172,12 @@ def difference(found: Optional[stats.Difference]) -> str:
 
 def time_cell(table: Table, row: Row, runs: Runs) -> str:
     """Seconds an epoch, and as a multiple of the standard row's (the paper's in brackets)."""
-    mine = seconds_per_epoch(runs.get(row.recipe, {}))
-    base = seconds_per_epoch(runs.get(table.rows[0].recipe, {}))
-    if mine is None:
-        return ''
-    first = table.rows[0]
-    if row is first:
-        return f'{mine:.3g}'
+    first, mine = table.rows[0], seconds_per_epoch(runs.get(row.recipe, {}))
+    if mine is None or row is first:
+        return '' if mine is None else f'{mine:.3g}'
+    ratio = time_ratio(runs, row.recipe, first.recipe)
     printed = f' (paper {row.seconds / first.seconds:.2f}x)' if row.seconds and first.seconds else ''
-    ratio = f', {mine / base:.2f}x' if base else ''
-    return f'{mine:.3g}{ratio}{printed}'
+    return f'{mine:.3g}' + (f', {ratio:.2f}x' if ratio else '') + printed
 
 
 def unrun(table: Table) -> Iterator[str]:
@@ -177,7 +198,7 @@ def pictures(figures: list[Path]) -> Iterator[str]:
     if figures:
         yield '## Figures'
     for path in figures:
-        yield f'![{path.stem}](figures/{path.name})'
+        yield f'{caption(path.stem)}\n\n![{caption(path.stem)}](figures/{path.name})'
 
 
 def markdown(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

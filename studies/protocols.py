@@ -11,7 +11,8 @@ CIFAR100: Options = dict(
     mean=[0.5071, 0.4865, 0.4409], std=[0.2673, 0.2564, 0.2762], crop_padding=4, hflip=0.5)
 IMAGENET: Options = dict(
     dataset='hfds/ILSVRC/imagenet-1k', input_key='image', target_key='label', val_split='validation', val_fraction=0.1,
-    img_size=224, crop_pct=0.875, interpolation='bilinear', hflip=0.5, color_jitter=0.0, workers=8)
+    img_size=224, crop_pct=0.875, interpolation='bilinear', train_interpolation='bilinear', hflip=0.5, color_jitter=0.0,
+    workers=8)
 
 # 'momentum' is plain SGD with momentum, as in the paper: timm's 'sgd' is Nesterov's
 _SGD: Options = dict(opt='momentum', momentum=0.9, filter_bias_and_bn=False, sched='multistep', decay_rate=0.1)
@@ -31,6 +32,8 @@ SMOKE: Options = dict(
     dataset='digits', batch_size=64, lr=0.05, val_fraction=0.1, train_subset=256, epochs=1, warmup_updates=2)
 
 STANDARD: Options = dict(task='standard')
+# Methods that add a loss for moved features add its gradient too; this is as large a gradient without the method.
+DOUBLED: Options = dict(STANDARD, standard_weight=2.0)
 NOISE: Options = dict(task='noise', noise_blocks='last', noise_std='1/255')
 MOEX: Options = dict(task='moex', moex_lam=0.9, moex_prob=0.5, moex_norm='pono')
 ADVPROP: Options = dict(task='advprop', advprop_steps=5, advprop_step_size='1/255', advprop_eps='4/255')

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from typing import Any, Iterator
 
 from studies import protocols as p
-from studies.protocols import ADV_TRAIN, ADVPROP, MOEX, NOISE, STANDARD, alfa, l_alfa
+from studies.protocols import ADV_TRAIN, ADVPROP, DOUBLED, MOEX, NOISE, STANDARD, alfa, l_alfa
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def _cifar10() -> Iterator[Recipe]:
         for blocks in BLOCKS.get(network, ()):
             yield row(f'_alfa_block{dashed(blocks)}', alfa(best, blocks=blocks))
         if full:
+            yield row('_double', DOUBLED)
             yield row('_noise', NOISE)
             yield row('_moex', MOEX)
             yield row('_l_alfa', l_alfa())
@@ -83,6 +84,8 @@ def _imagenet() -> Iterator[Recipe]:
         shared = dict(model=network, **p.IMAGENET, **p.PAPER_IMAGENET)
         if network == 'efficientnet_b0':
             shared.update(batch_size=256, lr=0.1)
+        else:
+            shared.update(model_kwargs=dict(zero_init_last=False))  # as torchvision's
         yield Recipe(f'imagenet_{network}', {**shared, **STANDARD}, seeds=1)
         yield Recipe(f'imagenet_{network}_alfa_k1', {**shared, **alfa('0.5', 1)}, seeds=1)
         for steps in (3, 5) if network == 'resnet18' else ():
@@ -100,25 +103,28 @@ def _small() -> Iterator[Recipe]:
 
     yield row('', STANDARD, 6)
     yield row('_alfa', alfa('0.5'), 6)
-    yield row('_double', dict(STANDARD, standard_weight=2.0), 6)
+    yield row('_double', DOUBLED, 6)
+    yield row('_alfa_mean', alfa('0.5', alfa_reduction='mean'), 6)
     yield row('_noise', NOISE, 3)
     yield row('_moex', MOEX, 3)
     yield row('_l_alfa', l_alfa(alfa_mode='joint'), 2)
-    yield row('_alfa_mean', alfa('0.5', alfa_reduction='mean'))
     yield row('_alfa_tail', alfa('0.5', alfa_grad='tail'))
     yield row('_alfa_preact', alfa('0.5', blocks='layer3.2.bn2'))
-    yield row('_alfa_step2', alfa('2'))
+    for step in ('0.25', '1', '2'):
+        yield row(f'_alfa_step{step}', alfa(step), 3)
     yield row('_advprop', ADVPROP)
     for blocks in BLOCKS['resnet20s']:
-        yield row(f'_alfa_block{dashed(blocks)}', alfa('0.5', blocks=blocks))
+        yield row(f'_alfa_block{dashed(blocks)}', alfa('0.5', blocks=blocks), 3)
+    yield row('_triple', dict(STANDARD, standard_weight=3.0), 3)
+    yield row('_quadruple', dict(STANDARD, standard_weight=4.0), 3)
     for name, options in REGULARISERS.items():
         yield row(f'_{name}', {**STANDARD, **options}, 3)
+        yield row(f'_double_{name}', {**DOUBLED, **options}, 3)
         yield row(f'_alfa_{name}', {**alfa('0.5'), **options}, 3)
-    yield row('_alfa_step0.25', alfa('0.25'))
-    yield row('_alfa_step1', alfa('1'))
     for width, channels in WIDTHS.items():
         options = dict(model_kwargs=dict(channels=channels))
         yield row(f'_{width}_width', {**STANDARD, **options}, 3)
+        yield row(f'_{width}_width_double', {**DOUBLED, **options}, 3)
         for step in ('0.25', '0.5', '1', '2'):
             yield row(f'_{width}_width_alfa_step{step}', {**alfa(step), **options}, 3)
 

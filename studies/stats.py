@@ -96,13 +96,12 @@ def pairs_needed(effect: float, wanted: float = 0.8, confidence: float = 0.95) -
 
 
 def more_pairs(difference: Difference, wanted: float = 0.8) -> Optional[int]:
-    """How many more pairs an undecided difference needs, if it is as large as it looks now.
+    """How many more pairs an undecided difference of `FEWEST_PAIRS` or more needs, if it is as large as it looks now.
 
     Returns:
-        At least 1, and as many as a verdict takes at all; None where more than `MOST_SEEDS` would be needed.
+        At least 1; None where more than `MOST_SEEDS` would be needed.
     """
-    least = max(1, FEWEST_PAIRS - difference.n)
     if not difference.std:
-        return least
+        return 1
     needed = pairs_needed(difference.mean / difference.std, wanted)
-    return None if needed is None else max(least, needed - difference.n)
+    return None if needed is None else max(1, needed - difference.n)

@@ -119,7 +119,16 @@ def test_gains_of_the_paper_are_those_it_prints():
     alfa = next(row for row in seven.rows if row.label.startswith('ALFA'))
     assert {other: seven.paper_gain(alfa, other) for other in seven.against(alfa)} == {
         'cifar10_resnet18': 0.35, 'cifar10_resnet18_noise': 0.31, 'cifar10_resnet18_moex': 0.49,
-        'cifar10_resnet18_advprop': 0.13}
+        'cifar10_resnet18_advprop': 0.13, 'cifar10_resnet18_double': None}
+
+
+def test_what_the_paper_does_not_claim_is_no_claim():
+    seven = TABLES['table7_resnet18']
+    base = 'cifar10_resnet18'
+    claims = {row.recipe.removeprefix(base): seven.claim(row, base) for row in seven.rows[1:]}
+    assert claims == {'_double': None, '_noise': None, '_moex': None, '_advprop': 1, '_alfa_step1.0': 1}
+    four = TABLES['table4']  # 1.5/255 is printed 0.04 above standard
+    assert [four.claim(row, base) for row in four.rows[1:]] == [-1, 1, None, None, -1]
 
 
 def test_nothing_of_this_machine_is_in_them():

@@ -1,9 +1,11 @@
 """The report on records made up for it."""
+import math
+
 import pytest
 
 from studies import records
-from studies.evidence import by_condition, compare, conditions_of, stale
-from studies.figures import draw_all
+from studies.evidence import by_condition, compare, conditions_of, load, stale
+from studies.figures import caption, draw_all, mean_history
 from studies.headers import headers, spans
 from studies.jobs import Job
 from studies.pages import page
@@ -17,17 +19,17 @@ def record(recipe, seed, top1, *, scale=1.0, device='cpu', precision=None, secon
     known = dict(status='finished', test_top1=top1, val_top1=top1 + 1, epochs=job.options['epochs'], seconds=600.0,
                  seconds_per_epoch=seconds, mixed_precision=job.precision, device=device, commit='0123456789abcdef+',
                  versions=dict(torch='2.15.0', timm='1.0.31'), blocks=None)
-    return dict(name=job.name, recipe=recipe, seed=seed, epochs_scale=scale, options=job.options, threads=1, jobs=2,
-                history=history or {}, **{**dict.fromkeys(records.KEPT), **known, **more})
+    return {**dict.fromkeys(records.KEPT), **known, 'name': job.name, 'recipe': recipe, 'seed': seed,
+            'epochs_scale': scale, 'options': job.options, 'threads': 1, 'jobs': 2, 'history': history or {}, **more}
 
 
 BASE = (72.3, 73.44, 73.0, 71.9)
 GAINS = (0.62, 0.21, 0.67, 0.5)
 
 
-def small(scale=1.0):
-    found = [record('small', seed, base, scale=scale) for seed, base in enumerate(BASE)]
-    return found + [record('small_alfa', seed, base + gain, scale=scale, seconds=11.0)
+def small(history=None, scale=1.0):
+    found = [record('small', seed, base, scale=scale, history=history) for seed, base in enumerate(BASE)]
+    return found + [record('small_alfa', seed, base + gain, scale=scale, seconds=11.0, history=history)
                     for seed, (base, gain) in enumerate(zip(BASE, GAINS, strict=True))]
 
 
@@ -42,10 +44,19 @@ def line(page_text, start):
 def test_a_row_says_score_paired_difference_and_verdict():
     row = line(text(small()), '| ALFA 0.5/255 |')
     cells = [cell.strip() for cell in row.split('|')]
-    assert cells[1:5] == ['ALFA 0.5/255', '73.16 ± 0.62', '4', 'standard']
-    assert cells[5] == '+0.50 [+0.17, +0.83]'  # mean 0.5, deviation 0.2052, t 3.182
-    assert 'held' in cells
-    assert '11, 1.10x' in cells
+    assert cells[1:5] == ['ALFA 0.5/255', '73.16 ± 0.62', '4/6', 'standard']
+    assert cells[5:8] == ['+0.50 [+0.17, +0.83]', '4', 'held']  # mean 0.5, deviation 0.2052, t 3.182
+
+
+def test_seconds_stand_where_a_table_is_about_time_and_are_compared_on_equal_terms():
+    def shown(**more):
+        return line(text([record('cost', 0, 20.0, seconds=2.0, jobs=1),
+                          record('cost_alfa_1_k3', 0, 20.0, **{'seconds': 6.0, 'jobs': 1, **more})]),
+                    '| ALFA, block 1, K=3 |')
+    assert '| 6, 3.00x |' in shown()
+    for other in (dict(jobs=2), dict(threads=2)):
+        assert '| 6 |' in shown(**other)
+    assert ' an epoch' not in text(small())
 
 
 def test_unpaired_seeds_are_not_compared():
@@ -65,14 +76,22 @@ def test_scales_devices_and_precisions_are_never_mixed(other):
     assert all(len(runs) == 1 for runs in groups.values())
     shown = text(found)
     assert '+9.00' not in shown
-    assert 'No claim has been put to the test' in shown
+    assert shown.count('no claim has been put to the test') == 2
 
 
 def test_a_shrunk_schedule_gives_a_table_but_no_claim():
-    found = small(scale=0.5)
-    shown = text(found)
-    assert 'Schedule x 0.5, bf16, CPU: 8 runs, seeds 0-3, 1.3 hours' in shown
-    assert 'No claim has been put to the test' in shown
+    shown = text(small(scale=0.5))
+    assert 'The small-data protocol, schedule x 0.5, bf16, CPU: 8 runs, seeds 0-3, 1.3 hours' in shown
+    assert shown.count('no claim has been put to the test') == 2
+    assert '| held |' not in shown
+
+
+def test_a_shrunk_schedule_never_stands_beside_the_papers_numbers():
+    found = [record(name, seed, score + seed, scale=0.05, device='NVIDIA H100') for seed in range(3)
+             for name, score in (('cifar10_resnet20s', 60.0), ('cifar10_resnet20s_alfa_step0.5', 61.27 + seed / 100))]
+    row = line(text(found), '| ALFA |')
+    assert '+1.28' in row
+    assert not any(word in row for word in ('92.52', 'held', '| yes |', '| no |', '+1.27 |'))
 
 
 def test_a_changed_recipe_leaves_its_runs_out():
@@ -80,15 +99,40 @@ def test_a_changed_recipe_leaves_its_runs_out():
     found[0]['options'] = {**found[0]['options'], 'lr': 0.3}
     shown = text(found)
     assert '`small-s0`' in shown.split('## Left out')[1]
-    assert line(shown, '| standard |').split('|')[3].strip() == '3'
+    assert line(shown, '| standard |').split('|')[3].strip() == '3/6'
 
 
 def test_a_claim_made_by_several_tables_counts_once():
     found = [record(name, seed, score + seed, device='NVIDIA H100') for seed in range(3)
              for name, score in (('cifar10_resnet18', 94.0), ('cifar10_resnet18_alfa_step1.0', 94.35 + seed / 100))]
     shown = text(found)
-    assert 'Claims at full schedule: 1 held, 0 not held, 0 undecided.' in shown
+    assert "The paper's protocol: 1 held, 0 not held, 0 undecided." in shown
+    assert 'The small-data protocol: no claim' in shown
     assert shown.count('| yes |') >= 2  # of +0.35 in tables 2, 4 ...
+
+
+def test_protocols_are_counted_by_themselves():
+    paper = [record(name, seed, score + seed, device='NVIDIA H100') for seed in range(3)
+             for name, score in (('cifar10_resnet18', 94.0), ('cifar10_resnet18_alfa_step1.0', 94.35 + seed / 100))]
+    shown = text([*small(), *paper])
+    assert "The paper's protocol: 1 held, 0 not held, 0 undecided." in shown
+    assert 'The small-data protocol: 1 held, 0 not held, 0 undecided.' in shown
+
+
+def test_a_gain_counts_against_the_doubled_loss_wherever_losses_are_summed():
+    found = small() + [record('small_double', seed, base + gain) for seed, (base, gain) in enumerate(
+        zip(BASE, (0.6, 0.3, 0.6, 0.4), strict=True))]
+    for name in ('small', 'small_blocks', 'small_regularisers', 'small_width_once'):
+        table = TABLES[name]
+        alfa = next(row for row in table.rows if row.recipe == 'small_alfa')
+        assert {'small', 'small_double'} <= set(table.against(alfa)), name
+    shown = text(found)
+    assert 'The small-data protocol: 1 held, 0 not held, 1 undecided.' in shown
+
+
+def test_a_commit_that_changed_within_a_run_and_one_with_changes_are_shown():
+    (one,) = headers([record('small', 0, 70.0, commit=f"{'a' * 40}, {'b' * 40}+")])['small']
+    assert one.endswith('commits aaaaaaaaaa bbbbbbbbbb+.')
 
 
 def test_a_loss_where_the_paper_has_a_gain_is_not_held_and_said_so():
@@ -104,8 +148,12 @@ def test_a_loss_where_the_paper_has_a_gain_is_not_held_and_said_so():
 def test_an_undecided_row_says_how_many_more():
     found = [record('small', seed, 70.0) for seed in range(4)]
     found += [record('small_alfa', seed, 70.0 + gain) for seed, gain in enumerate((0.5, -0.3, 0.4, 0.2))]
-    cells = [cell.strip() for cell in line(text(found), '| ALFA 0.5/255 |').split('|')]
-    assert cells[cells.index('undecided') + 1] == '23'  # effect 0.2 / 0.3559: 27 pairs in all is G*Power's, less 4
+    def more(found):
+        cells = [cell.strip() for cell in line(text(found), '| ALFA 0.5/255 |').split('|')]
+        return cells[cells.index('undecided') + 1]
+
+    assert more(found) == '23'  # effect 0.2 / 0.3559: 27 pairs in all is G*Power's, less 4
+    assert more(found[:1] + found[4:5]) == 'at least 2'  # one pair says nothing of deviations
 
 
 def test_notes_by_hand_and_unrun_tables_are_there():
@@ -117,8 +165,8 @@ def test_notes_by_hand_and_unrun_tables_are_there():
 
 def test_headers_say_score_seeds_time_device_versions_commit():
     (one,) = headers(small())['small_alfa']
-    assert one == ('Here (full schedule, bf16, CPU): test top-1 73.16 ± 0.62; validation 74.16 ± 0.62; seeds 0-3, '
-                   '60 epochs of 11 s on 1 CPU thread; torch 2.15.0, timm 1.0.31, commit 0123456789.')
+    assert one == ('Here (bf16, CPU): test top-1 73.16 ± 0.62; validation 74.16 ± 0.62; seeds 0-3, '
+                   '60 epochs of 11 s on 1 CPU thread; torch 2.15.0, timm 1.0.31, commit 0123456789+.')
     assert spans([5, 0, 1, 2, 8]) == '0-2, 5, 8'
 
 
@@ -128,15 +176,32 @@ def history(eta=False):
 
 
 def test_figures_appear_with_their_runs_and_go_with_them(tmp_path):
-    found = [*small(), record('small_alfa_block1', 0, 70.0), record('cost', 0, 20.0, seconds=2.0),
-             record('cost_alfa_1_k3', 0, 20.0, seconds=6.0),
+    found = [*small(history()), record('small_alfa_block1', 0, 70.0), record('cost', 0, 20.0, seconds=2.0, jobs=1),
+             record('cost_alfa_1_k3', 0, 20.0, seconds=6.0, jobs=1),
+             record('small_alfa_step1', 0, 70.0),
              record('small_l_alfa', 0, 72.0, history=history(eta=True), blocks=['layer1', 'layer2'])]
     names = {path.name for path in draw_all(by_condition(found), tmp_path)}
     assert names == {'small_blocks_bf16_cpu.png', 'training_bf16_cpu.png', 'widths_bf16_cpu.png',
                      'eta_small_l_alfa_bf16_cpu.png', 'cost_fp32_cpu.png'}
     assert {path.name for path in tmp_path.iterdir()} == names
+    assert all(caption(path.stem) for path in tmp_path.iterdir())
     assert draw_all({}, tmp_path) == []
     assert not list(tmp_path.iterdir())
+
+
+def test_an_epoch_without_a_number_keeps_its_place():
+    runs = {0: dict(history=dict(delta_norm=[None, 1.0])), 1: dict(history=dict(delta_norm=[None, 2.0]))}
+    first, second = mean_history(runs, 'delta_norm', (0, 1))
+    assert math.isnan(first) and second == 1.5
+
+
+def test_what_is_committed_is_what_the_records_give():
+    found, groups = load(records.RUNS)
+    results = records.RUNS.parent
+    notes = results / 'notes.md'
+    shown = page(groups, stale(found), sorted((results / 'figures').glob('*.png')),
+                 notes.read_text(encoding='utf-8') if notes.exists() else '')
+    assert shown == (results / 'README.md').read_text(encoding='utf-8'), 'run `python studies/report.py`'
 
 
 def test_writing_twice_changes_nothing(tmp_path):
