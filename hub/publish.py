@@ -28,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
     add('--private', action='store_true', help='make the repo a private one')
     add('--exist-ok', action='store_true', help='add a commit to a repo that is there already')
     add('--standard', metavar='RUN', help='run folder of standard training, to compare with on the card')
-    add('--license', metavar='ID', help="the Hub's identifier (default: by the data set)")
+    add('--license', metavar='ID', help="the Hub's identifier (default: as known of the data set "
+        'and of the starting weights; needed where it is not)')
     add('--dataset-id', metavar='ORG/NAME', help="the data set on the Hub, where the run's --dataset does not say it")
     add('--data-dir', metavar='DIR', help='where the data is, if not where the run had it')
     add('--samples', type=int, default=1000, metavar='N',

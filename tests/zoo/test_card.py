@@ -77,6 +77,44 @@ def test_imagenet_terms(make_run):
     assert card(run, 'me/x', license='mit').data.license == 'mit'
 
 
+def started(run, **args):
+    (run / 'args.yaml').write_text(yaml.safe_dump(args))
+    return run
+
+
+def test_no_terms_are_claimed_that_nobody_stated(make_run):
+    run = make_run('test_resnet', num_classes=1000, dataset='/data/ilsvrc')
+    with pytest.raises(HubError, match=r"--dataset '/data/ilsvrc' are not known: add --license ID"):
+        card(run, 'me/x')
+    assert card(run, 'me/x', license='cc-by-4.0').data.license == 'cc-by-4.0'
+    made = card(run, 'me/x', dataset_id='ILSVRC/imagenet-1k')
+    assert (made.data.license_name, 'non-commercial' in made.text) == ('imagenet-terms-of-access', True)
+    with pytest.raises(HubError, match=r"--dataset 'hfds/me/pets'"):
+        card(make_run(dataset='hfds/me/pets'), 'me/x', dataset_id='me/pets')
+
+
+@pytest.mark.parametrize('model', ['resnet50.a1_in1k', 'resnet50', 'vit_base_patch16_224.augreg_in21k'])
+def test_weights_from_imagenet_keep_its_terms(make_run, model):
+    made = card(started(make_run(), model=model, pretrained=True))
+    assert (made.data.license, made.data.license_name) == ('other', 'imagenet-terms-of-access')
+    assert 'non-commercial' in made.text
+    assert card(started(make_run(), model=model, pretrained=False)).data.license == 'apache-2.0'
+
+
+@pytest.mark.parametrize('args', [
+    {'initial_checkpoint': '/data/w.pth'}, {'model': 'resnet50.no_such_tag', 'pretrained': True},
+    {'model': 'hf-hub:me/other', 'pretrained': True}, {'model': 'resnet50.fb_swsl_ig1b_ft_in1k', 'pretrained': True},
+])
+def test_weights_from_elsewhere_need_a_license(make_run, args):
+    with pytest.raises(HubError, match=r"weights from --(initial-checkpoint|pretrained) '.*add --license ID"):
+        card(started(make_run(), **args))
+    assert card(started(make_run(), **args), license='mit').data.license == 'mit'
+
+
+def test_our_own_weights_keep_theirs(make_run):
+    assert card(started(make_run(), model='resnet20s.alfa_c10', pretrained=True)).data.license == 'apache-2.0'
+
+
 def test_the_standard_run_stands_beside_it(make_run):
     run, standard = make_run(), read_run(make_run(task='standard', test_top1=91.0, test_top5=None))
     assert {'title': 'standard training, the same code', 'top1': '91.00', 'top5': '', 'robust': ''} in accuracy_rows(
@@ -92,8 +130,8 @@ def test_the_standard_run_stands_beside_it(make_run):
 def test_no_path_of_the_machine_is_a_data_set(make_run):
     run = read_run(make_run(dataset='hfds//home/me/secret/pets'))
     assert dataset_names(run) == ('pets', 'pets')
-    assert card(run.folder, 'me/x').data.datasets is None
-    assert card(run.folder, 'me/x', dataset_id='me/pets').data.datasets == ['me/pets']
+    assert card(run.folder, 'me/x', license='mit').data.datasets is None
+    assert card(run.folder, 'me/x', license='mit', dataset_id='me/pets').data.datasets == ['me/pets']
     assert dataset_names(read_run(make_run(dataset='hfds/me/pets')))[1] == 'me/pets'
     assert dataset_names(read_run(make_run(dataset='hfds/uoft-cs/cifar10')))[0] == 'CIFAR-10'
 

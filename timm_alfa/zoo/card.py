@@ -9,6 +9,7 @@ from timm_alfa.errors import HubError
 from timm_alfa.zoo.metadata import card_data, dataset_names
 from timm_alfa.zoo.run_folder import Run
 from timm_alfa.zoo.snippets import snippets
+from timm_alfa.zoo.terms import from_imagenet
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -28,8 +29,8 @@ _METHODS = {
     'adv_train': ('adversarial training', 'Trained on adversarial images only.'),
 }
 _LICENSE_TEXT = ("The weights: {license}. The data set's own terms may bind what is trained on it, too.")
-_IMAGENET_TEXT = ("Trained on ImageNet: assume that its terms of access apply to these weights, that is, "
-                  'non-commercial research only.')
+_IMAGENET_TEXT = ('Trained on ImageNet, or from weights that were: assume that its terms of access apply to these '
+                  'weights, that is, non-commercial research only.')
 
 
 @functools.cache
@@ -135,7 +136,7 @@ def build_card(
         dataset_id: As in `card_data`.
 
     Raises:
-        HubError: `standard` is not the baseline of this run.
+        HubError: `standard` is not the baseline of this run, or the terms are not known.
     """
     from huggingface_hub import ModelCard
     name = repo_id.partition('/')[2]
@@ -143,7 +144,6 @@ def build_card(
     record, found = run.record, run.evaluation
     title, text = _METHODS.get(record['task'], (record['task'], ''))
     rows = accuracy_rows(run, standard)
-    imagenet = run.dataset is not None and run.dataset.key == 'in1k'
     plots = {key: file if (run.folder / file).is_file() else None
              for key, file in (('eta_plot', 'eta.png'), ('curves', 'curves.png'))}
     size = tuple(run.config['pretrained_cfg'].get('input_size', (3, 224, 224)))
@@ -155,7 +155,7 @@ def build_card(
         command=shlex.join(map(str, record['command'])) if record.get('command') else '(not recorded)',
         snippets=snippets(repo_id, revision, run.architecture, size),
         limits_data=f'It knows the {run.config["num_classes"]} classes of its data set, at {size[1]}x{size[2]} pixels.',
-        license_text=_IMAGENET_TEXT if imagenet else _LICENSE_TEXT.format(license=data.license))
+        license_text=_IMAGENET_TEXT if from_imagenet(run, dataset_id) else _LICENSE_TEXT.format(license=data.license))
     return ModelCard(f'---\n{data.to_yaml()}\n---\n\n{body}')
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Optional
 import timm
 
 from timm_alfa.zoo.run_folder import Run
+from timm_alfa.zoo.terms import terms
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -27,19 +28,20 @@ def card_data(run: Run, name: str, license: Optional[str] = None, dataset_id: Op
     Args:
         run: What is published.
         name: The repo's name, without its organisation.
-        license: An identifier of the Hub's, in place of the data set's row.
+        license: As in `terms`.
         dataset_id: The data set's id on the Hub, in place of what the run's `--dataset` says.
+
+    Raises:
+        HubError: Under which terms it is published is not known.
     """
     from huggingface_hub import ModelCardData
-    row = run.dataset
     title, hub_id = dataset_names(run, dataset_id)
     task = run.record['task']
     tags = ['timm', 'image-classification', *(['alfa'] if task == 'l_alfa' else []), task.replace('_', '-')]
-    terms = {'license': license} if license else row.license if row else {'license': 'apache-2.0'}
     return ModelCardData(
         library_name='timm', pipeline_tag='image-classification', tags=tags, metrics=['accuracy'], model_name=name,
         datasets=[hub_id] if '/' in hub_id else None, base_model=base_model(run),
-        eval_results=eval_results(run, title, hub_id), **terms)
+        eval_results=eval_results(run, title, hub_id), **terms(run, license, dataset_id))
 
 
 def dataset_names(run: Run, dataset_id: Optional[str] = None) -> tuple[str, str]:

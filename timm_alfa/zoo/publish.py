@@ -35,7 +35,7 @@ class Publication:
         repo_id: ORG/NAME; NAME is best `architecture.tag`.
         revision: A branch; it is made where it is not there.
         standard: The run folder of standard training to compare with on the card.
-        license: An identifier of the Hub's, in place of the data set's.
+        license: An identifier of the Hub's, in place of what is known of the data set and of the starting weights.
         dataset_id: The data set's id on the Hub, where the run's `--dataset` does not say it.
     """
 
