@@ -103,6 +103,28 @@ def test_same_images_an_update_is_the_same_run(runs):
     assert record['epochs_done'] == 1
 
 
+@pytest.mark.parametrize(('before', 'after'), [((16, 1), (8, 2)), ((8, 4), (16, 2))])
+def test_another_division_goes_on_with_the_next_images(before, after, runs, kill_after, monkeypatch):
+    """Stopped within the epoch: every image is trained on once, the ones before the stop by other batches."""
+    seen, update, after_update = [], Trainer.update, Trainer.after_update
+
+    def watched(self, window):
+        seen.extend(int(index) for _, _, indices in window for index in indices)
+        update(self, window)
+
+    def options(batch, steps):
+        return ('--task', 'standard', '--epochs', '1', '--checkpoint-every', '1', '-b', str(batch),
+                '--grad-accum-steps', str(steps))
+
+    monkeypatch.setattr(Trainer, 'update', watched)
+    kill_after(2)
+    with pytest.raises(Killed):
+        runs(*options(*before))
+    monkeypatch.setattr(Trainer, 'after_update', after_update)
+    runs(*options(*after), '--resume', 'auto')
+    assert sorted(seen) == sorted(set(seen)) and len(seen) == 96
+
+
 def test_resume_by_folder_takes_its_options(runs):
     runs('--task', 'standard', '--epochs', '1', '--lr', '0.013')
     from timm_alfa.training.arguments import parse_args

@@ -201,7 +201,7 @@ def load_state(folder: Path, content: dict[str, Any], run, totals: Totals) -> Pr
     for name, indices in content['skipped'].items():
         getattr(run.data, name).skipped_indices.update(indices)
     state = Progression(**content['progression'])
-    if processes != run.accelerator.num_processes:
+    if division(content['options'], processes) != division(run.config.flat(), run.accelerator.num_processes):
         move_position(state, content, run)
     if run.schedule is not None:
         run.schedule.step_update(state.updates)
@@ -226,16 +226,22 @@ def _load_pickle(path: Path) -> Any:
             f"'{path}' holds more than tensors, so that loading it could run code: refused.") from error
 
 
+def division(options: dict[str, Any], processes: int) -> tuple[int, int, int]:
+    """How the images of an update are divided: into batches, accumulation steps and processes."""
+    return options['batch_size'], options['grad_accum_steps'], processes
+
+
 def move_position(state: Progression, content: dict[str, Any], run) -> None:
-    """The same place in the epoch for another number of processes, down to a whole update."""
+    """The same place in the epoch for another division of an update, down to a whole update."""
     options, accumulated = content['options'], run.config.optim.grad_accum_steps
     images = state.batch * options['batch_size'] * content['num_processes']
     window = run.config.data.batch_size * run.accelerator.num_processes * accumulated
     state.batch = min(images // window * accumulated, len(run.data.train))
     state.updates = state.epoch * run.updates_per_epoch + -(-state.batch // accumulated)
     before = options['batch_size'] * options['grad_accum_steps'] * content['num_processes']
-    logger.info('the state was saved by %d processes, now there are %d: it goes on, not bit for bit',
-                content['num_processes'], run.accelerator.num_processes)
+    if content['num_processes'] != run.accelerator.num_processes:
+        logger.info('the state was saved by %d processes, now there are %d: it goes on, not bit for bit',
+                    content['num_processes'], run.accelerator.num_processes)
     if before != run.effective_batch:
         logger.warning('warning: an update takes %d images now, %d before: set -b or --grad-accum-steps to keep it, '
                        'and --lr to keep the learning rate', run.effective_batch, before)
