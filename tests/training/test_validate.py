@@ -1,5 +1,10 @@
 """validate.py: whatever names a checkpoint gives the same score."""
+import json
+import shutil
+
 import pytest
+import timm
+from safetensors.torch import save_file
 
 from timm_alfa.errors import CheckpointError, ConfigError
 from timm_alfa.training.validate import parse_args, run, validate
@@ -35,6 +40,34 @@ def test_a_bare_file_with_its_model(trained, tmp_path):
     assert found['top1'] == pytest.approx(result['val_top1'])
     with pytest.raises(CheckpointError, match='does not fit the model'):
         score('--checkpoint', str(tmp_path / 'w.safetensors'), '--model', 'test_vit')
+
+
+def test_a_model_that_is_named_does_not_hide_the_runs_config(trained, tmp_path):
+    """Its input size, normalisation and arguments; a model of another name is refused."""
+    folder, result = trained
+    config = json.loads((folder / 'config.json').read_text())
+    assert score('--checkpoint', str(folder), '--model', 'test_resnet')['loss'] == pytest.approx(result['val_loss'])
+    for checkpoint in (folder, f'local-dir:{folder}'):
+        with pytest.raises(ConfigError, match=r"--model is 'test_vit', but .* holds test_resnet.*Leave --model out"):
+            score('--checkpoint', str(checkpoint), '--model', 'test_vit')
+    shutil.copy(folder / 'model_best.safetensors', tmp_path)
+    (tmp_path / 'config.json').write_text(json.dumps({**config, 'pretrained_cfg': {
+        **config['pretrained_cfg'], 'mean': [0.9] * 3, 'std': [0.1] * 3}}))
+    assert score('--checkpoint', str(tmp_path), '--model', 'test_resnet')['loss'] > 1.01 * result['val_loss']
+    (tmp_path / 'config.json').write_text('{"model_type": "resnet"}')  # another program's
+    named = ('--checkpoint', str(tmp_path), '--model', 'test_resnet', '--img-size', '32')
+    assert score(*named)['top1'] == pytest.approx(result['val_top1'])
+    (tmp_path / 'config.json').write_text('{')
+    with pytest.raises(CheckpointError, match='cannot be read.*Mend or remove it'):
+        score(*named)
+
+
+def test_the_image_size_reaches_a_model_that_is_built_for_it(tmp_path):
+    save_file(timm.create_model('test_vit', num_classes=10, img_size=32).state_dict(), tmp_path / 'w.safetensors')
+    named = ('--checkpoint', str(tmp_path / 'w.safetensors'), '--model', 'test_vit')
+    with pytest.raises(CheckpointError, match='Give the .*--img-size'):
+        score(*named)
+    assert score(*named, '--img-size', '32')['count'] == 360
 
 
 def test_a_run_is_scored_on_its_own_data_unless_others_are_named(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any, Mapping, Optional, Sequence
 import timm
 import torch
 from accelerate import Accelerator
-from timm.models import parse_model_name
+from timm.models import resolve_model_input_args
 from timm.models._hub import load_model_config_from_path
 from torch import nn
 
@@ -42,7 +42,6 @@ DATA_KEYS = ('dataset', 'data_dir', 'input_key', 'target_key', 'class_map', 'dat
 # What a run's args.yaml says of its data, by the key that it has here.
 FROM_RUN = {'dataset': 'dataset', 'data_dir': 'data_dir', 'input_key': 'input_key', 'target_key': 'target_key',
             'class_map': 'class_map', 'val_split': 'split'}
-HUB_SCHEMES = ('local-dir', 'hf-hub', 'hf_hub')
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class CheckpointConfig:
 
     checkpoint: Optional[str] = option(
         None, "A weights file, a run's folder, 'local-dir:FOLDER' or 'hf-hub:OWNER/NAME'.")
-    model: Optional[str] = option(None, 'The timm model (none: as the config.json beside the checkpoint says).')
+    model: Optional[str] = option(None, 'The timm model, where no config.json beside the checkpoint says it.')
     pretrained: bool = option(False, "Score the model's published weights; needs no --checkpoint.")
     num_classes: Optional[int] = option(None, 'Classes of the model (none: as the checkpoint says).', low=1)
     in_chans: Optional[int] = option(None, 'Input channels (none: the model\'s).', low=1)
@@ -138,60 +137,64 @@ def open_model(options: CheckpointConfig) -> nn.Module:
     """The model with the weights to score.
 
     Raises:
-        ConfigError: The model cannot be built.
+        ConfigError: The model cannot be built, or is not the one that --model names.
         CheckpointError: The weights cannot be read, or do not fit it.
     """
-    overrides = dict(num_classes=options.num_classes, in_chans=options.in_chans, **options.model_kwargs)
-    source = options.checkpoint.partition(':')[0] if options.checkpoint else ''
+    name, weights = locate(options)
+    state = None if weights is None else read_weights(weights)
+    arguments = dict(num_classes=options.num_classes, in_chans=options.in_chans, **options.model_kwargs)
+    if state is not None and name == options.model and not options.num_classes:
+        arguments['num_classes'] = head_classes(name, state)
     try:
-        if options.checkpoint is None:
-            return timm.create_model(options.model, pretrained=True, **overrides)
-        if source in HUB_SCHEMES and ':' in options.checkpoint:
-            return open_hub(options.checkpoint, overrides)
-        weights = find_weights(options.checkpoint)
-        state = read_weights(weights)
-        name = options.model or described_model(weights)
-        if options.model and not options.num_classes:
-            overrides['num_classes'] = head_classes(name, state)
-        model = timm.create_model(name, **overrides)
+        resolved = resolve_model_input_args(name, dict(img_size=options.img_size), **arguments)
+        model = timm.create_model(**resolved, pretrained=weights is None)
     except AlfaError:
         raise
     except Exception as error:  # whatever a constructor, the Hub or a file raises, it is about these options
-        name = options.model or options.checkpoint
         raise ConfigError(f"model '{name}' cannot be built: {first_line(error)}") from error
-    load_weights(model, state, options.checkpoint)
+    built = model.pretrained_cfg['architecture']
+    if options.model not in (None, name) and options.model.partition('.')[0] != built:
+        raise ConfigError(f"--model is '{options.model}', but '{options.checkpoint}' holds {built}, by its config.json."
+                          ' Leave --model out.')
+    if state is not None:
+        load_weights(model, state, options.checkpoint)
     return model
 
 
-def open_hub(name: str, overrides: dict[str, Any]) -> nn.Module:
-    """A model by 'local-dir:' or 'hf-hub:', with its weights.
+def locate(options: CheckpointConfig) -> tuple[str, Optional[Path]]:
+    """timm's name for the model, and the file with its weights: None where timm finds them by that name.
+
+    A config.json beside the weights goes before --model: it also has the normalisation and the model's arguments.
 
     Raises:
-        CheckpointError: It cannot be had.
+        CheckpointError: There are no weights, or nothing says for what model.
     """
-    scheme, where = parse_model_name(name)
-    if scheme == 'local-dir':
-        model = timm.create_model(name, **overrides)
-        load_weights(model, read_weights(find_weights(where)), where)
-        return model
-    try:
-        return timm.create_model(name, pretrained=True, **overrides)
-    except Exception as error:
-        raise CheckpointError(f"--checkpoint '{name}' cannot be loaded: {first_line(error)}") from error
+    if options.checkpoint is None:
+        return options.model, None
+    if options.checkpoint.startswith(('hf-hub:', 'hf_hub:')):
+        return options.checkpoint, None
+    weights = find_weights(options.checkpoint.removeprefix('local-dir:'))
+    if is_described(weights.parent):
+        return f'local-dir:{weights.parent}', weights
+    if options.model is None:
+        raise CheckpointError(f"no config.json beside '{weights}' says what model it is for: give --model.")
+    return options.model, weights
 
 
-def described_model(weights: Path) -> str:
-    """timm's name for the model that the config.json beside a weights file describes.
+def is_described(folder: Path) -> bool:
+    """Whether a config.json in timm's form says what model the weights in a folder are for.
 
     Raises:
-        CheckpointError: There is none, so that the model is not known.
+        CheckpointError: It is there, but cannot be read.
     """
-    folder = weights.parent
     try:
         load_model_config_from_path(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"no config.json beside '{weights}' says what model it is for: give --model.") from error
-    return f'local-dir:{folder}'
+    except (FileNotFoundError, KeyError):  # none, or another program's
+        return False
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"'{folder / 'config.json'}' cannot be read: {first_line(error)}. Mend or remove it.") from error
+    return True
 
 
 def head_classes(name: str, state: Mapping[str, torch.Tensor]) -> Optional[int]:
