@@ -62,11 +62,20 @@ def test_an_l_alfa_card_shows_eta(make_run):
     assert 'eta' not in card(make_run()).text
 
 
-def test_a_validation_figure_is_called_that(make_run):
-    made = card(make_run(test_top1=None, test_top5=None, test_split=None))
-    assert made.data.eval_results[0].dataset_split == 'validation'
+@pytest.mark.parametrize('split', [None, 'test', 'train (10% held out)'])
+def test_a_figure_of_the_split_that_chose_the_checkpoint_is_called_that(make_run, split):
+    made = card(make_run(test_top1=None, test_top5=None, test_split=None, val_split=split))
+    assert made.data.eval_results[0].dataset_split == (split or 'validation')
+    assert f"on the split `{split or 'validation'}` (5000 images)" in made.text
     assert 'optimistic' in made.text
     assert 'read once' not in made.text
+
+
+def test_a_figure_of_another_split_names_the_one_that_chose_the_checkpoint(make_run):
+    made = card(make_run(val_split='train (10% held out)'))
+    assert made.data.eval_results[0].dataset_split == 'test'
+    assert '`train (10% held out)` (epoch 180); `test` was read once' in made.text
+    assert 'optimistic' not in made.text
 
 
 def test_imagenet_terms(make_run):

@@ -78,9 +78,10 @@ def test_tolerance_against_samples_drawn():
     assert tolerance(100.0, 100, None) > 1  # a perfect record may meet an image that is not
 
 
-def test_sample_accuracy_counts_what_the_record_counts(make_run):
+@pytest.mark.parametrize('val_split', [None, 'test'])
+def test_sample_accuracy_counts_what_the_record_counts(make_run, val_split):
     """On the digits: all of the validation split, against the same computed here."""
-    folder = make_run(dataset='digits', test_top1=None, test_split=None, val_images=360)
+    folder = make_run(dataset='digits', test_top1=None, test_split=None, val_images=360, val_split=val_split)
     (folder / 'args.yaml').write_text(yaml.safe_dump({
         'dataset': 'digits', 'data_dir': '', 'train_split': 'train', 'val_split': 'validation', 'batch_size': 64}))
     run = read_run(folder)

@@ -149,7 +149,7 @@ def build_card(
     size = tuple(run.config['pretrained_cfg'].get('input_size', (3, 224, 224)))
     body = _render(
         name=name, architecture=run.architecture, dataset=dataset_names(run, dataset_id)[0],
-        method_title=title, method_text=text, split=found.split, images=found.images, robust=found.robust_top1,
+        method_title=title, method_text=text, **vars(found),
         best_epoch=record.get('best_epoch'), accuracies=rows, paper_note=any('the paper' in r['title'] for r in rows),
         options=_options(run), eta=_eta(run), facts=_facts(run), **plots,
         command=shlex.join(map(str, record['command'])) if record.get('command') else '(not recorded)',

@@ -75,7 +75,7 @@ def sample_accuracy(
         info = inspect_data(data, seed=run.record.get('seed') or 0)
     except (AlfaError, OSError):
         return None
-    part = info.val if run.evaluation.split == 'validation' or info.test is None else info.test
+    part = info.val if run.evaluation.split == run.evaluation.chosen_on or info.test is None else info.test
     chosen = dataclasses.replace(part, indices=random_subset(part.indices, min(samples, len(part)), seed=0))
     one = dataclasses.replace(info.train, indices=info.train.indices[:1])  # the training set is not needed
     loaders = create_data(

@@ -18,13 +18,17 @@ _NEEDED = ('experiment', 'model', 'task', 'dataset', 'num_classes')
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Accuracy of the checkpoint, percent, on `split`; `images` is the split's size where it is known."""
+    """Accuracy of the checkpoint, percent, on `split`; `images` is the split's size where it is known.
+
+    `chosen_on` is the split that the best checkpoint was chosen on, which may be the same.
+    """
 
     split: str
     top1: float
     top5: Optional[float]
     robust_top1: Optional[float]
     images: Optional[int]
+    chosen_on: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,16 +102,17 @@ def _read_args(path: Path) -> dict[str, Any]:
 
 
 def _evaluation(record: dict[str, Any], folder: Path) -> Evaluation:
-    """The test split's accuracy, or the validation split's where the data set has no other."""
+    """The accuracy on the split that was kept for it, or else on the one that the checkpoint was chosen on."""
+    chosen_on = record.get('val_split') or 'validation'
     for prefix, split, images in (('test', record.get('test_split') or 'test', 'test_images'),
-                                  ('val', 'validation', 'val_images')):
+                                  ('val', chosen_on, 'val_images')):
         top1, top5 = record.get(f'{prefix}_top1'), record.get(f'{prefix}_top5')
         if top1 is None:
             continue
         if not all(isinstance(a, (int, float)) and math.isfinite(a) and 0 <= a <= 100 for a in (top1, top5 or 0)):
             raise CheckpointError(f"'{folder}' records {prefix}_top1 {top1} and {prefix}_top5 {top5}: an accuracy is a "
                                   'percentage from 0 to 100. Evaluate again with validate.py.')
-        return Evaluation(split, top1, top5, record.get('robust_top1'), record.get(images))
+        return Evaluation(split, top1, top5, record.get('robust_top1'), record.get(images), chosen_on)
     raise CheckpointError(f"the run in '{folder}' was not evaluated: result.json has neither test_top1 nor val_top1. "
                           'What is published says how good it is: train with a validation or a test split.')
 
