@@ -6,7 +6,10 @@ import torch
 
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.checkpoint import States, is_whole, state_folders
+from timm_alfa.training.folder import RunFolder
 from timm_alfa.training.loop import Trainer
+from timm_alfa.training.totals import Totals
+from timm_alfa.training.train import restore
 
 SETTINGS = {
     'standard': ('--task', 'standard'),
@@ -94,6 +97,20 @@ def test_other_options_are_refused_and_listed(runs):
         runs('--task', 'standard', '--epochs', '1', '--lr', '0.01', '--weight-decay', '1e-3', '--resume', 'auto')
     record = runs('--task', 'standard', '--epochs', '2', '--resume', 'auto', '--resume-anyway', '--workers', '1')
     assert record['epochs_done'] == 2
+
+
+@pytest.mark.parametrize('sched', ['none', 'cosine'])
+def test_other_options_of_the_optimizer_are_those_it_goes_on_with(sched, runs):
+    options = ('--task', 'l_alfa', '--alfa-blocks', 'all', '--sched', sched)
+    runs(*options, '--epochs', '1')
+    other = ('--epochs', '2', '--lr', '0.01', '--weight-decay', '0.001', '--momentum', '0.5', '--alfa-eta-lr', '0.002')
+    run = runs.prepare(*options, *other, '--resume', 'auto', '--resume-anyway')
+    state = restore(run, RunFolder(runs.output / 'run'), Totals(run.accelerator.device))
+    groups, half = run.optimizer.param_groups, 1 if sched == 'none' else 0.5
+    assert state.epoch == 1 and any(run.optimizer.state_dict()['state'].values())
+    assert [group['lr'] for group in groups] == pytest.approx([0.01 * half, 0.01 * half, 0.002 * half])
+    assert [group['weight_decay'] for group in groups] == [0, 0.001, 0]
+    assert [group['momentum'] for group in groups] == [0.5, 0.5, 0.9]  # eta has one of its own
 
 
 def test_same_images_an_update_is_the_same_run(runs):

@@ -173,13 +173,14 @@ def read_state(path: Path) -> Optional[tuple[Path, dict[str, Any]]]:
     return None
 
 
-def load_state(folder: Path, content: dict[str, Any], run, totals: Totals) -> Progression:
+def load_state(folder: Path, content: dict[str, Any], run, totals: Totals, changed: bool = False) -> Progression:
     """Puts a run where a state stands. Every process calls it and reads the files; sharded, they wait for each other.
 
     Args:
         folder: The state's.
         content: Its state.json.
         totals: Takes up the sums of the epoch at hand.
+        changed: Options differ from the state's: the optimizer keeps the hyperparameters it was built with.
 
     Raises:
         CheckpointError: The state does not fit the run, or holds what could run code.
@@ -189,7 +190,7 @@ def load_state(folder: Path, content: dict[str, Any], run, totals: Totals) -> Pr
         load_weights(run.model, load_file(folder / 'weights.safetensors'), folder)
         if run.ema is not None and (folder / 'average.safetensors').is_file():
             load_weights(run.ema.module, load_file(folder / 'average.safetensors'), folder)
-        run.optimizer.load_state_dict(cut_state(_load_pickle(folder / 'optimizer.pt'), run.optimizer))
+        _load_optimizer(run.optimizer, _load_pickle(folder / 'optimizer.pt'), changed)
         run.task.load_task_state(_load_pickle(folder / 'task.pt'))
         if run.accelerator.scaler is not None and content['scaler']:
             run.accelerator.scaler.load_state_dict(content['scaler'])
@@ -206,6 +207,14 @@ def load_state(folder: Path, content: dict[str, Any], run, totals: Totals) -> Pr
     if run.schedule is not None:
         run.schedule.step_update(state.updates)
     return state
+
+
+def _load_optimizer(optimizer, content: dict[str, Any], changed: bool) -> None:
+    """An optimizer's state; its groups come with the hyperparameters of then, which give way where options changed."""
+    built = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
+    optimizer.load_state_dict(cut_state(content, optimizer))
+    for group, own in zip(optimizer.param_groups, built, strict=True) if changed else ():
+        group.update(own)
 
 
 def _load_process(folder: Path, rank: int, processes: int, run, totals: Totals) -> None:
@@ -273,8 +282,8 @@ def _text(value: Any) -> str:
     return 'unset' if value is None else ' '.join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> None:
-    """Refuses to go on with other options.
+def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool:
+    """Refuses to go on with other options, unless they are wanted; returns whether they differ.
 
     Raises:
         CheckpointError: They differ, and --resume-anyway was not given.
@@ -283,8 +292,9 @@ def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> None
     was = before['batch_size'] * before['grad_accum_steps'] * content['num_processes']
     lines = list(differing_options(before, json.loads(json.dumps(options)), was == run.effective_batch))
     if not lines:
-        return
+        return False
     if not run.config.run.resume_anyway:
         raise CheckpointError('--resume: the run was started with other options: ' + '; '.join(lines)
                               + '. Give the same, another --experiment, or --resume-anyway.')
     logger.warning('warning: going on with other options: %s', '; '.join(lines))
+    return True

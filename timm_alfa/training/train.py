@@ -52,8 +52,8 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
     if found is None:
         logger.info("resume: no usable state in '%s': starting from the beginning", folder.path / 'last')
         return Progression()
-    check_options(found[1], run, record.redact(run.config.flat()))
-    state = load_state(*found, run, totals)
+    changed = check_options(found[1], run, record.redact(run.config.flat()))
+    state = load_state(*found, run, totals, changed)
     logger.info('resume: going on after update %d (epoch %d of %d) from %s', state.updates,
                 min(state.epoch + 1, run.config.epochs), run.config.epochs, found[0])
     return state
