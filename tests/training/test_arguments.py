@@ -112,6 +112,13 @@ def test_faults_of_yaml_name_the_file(tmp_path):
         assert any(part in line for line in faults('--config', str(file)))
 
 
+def test_faults_of_a_runs_options_name_the_run(tmp_path):
+    file = tmp_path / 'args.yaml'
+    file.write_text('a: [')
+    (line,) = faults('--resume', str(tmp_path))
+    assert line == f"--resume takes its options from '{file}', which is no YAML (line 1)."
+
+
 @pytest.mark.parametrize(('argv', 'part'), [
     (['--model-ema-decay', '0.9'], 'without --model-ema'),
     (['--clip-mode', 'agc'], 'without --clip-grad'),

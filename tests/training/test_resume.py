@@ -3,8 +3,9 @@ import json
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
-from timm_alfa.errors import CheckpointError
+from timm_alfa.errors import AlfaWarning, CheckpointError
 from timm_alfa.training.checkpoint import States, is_whole, state_folders
 from timm_alfa.training.folder import RunFolder
 from timm_alfa.training.loop import Trainer
@@ -50,6 +51,17 @@ def kill_after(monkeypatch):
 
     yield arrange
     monkeypatch.undo()
+
+
+def forget(runs, key):
+    """Takes a key out of a state, as states had none before."""
+    state = state_folders(runs.output / 'run' / 'last')[-1]
+    content = json.loads((state / 'state.json').read_text())
+    del content[key]
+    (state / 'state.json').write_text(json.dumps(content))
+    marker = json.loads((state / 'COMPLETE').read_text())
+    marker['state.json'] = (state / 'state.json').stat().st_size
+    (state / 'COMPLETE').write_text(json.dumps(marker))
 
 
 def same(first, second):
@@ -111,6 +123,31 @@ def test_other_options_of_the_optimizer_are_those_it_goes_on_with(sched, runs):
     assert [group['lr'] for group in groups] == pytest.approx([0.01 * half, 0.01 * half, 0.002 * half])
     assert [group['weight_decay'] for group in groups] == [0, 0.001, 0]
     assert [group['momentum'] for group in groups] == [0.5, 0.5, 0.9]  # eta has one of its own
+
+
+def test_another_precision_is_refused_with_what_to_type(runs, monkeypatch):
+    options = ('--task', 'standard', '--epochs', '1')
+    monkeypatch.setenv('ACCELERATE_MIXED_PRECISION', 'bf16')
+    runs(*options)
+    monkeypatch.setenv('ACCELERATE_MIXED_PRECISION', 'no')
+    AcceleratorState._reset_state()
+    expected = r'precision was bf16, is no \(accelerate launch --mixed_precision bf16 train.py \.\.\.\)'
+    with pytest.raises(CheckpointError, match=expected):
+        runs(*options, '--resume', 'auto')
+    assert runs(*options, '--resume', 'auto', '--resume-anyway')['mixed_precision'] == 'no'
+
+
+def test_a_state_that_does_not_tell_its_precision_goes_on(runs):
+    runs('--task', 'standard', '--epochs', '1')
+    forget(runs, 'mixed_precision')
+    assert runs('--task', 'standard', '--epochs', '1', '--resume', 'auto')['status'] == 'finished'
+
+
+def test_the_precision_of_a_recipe_is_asked_for(runs, tmp_path):
+    recipe = tmp_path / 'recipe.yaml'
+    recipe.write_text('task: standard\nenvironment: {mixed_precision: bf16}\n')
+    with pytest.warns(AlfaWarning, match='here it is no. To have it: accelerate launch --mixed_precision bf16 train'):
+        runs.prepare('--config', str(recipe))
 
 
 def test_same_images_an_update_is_the_same_run(runs):

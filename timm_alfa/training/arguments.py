@@ -93,7 +93,7 @@ def fill_from_run(given: Given) -> list[str]:
     file = Path(str(run)) / 'args.yaml'
     if run in (None, 'auto') or not file.is_file():
         return []
-    content, faults = read_yaml(str(file), all_options())
+    content, faults = read_yaml(str(file), all_options(), '--resume')
     for key, value in content.items():
         if key not in given.values and key not in NOT_FROM_RUN:
             given.values[key], given.source[key] = value, str(file)
@@ -125,8 +125,15 @@ def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
     if None in groups.values() or options is None:
         return None, faults
     config = TrainConfig(**groups, task_options=options, task_prefix=row.prefix,
-                         given=frozenset(given.values.keys() - given.inherited))
+                         given=frozenset(given.values.keys() - given.inherited),
+                         recipe_precision=recipe_precision(given.environment))
     return config, faults + list(faults_across(config, given.spell))
+
+
+def recipe_precision(environment: dict[str, Any]) -> Optional[str]:
+    """The mixed precision that a YAML's environment names; YAML reads a bare no as False."""
+    precision = environment.get('mixed_precision')
+    return 'no' if precision is False else precision
 
 
 def own_options(row: Any, given: Given) -> tuple[Optional[Any], list[str]]:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from timm_alfa.errors import CheckpointError
 from timm_alfa.sharded import cut_state, whole_state
 from timm_alfa.training import files
-from timm_alfa.training.console import logger
+from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.gathering import gather
 from timm_alfa.training.guard import RunningStatistics
 from timm_alfa.training.state import Progression
@@ -150,6 +150,7 @@ def save_state(states: States, run, state: Progression, totals: Totals, options:
         torch.save(task, folder / 'task.pt')
         scaler = run.accelerator.scaler
         content = dict(progression=state.to_dict(), options=options, num_processes=len(processes),
+                       mixed_precision=run.accelerator.mixed_precision,
                        scaler=scaler.state_dict() if scaler is not None else None, skipped=skipped)
         (folder / 'state.json').write_text(json.dumps(content, indent=1))
 
@@ -283,7 +284,7 @@ def _text(value: Any) -> str:
 
 
 def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool:
-    """Refuses to go on with other options, unless they are wanted; returns whether they differ.
+    """Refuses to go on with other options or in another precision, unless they are wanted; says whether they differ.
 
     Raises:
         CheckpointError: They differ, and --resume-anyway was not given.
@@ -291,6 +292,9 @@ def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool
     before = content['options']
     was = before['batch_size'] * before['grad_accum_steps'] * content['num_processes']
     lines = list(differing_options(before, json.loads(json.dumps(options)), was == run.effective_batch))
+    precision = run.accelerator.mixed_precision
+    if (trained := content.get('mixed_precision', precision)) != precision:
+        lines.append(f'precision was {trained}, is {precision} ({launch_in(trained)} ...)')
     if not lines:
         return False
     if not run.config.run.resume_anyway:

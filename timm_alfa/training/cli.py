@@ -44,11 +44,15 @@ class Option(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the user set: values by key, where each comes from ('' is the command line), and what a run passed on."""
+    """What the user set: values by key, where each comes from ('' is the command line), and what a run passed on.
+
+    `environment` is what --config says of what it ran on.
+    """
 
     values: dict[str, Any]
     source: dict[str, str]
     inherited: set[str]
+    environment: dict[str, Any]
 
     def spell(self, key: str) -> str:
         """A key as the user wrote it."""
@@ -147,9 +151,9 @@ def read_command_line(
             values[item.key], found = parse_pairs(values[item.key], item.spelling)
             faults += found
     file = values.pop('config', None)
-    given = Given(dict(values), dict.fromkeys(values, ''), set())
+    given = Given(dict(values), dict.fromkeys(values, ''), set(), {})
     if file is not None:
-        content, found = read_yaml(file, options)
+        content, found = read_yaml(file, options, environment=given.environment)
         faults += found
         for key, value in content.items():
             if key not in values:
@@ -197,26 +201,40 @@ def parse_pairs(words: Sequence[str], spelling: str) -> tuple[dict[str, Any], li
     return pairs, faults
 
 
-def read_yaml(file: str, options: Sequence[Option]) -> tuple[dict[str, Any], list[str]]:
-    """The options a YAML file sets, and its faults."""
+def read_yaml(
+        file: str,
+        options: Sequence[Option],
+        flag: str = '--config',
+        environment: Optional[dict[str, Any]] = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """The options a YAML file sets, and its faults.
+
+    Args:
+        flag: What led to the file.
+        environment: Takes up what the file says of what it ran on.
+    """
+    named = f"{flag} is '{file}'" if flag == '--config' else f"{flag} takes its options from '{file}'"
     try:
         content = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'it is no UTF-8 text'
-        return {}, [f"--config is '{file}', which cannot be read: {reason}. Give a YAML file of options."]
+        return {}, [f'{named}, which cannot be read: {reason}. Give a YAML file of options.']
     except yaml.YAMLError as error:
         mark = getattr(error, 'problem_mark', None)
-        return {}, [f"--config is '{file}', which is no YAML{f' (line {mark.line + 1})' if mark else ''}."]
+        return {}, [f'{named}, which is no YAML' + (f' (line {mark.line + 1}).' if mark else '.')]
     if content is None:
         return {}, []
     if not isinstance(content, dict):
-        return {}, [f"--config is '{file}', which holds no 'option: value' lines."]
+        return {}, [f"{named}, which holds no 'option: value' lines."]
     keys, faults, values = [item.key for item in options], [], {}
     for key, value in content.items():
         key = str(key).replace('-', '_')
         if key in keys:
             values[key] = value
-        elif key != ENVIRONMENT:
+        elif key == ENVIRONMENT:
+            if environment is not None and isinstance(value, dict):
+                environment.update(value)
+        else:
             near = get_close_matches(key, keys, n=1)
             faults.append(f"unknown option '{key}' in {file}." + (f" Did you mean '{near[0]}'?" if near else ''))
     return values, faults

@@ -176,6 +176,7 @@ class TrainConfig:
     Args:
         task_options: The chosen task's own frozen options.
         given: Names the user set, by flag or YAML.
+        recipe_precision: Mixed precision that --config says it ran in, if it says so.
     """
 
     model: ModelConfig = ModelConfig()
@@ -189,6 +190,7 @@ class TrainConfig:
     task_options: Any = None
     task_prefix: str = ''
     given: frozenset = frozenset()
+    recipe_precision: Optional[str] = None
 
     def flat(self) -> dict[str, Any]:
         """Every option by its YAML key, with values that JSON and YAML hold."""

@@ -17,6 +17,11 @@ def is_main_process() -> bool:
     return int(os.environ.get('RANK', '0')) == 0
 
 
+def launch_in(precision: str) -> str:
+    """How to launch train.py in a mixed precision."""
+    return f'accelerate launch --mixed_precision {precision} train.py'
+
+
 class _TqdmHandler(logging.Handler):
     """Log lines above the bar, not through it."""
 

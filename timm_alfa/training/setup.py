@@ -16,7 +16,7 @@ from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError
 from timm_alfa.tasks import create_task
 from timm_alfa.training import build
 from timm_alfa.training.config import DIGITS_DEFAULTS, TrainConfig
-from timm_alfa.training.console import logger
+from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.files import first_line
 from timm_alfa.training.gathering import broadcast
 from timm_alfa.training.randomness import seed_all
@@ -205,6 +205,10 @@ def describe(run: Run, lr_reason: str) -> None:
     logger.info('schedule: %d epochs of %d updates, %s, learning rate %.6g (%s)', config.epochs, run.updates_per_epoch,
                 config.schedule.sched, run.lr, lr_reason)
     logger.info('device: %s, precision %s', accelerator.device, accelerator.mixed_precision)
+    recipe = config.recipe_precision
+    if recipe not in (None, accelerator.mixed_precision):
+        warnings.warn(f'--config says mixed_precision {recipe}, here it is {accelerator.mixed_precision}. To have it: '
+                      f'{launch_in(recipe)} ...', AlfaWarning, stacklevel=2)
 
 
 def on_main(accelerator: Accelerator, action, *args) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from timm_alfa.training import record
 from timm_alfa.training.checkpoint import States, check_options, load_state, read_state, skipped_images
-from timm_alfa.training.console import logger
+from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.folder import BEST, RunFolder, choose_folder
 from timm_alfa.training.guard import StopFlag
 from timm_alfa.training.loop import Stopped, Trainer, eta_values, plot, score_best
@@ -92,8 +92,10 @@ def dataset_name(run: Run) -> str:
 
 def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
     """The record of a run that a signal ended early, and how to go on."""
-    logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: train.py --resume %s',
-                state.updates, state.epoch + 1, run.config.epochs, folder.path)
+    precision = run.accelerator.mixed_precision
+    logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: %s --resume %s',
+                state.updates, state.epoch + 1, run.config.epochs,
+                'train.py' if precision == 'no' else launch_in(precision), folder.path)
     return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,
                 updates=state.updates, run=str(folder.path))
 
