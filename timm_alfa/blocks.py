@@ -11,9 +11,9 @@ from typing import Any, Iterable, Optional, Sequence
 import torch.nn as nn
 
 from timm_alfa.errors import BlockError
+from timm_alfa.wrappers import unwrapped
 
 _STEM = re.compile(r'(stem|conv|bn|act|norm|patch_embed|layer0|$)', re.IGNORECASE)
-_WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel)
 _WORDS = ("'last', 'all', 'units', 'units:N', 'convs', stage numbers ('3' or '1,3') "
           "or module names ('layer3.1', 'layer4.*')")
 
@@ -77,13 +77,6 @@ def resolve_blocks(model: nn.Module, spec: str) -> tuple[str, ...]:
     if not names:
         raise BlockError(f"block spec '{spec}' is empty. Give one of {_WORDS}.")
     return tuple(name for name in _order(model, stages) if name in names)
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside of DistributedDataParallel and torch.compile wrappers."""
-    while isinstance(model, _WRAPPERS) or hasattr(model, '_orig_mod'):
-        model = model.module if isinstance(model, _WRAPPERS) else model._orig_mod
-    return model
 
 
 def _known(names: Sequence[str], spec: str, model: nn.Module, stages: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from settings import tiny
 from timm.task import ClassificationTask
 
 from timm_alfa import create_task
+from timm_alfa.errors import CheckpointError
 
 METHODS = (('standard', {}), ('alfa', dict(blocks='2')), ('alfa', dict(blocks='all', bn='aux')),
            ('l_alfa', dict(blocks='units:3')), ('l_alfa', dict(blocks='all', bn='aux', mode='joint')))
@@ -113,6 +114,21 @@ def test_the_eval_model_is_the_model():
         task, _, _, _ = made(name, config)
         assert task.get_eval_model() is task.model
         assert 'eta' not in task.model.state_dict()
+
+
+@pytest.mark.parametrize(('name', 'config'), METHODS, ids=str)
+def test_a_compiled_average_is_what_is_evaluated(name, config):
+    task, _, input, _ = made(name, config)
+    task.setup_ema()
+    want = task.get_checkpoint_state(ema=True)
+    compiled = task.compile_ema(backend='eager')
+    assert task.get_eval_model(ema=True) is compiled
+    assert list(task.get_checkpoint_state(ema=True)['state_dict_ema']) == list(want['state_dict_ema'])
+    other, _, _, _ = made(name, config, seed=1)
+    with pytest.raises(CheckpointError, match='setup_ema'):
+        other.load_checkpoint_state(want['state_dict_ema'], ema=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(input), task.model.eval()(input))
 
 
 def test_standard_is_timms():

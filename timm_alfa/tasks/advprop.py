@@ -5,10 +5,10 @@ import torch
 import torch.nn as nn
 
 from timm_alfa import norms
-from timm_alfa.blocks import unwrapped
 from timm_alfa.errors import warn
 from timm_alfa.redirect import without_checkpointing
 from timm_alfa.tasks.pixels import PixelConfig, PixelTask
+from timm_alfa.wrappers import unwrapped
 
 
 @dataclass(frozen=True)

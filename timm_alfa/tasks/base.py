@@ -1,5 +1,5 @@
 """What all methods share: a plain timm model, parameters of their own beside it, and a count of updates."""
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import torch
 import torch.nn as nn
@@ -7,9 +7,9 @@ from timm.models import group_parameters
 from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 
-from timm_alfa.blocks import unwrapped
-from timm_alfa.errors import warn
+from timm_alfa.errors import CheckpointError, warn
 from timm_alfa.sharded import cut_like, gathered
+from timm_alfa.wrappers import unwrapped
 
 _VARIANTS = 8  # of a compiled part: gradients or not, tracking or not, from a leaf or not
 
@@ -67,7 +67,8 @@ class MethodTask(ClassificationTask):
     @property
     def model(self) -> nn.Module:
         """The plain model."""
-        return _plain(self.trainable_module)
+        module = unwrapped(self.trainable_module)
+        return module.model if isinstance(module, Trainable) else module
 
     @property
     def own(self) -> Optional[Trainable]:
@@ -119,7 +120,8 @@ class MethodTask(ClassificationTask):
         if not self._stepped:
             self.post_step()
             self._counted_early = True
-        super().update_ema(step)
+        if self.has_ema():
+            self.get_trainable_module(ema=True).update(unwrapped(self.get_trainable_module()), step=step)
 
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups of the method's own parameters."""
@@ -128,13 +130,30 @@ class MethodTask(ClassificationTask):
 
     def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]:
         """The plain model, or its average: what is evaluated and saved has timm's keys."""
-        inner = unwrap_model(module if module is not None else self.get_trainable_module(ema=ema))
-        return _plain(inner) if isinstance(inner, Trainable) else super().get_eval_model(module, ema)
+        found = super().get_eval_model(module, ema)
+        inner = unwrapped(found)
+        return inner.model if isinstance(inner, Trainable) else found
+
+    def get_checkpoint_state(self, ema: bool = False, unwrap_fn: Callable = unwrapped) -> dict[str, Any]:
+        """Weights and method state; timm's saver hands over its `unwrap_model`, in whose place `unwrapped` is used."""
+        return super().get_checkpoint_state(ema, unwrapped if unwrap_fn is unwrap_model else unwrap_fn)
+
+    def load_checkpoint_state(self, state_dict, task_state=None, ema: bool = False, strict: bool = True) -> None:
+        """Restores what `get_checkpoint_state` returned.
+
+        Raises:
+            CheckpointError: There are no averaged weights to load into.
+        """
+        model = unwrapped(self.get_eval_model(ema=ema))
+        if model is None:
+            raise CheckpointError('there are no averaged weights to load into: call setup_ema() first.')
+        model.load_state_dict(state_dict, strict=strict)
+        self.load_task_state(task_state, strict=strict, ema=ema)
 
     def get_task_state(self, module: Optional[nn.Module] = None, ema: bool = False) -> dict[str, Any]:
         """Updates so far, and what the method trains beside the model."""
         state: dict[str, Any] = {'updates': self.updates}
-        own = unwrap_model(module if module is not None else self.get_trainable_module(ema=ema))
+        own = unwrapped(module if module is not None else self.get_trainable_module(ema=ema))
         if isinstance(own, Trainable):
             state['own'] = {k: v for k, v in own.state_dict().items() if not k.startswith('model.')}
         return state
@@ -144,7 +163,7 @@ class MethodTask(ClassificationTask):
         if state is None:
             return
         self.updates = int(state['updates'])
-        own = unwrap_model(module if module is not None else self.get_trainable_module(ema=ema))
+        own = unwrapped(module if module is not None else self.get_trainable_module(ema=ema))
         if isinstance(own, Trainable):
             now = own.state_dict()
             plain = {k: v for k, v in now.items() if k.startswith('model.')}
@@ -179,8 +198,3 @@ class MethodTask(ClassificationTask):
     def _idle(self) -> torch.Tensor:
         """Zero, computed from the method's own parameters: wrappers expect each to have a gradient in every step."""
         return sum((p.sum() for p in self._own_parameters()), torch.zeros(())) * 0
-
-
-def _plain(module: nn.Module) -> nn.Module:
-    module = unwrap_model(unwrapped(module))
-    return module.model if isinstance(module, Trainable) else module

@@ -40,9 +40,8 @@ class LAlfaTask(AlfaTask):
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: LAlfaConfig, **kwargs):
-        units = resolve_blocks(model, 'units')
-        if config.blocks == DEFAULT_BLOCKS and len(units) < 9:
-            warn(f"{type(model).__name__} has {len(units)} units, not the nine of blocks='{DEFAULT_BLOCKS}': all are "
+        if config.blocks == DEFAULT_BLOCKS and (units := len(resolve_blocks(model, 'units'))) < 9:
+            warn(f"{type(model).__name__} has {units} units, not the nine of blocks='{DEFAULT_BLOCKS}': all are "
                  'perturbed.')
             config = replace(config, blocks='units')
         names = resolve_blocks(model, config.blocks)

@@ -7,10 +7,10 @@ import torch
 import torch.nn as nn
 
 from timm_alfa import attack, generators, norms, search
-from timm_alfa.blocks import unwrapped
 from timm_alfa.errors import warn
 from timm_alfa.options import option
 from timm_alfa.tasks.base import MethodTask
+from timm_alfa.wrappers import unwrapped
 
 _HALF_SCALE = 2.0 ** 10  # an image, of the loss in an fp16 search: its gradients would underflow, a sign knows no scale
 _OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below

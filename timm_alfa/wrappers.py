@@ -1,0 +1,17 @@
+"""What is inside of the wrappers that models come in."""
+from typing import Optional
+
+import torch.nn as nn
+from timm.utils import ModelEmaV2, ModelEmaV3
+
+_WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel, ModelEmaV2, ModelEmaV3)
+
+
+def unwrapped(model: Optional[nn.Module]) -> Optional[nn.Module]:
+    """The module inside of DistributedDataParallel, torch.compile and timm's averages; any other stays as it is.
+
+    timm's `unwrap_model` takes whatever has an attribute `module` for a wrapper, a model with a child of that name too.
+    """
+    while isinstance(model, _WRAPPERS) or hasattr(model, '_orig_mod'):
+        model = model.module if isinstance(model, _WRAPPERS) else model._orig_mod
+    return model
