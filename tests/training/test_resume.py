@@ -3,14 +3,16 @@ import json
 
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState
 
 from timm_alfa.errors import AlfaWarning, CheckpointError
+from timm_alfa.training import record
 from timm_alfa.training.checkpoint import States, is_whole, state_folders
 from timm_alfa.training.folder import RunFolder
 from timm_alfa.training.loop import Trainer
 from timm_alfa.training.totals import Totals
-from timm_alfa.training.train import restore
+from timm_alfa.training.train import restore, train
 
 SETTINGS = {
     'standard': ('--task', 'standard'),
@@ -148,6 +150,34 @@ def test_the_precision_of_a_recipe_is_asked_for(runs, tmp_path):
     recipe.write_text('task: standard\nenvironment: {mixed_precision: bf16}\n')
     with pytest.warns(AlfaWarning, match='here it is no. To have it: accelerate launch --mixed_precision bf16 train'):
         runs.prepare('--config', str(recipe))
+
+
+def test_every_commit_that_took_part_is_named(runs, kill_after, monkeypatch):
+    """The record names the code as it was when each stretch began, whatever lies on the disk at the end."""
+    original = Trainer.after_update
+    for commit in ('first', 'first', 'second+'):
+        monkeypatch.setattr(record, 'commit', lambda commit=commit: commit)
+        run = runs.prepare('--task', 'standard', '--checkpoint-every', '1', '--resume', 'auto')
+        monkeypatch.setattr(record, 'commit', lambda: 'later')
+        if commit == 'second+':
+            assert train(run)['commit'] == 'first, second+'
+        else:
+            kill_after(2)
+            with pytest.raises(Killed):
+                train(run)
+            monkeypatch.setattr(Trainer, 'after_update', original)
+    environment = yaml.safe_load((runs.output / 'run' / 'args.yaml').read_text())['environment']
+    assert environment['commit'] == 'first, second+'
+
+
+def test_a_run_that_goes_on_has_no_result(runs, kill_after):
+    runs('--task', 'standard', '--epochs', '1')
+    result = runs.output / 'run' / 'result.json'
+    assert result.exists()
+    kill_after(1)
+    with pytest.raises(Killed):
+        runs('--task', 'standard', '--epochs', '2', '--resume', 'auto', '--resume-anyway')
+    assert not result.exists()
 
 
 def test_same_images_an_update_is_the_same_run(runs):

@@ -120,6 +120,10 @@ class RunFolder:
         """result.json."""
         files.write_json(self.path / 'result.json', record)
 
+    def remove_result(self) -> None:
+        """Takes away the record of a run that goes on: until it has ended again it has none."""
+        files.remove_quietly(self.path / 'result.json')
+
 
 def link_hub_name(path: Path) -> None:
     """The name under which timm and the Hub look for weights, leading to the best ones; costs no space."""

@@ -14,7 +14,7 @@ from torch import nn
 from timm_alfa.data import create_data, inspect_data
 from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError
 from timm_alfa.tasks import create_task
-from timm_alfa.training import build
+from timm_alfa.training import build, record
 from timm_alfa.training.config import DIGITS_DEFAULTS, TrainConfig
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.files import first_line
@@ -35,6 +35,7 @@ class Run:
         wrapped: The task as accelerate prepared it: call this one.
         lr: The resolved learning rate.
         skeleton: The model without memory, if `model` is sharded.
+        commit: Of the code, as it was when it was loaded.
     """
 
     config: TrainConfig
@@ -50,6 +51,7 @@ class Run:
     lr: float
     updates_per_epoch: int
     skeleton: Optional[nn.Module] = None
+    commit: Optional[str] = None
 
     @property
     def effective_batch(self) -> int:
@@ -144,6 +146,7 @@ def prepare(config: TrainConfig) -> Run:
     Raises:
         AlfaError: Whatever of the options does not work out.
     """
+    commit = record.commit()  # before the rest: while a run goes on, the files of its code may change
     accelerator = create_accelerator(config)
     seed_all(config.run.seed)
     info = inspect_data(config.data, config.aug, seed=config.run.seed)
@@ -179,7 +182,8 @@ def prepare(config: TrainConfig) -> Run:
         try_step(task, accelerator, inputs['input_size'], info.num_classes, config.aug.mixes)
     else:
         wrapped, optimizer = accelerator.prepare(task, optimizer)
-    run = Run(config, accelerator, data, inputs, model, task, wrapped, optimizer, schedule, ema, lr, updates, skeleton)
+    run = Run(config, accelerator, data, inputs, model, task, wrapped, optimizer, schedule, ema, lr, updates, skeleton,
+              commit)
     describe(run, why)
     return run
 

@@ -1,6 +1,6 @@
 """Where a run stands: position, epochs done, best so far."""
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 
 @dataclass
@@ -18,6 +18,7 @@ class Progression:
         lr: Learning rate of the latest update.
         seconds: Time of the whole run so far, all its stretches together.
         epoch_seconds: Training time of the epoch at hand, and its images so far.
+        commits: Of the code, that took part, in order; states from before there was this list have none.
     """
 
     epoch: int = 0
@@ -33,6 +34,17 @@ class Progression:
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     epoch_images: int = 0
+    commits: list[str] = field(default_factory=list)
+
+    def takes_part(self, commit: Optional[str]) -> None:
+        """Notes the commit that a stretch of the run begins with."""
+        if commit is not None and commit not in self.commits:
+            self.commits.append(commit)
+
+    @property
+    def commit(self) -> Optional[str]:
+        """The commit that trained, or several in one text."""
+        return ', '.join(self.commits) or None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -30,6 +30,8 @@ def train(run: Run) -> dict[str, Any]:
     totals = Totals(run.accelerator.device)
     with StopFlag() as stop:
         state = restore(run, folder, totals)
+        if state.epoch < run.config.epochs or not state.commits:
+            state.takes_part(run.commit)
         on_main(run.accelerator, begin_folder, run, folder, state)
         start_trackers(run, folder)
         trainer = Trainer(run, folder, states, state, totals, stop)
@@ -73,9 +75,11 @@ def start_trackers(run: Run, folder: RunFolder) -> None:
 def begin_folder(run: Run, folder: RunFolder, state: Progression) -> None:
     """Writes what is known before the first update."""
     folder.create()
+    if state.epoch < run.config.epochs:
+        folder.remove_result()
     logger.info('run: %s', folder.path)
     options = record.redact(run.config.flat())
-    folder.save_args(options, record.redact(record.environment(run.accelerator)))
+    folder.save_args(options, record.redact(record.environment(run.accelerator, state.commit)))
     tag = f'{run.config.task.task}_{dataset_name(run)}'
     about = dict(tag=tag)
     inputs = {key: run.input_config[key] for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')}
@@ -134,7 +138,7 @@ def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, sec
         images_per_second=statistics.median(rates) if rates else None,
         params=sum(p.numel() for p in run.model.parameters()), mixed_precision=run.accelerator.mixed_precision,
         num_processes=run.accelerator.num_processes, device=record.device_name(run.accelerator.device),
-        versions=record.versions(), commit=record.commit(), command=record.command(),
+        versions=record.versions(), commit=state.commit, command=record.command(),
         skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())),
         checkpoint=BEST, run=str(folder.path),
     ))
