@@ -103,8 +103,8 @@ class Recorder:
 
     def _feature(self, name: str, value: Any) -> Any:
         self.calls[name] += 1
-        if torch.is_grad_enabled() and not any(x.requires_grad for x in trees.floats(value)):
-            value = trees.map_floats(lambda x: x.detach().requires_grad_(), value)  # all before it is frozen
+        if torch.is_grad_enabled():
+            value = trees.map_floats(_differentiable, value)
         self.taken[self.names.index(name)] = Taken(value, self.clock, generators.states(trees.device_of(value)))
         return value
 
@@ -118,3 +118,12 @@ class Recorder:
                                  'name a module that is called once.')
             if not trees.floats(self.taken[self.names.index(name)].value):
                 raise BlockError(f"'{name}' gives no floating-point tensor, so there is nothing to perturb.")
+
+
+def _differentiable(x: torch.Tensor) -> torch.Tensor:
+    """The same numbers at a place of their own in the graph.
+
+    The module may return its input, and what bypasses the module is no part of the gradient at its output. Or all that
+    comes before is frozen, and there is no graph yet.
+    """
+    return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()

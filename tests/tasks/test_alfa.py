@@ -68,6 +68,7 @@ MODELS = (
     ('crossvit_9_240', 120, dict(), dict(blocks='last', norm='l2', step_size=0.5, eps=0.8)),
     ('pit_ti_224', 64, dict(), dict(blocks='2')),
     ('pit_ti_224', 64, dict(), dict(blocks='2,3', grad='tail', mode='joint')),
+    ('poolformer_s12', 32, dict(), dict(blocks='stages.3.blocks.0.res_scale2', norm='l2', step_size=0.5)),
     ('hrnet_w18_small', 32, dict(), dict(blocks='4', steps=1)),
     ('hrnet_w18_small', 32, dict(), dict(blocks='stage4.0.branches.1', bn='shared', steps=1)),
 )
@@ -76,5 +77,8 @@ MODELS = (
 @pytest.mark.parametrize(('arch', 'size', 'kwargs', 'config'), MODELS, ids=str)
 @pytest.mark.filterwarnings('ignore::timm_alfa.errors.AlfaWarning')
 def test_every_kind_of_model_is_the_rewriting(arch, size, kwargs, config):
-    """Residual and nested features, tuples, transformers; dropout with one mask for all passes of a step."""
+    """Residual and nested features, tuples, transformers; dropout with one mask for all passes of a step.
+
+    Poolformer's feature is what an Identity beside a residual branch returns: the very tensor that the branch reads.
+    """
     check_step(*tiny(arch, size, batch=2, **kwargs), times=2 if 'test' in arch else 1, **{**QUICK, **config})

@@ -102,13 +102,36 @@ def test_a_frozen_front(name):
     assert all((p.grad is None) != p.requires_grad for p in model.parameters())
 
 
-def test_a_feature_with_one_frozen_part():
+class TwoParts(nn.Module):
+    """Its body gives two tensors."""
+
+    class Body(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.a(x), self.b(x)
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = self.Body(), nn.Linear(4, 5)
+
+    def forward(self, x):
+        a, b = self.body(x)
+        return self.head((a + b).tanh())
+
+
+@pytest.mark.parametrize('config', [{}, dict(random_start=True), dict(grad='tail'), dict(bn='aux')], ids=str)
+@pytest.mark.filterwarnings('ignore::timm_alfa.errors.AlfaWarning')
+def test_a_feature_with_one_frozen_part(config):
     """A tuple of which one tensor has no gradient of its own is perturbed in both."""
-    model, input, target = tiny('crossvit_9_240', 120, batch=2)
-    for name, p in model.named_parameters():
-        p.requires_grad_('head' in name or name.startswith('norm') or '.blocks.1' in name)
-    _, result = stepped(model, input, target, blocks='1')
-    assert result['delta_norm'] > 0
+    torch.manual_seed(0)
+    model, input, target = TwoParts().double(), torch.randn(4, 4, dtype=torch.float64), torch.arange(4)
+    model.body.a.requires_grad_(False)
+    assert [x.requires_grad for x in model.body(input)] == [False, True]
+    _, _, expected = check_step(model, input, target, blocks='body', **QUICK, **config)
+    assert all(part.any() for part in expected.deltas['body'])
 
 
 def test_only_the_head_is_trained():
