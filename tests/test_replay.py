@@ -116,6 +116,30 @@ def test_modules_called_before_and_after_a_feature():
             torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 
+class Nested(nn.Module):
+    """Calls the children of a Sequential whose last child is a Sequential, and of that one if `deep`."""
+
+    def __init__(self, deep):
+        super().__init__()
+        self.deep, self.stem = deep, nn.Linear(4, 4)
+        self.layers = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)))
+
+    def forward(self, x):
+        x = self.layers[0](self.stem(x))
+        for layer in self.layers[1] if self.deep else self.layers[1:]:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize('deep', [False, True])
+def test_a_later_feature_is_changed_once_however_its_module_is_called(deep):
+    replay = Replay(Nested(deep), ['stem', 'layers'])
+    for _ in range(2):
+        record = replay.record(torch.randn(2, 4))
+        moved = replay.run(record, {0: lambda f: f, 1: lambda f: f + 1})
+        torch.testing.assert_close(moved, record.output + 1)
+
+
 @pytest.mark.parametrize(('name', 'message'), [
     ('act', '3 times'), ('never', '0 times'), ('missing', "no module 'missing'"), ('', 'no module'),
     ('whole', 'float')])

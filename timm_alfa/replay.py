@@ -184,10 +184,9 @@ class Replay:
 
     def _go_on_with(self, change: Change, name: str, makes: dict[str, list[Callable]]) -> None:
         """Changes a later feature, whether its module is called as a whole or child by child."""
-        then = _Then(change)
-        makes.setdefault(name, []).append(then.whole)
-        for last in lasts(self._modules, name):
-            makes.setdefault(last, []).append(then.last)
+        once = _Once(change)
+        for module in (name, *lasts(self._modules, name)):
+            makes.setdefault(module, []).append(once)
 
     def _kept(self) -> list[set[str]]:
         """For each live feature, the modules whose outputs its replays need."""
@@ -273,26 +272,20 @@ def _from(values: list) -> Callable:
     return redirect
 
 
-class _Then:
-    """Changes a later feature once: after its module if that is called as a whole, else after its last child."""
+class _Once:
+    """Changes a later feature once: after the outermost call of its module and of what gives its output."""
 
     def __init__(self, change: Change):
-        self.change, self.within = change, False
+        self.change, self.running = change, 0
 
-    def whole(self, original: Callable) -> Callable:
+    def __call__(self, original: Callable) -> Callable:
         def call(*args, **kwargs):
-            self.within = True
+            self.running += 1
             try:
                 value = original(*args, **kwargs)
             finally:
-                self.within = False
-            return self.change(value)
-        return call
-
-    def last(self, original: Callable) -> Callable:
-        def call(*args, **kwargs):
-            value = original(*args, **kwargs)
-            return value if self.within else self.change(value)
+                self.running -= 1
+            return value if self.running else self.change(value)
         return call
 
 
