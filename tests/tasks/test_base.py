@@ -170,10 +170,18 @@ def test_networks_without_norms_take_auxiliary_ones():
         task.post_step()
 
 
-def test_layer_groups_are_the_models():
+@pytest.mark.parametrize('name', ['l_alfa', 'advprop'])
+def test_layer_groups_are_the_models(name):
+    """As timm's script builds its optimizer: a copied norm learns as what it copies, eta as the classifier."""
     from timm.optim import create_optimizer_v2
-    task, _, _, _ = made('l_alfa', dict(blocks='all', bn='aux'))
+    task, _, _, _ = made(name, dict(blocks='all', bn='aux') if name == 'l_alfa' else {})
     optimizer = create_optimizer_v2(task.own, 'sgd', lr=0.1, weight_decay=0.1, layer_decay=0.5)
-    held = [p for group in optimizer.param_groups for p in group['params']]
-    assert len(held) == len(list(task.own.parameters()))
-    assert all(g['weight_decay'] == 0 for g in optimizer.param_groups if any(p is task.eta for p in g['params']))
+    scales = {p: group['lr_scale'] for group in optimizer.param_groups for p in group['params']}
+    assert len(scales) == len(list(task.own.parameters()))
+    assert len(set(scales.values())) > 3
+    for key, norm in task.own.aux.items():
+        layer = task.model.get_submodule(key.replace('/', '.'))
+        assert [scales[p] for p in norm.parameters()] == [scales[p] for p in layer.parameters()]
+    if name == 'l_alfa':
+        assert scales[task.eta] == scales[task.model.fc.weight] == 1
+        assert all(g['weight_decay'] == 0 for g in optimizer.param_groups if any(p is task.eta for p in g['params']))

@@ -32,9 +32,13 @@ class Trainable(nn.Module):
         return self.model(input)
 
     def group_matcher(self, coarse: bool = False):
-        """Maps parameter names to the model's layer groups; the method's own parameters go to the first group."""
+        """Maps parameter names to the model's layer groups.
+
+        Auxiliary norms are in the groups of the norms that they copy; what else the method has is in the last one.
+        """
         layers = group_parameters(self.model, self.model.group_matcher(coarse=coarse), reverse=True)
-        return lambda name: layers.get(name.removeprefix('model.'), 0)
+        last = max(layers.values(), default=0)
+        return lambda name: layers.get(name.partition('.')[2].replace('/', '.'), last)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters without weight decay: the model's own list, and the method's parameters outside of modules."""
