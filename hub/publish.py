@@ -28,6 +28,8 @@ def parser() -> argparse.ArgumentParser:
     add('--private', action='store_true', help='make the repo a private one')
     add('--exist-ok', action='store_true', help='add a commit to a repo that is there already')
     add('--standard', metavar='RUN', help='run folder of standard training, to compare with on the card')
+    add('--validated', metavar='FILE', help="validate.py's record of RUN with --robust (and one of --standard's), for "
+        'the accuracy under attack')
     add('--license', metavar='ID', help="the Hub's identifier (default: as known of the data set "
         'and of the starting weights; needed where it is not)')
     add('--dataset-id', metavar='ORG/NAME', help="the data set on the Hub, where the run's --dataset does not say it")
@@ -45,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     args = flags.parse_args(argv)
     if args.dry_run != (args.output is not None):
         flags.error('--dry-run and --output DIR belong together: give both or none')
-    publication = Publication(args.run, args.repo_id, args.revision, args.standard, args.license, args.dataset_id)
+    publication = Publication(args.run, args.repo_id, args.revision, args.standard, args.license, args.dataset_id,
+                              args.validated)
     evaluate = functools.partial(sample_accuracy, samples=args.samples, data_dir=args.data_dir)
     try:
         record = publish(publication, private=args.private, exist_ok=args.exist_ok, output=args.output,

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from timm_alfa.errors import CheckpointError, ConfigError
 from timm_alfa.training.validate import parse_args, run, validate
+from timm_alfa.zoo.weights import sha256_of
 
 
 def score(*argv):
@@ -27,6 +28,8 @@ def test_every_name_of_a_checkpoint(form, batch, trained):
     folder, result = trained
     found = score('--checkpoint', form.format(folder), '-b', batch)
     assert found['count'] == 360 and found['correct'] == round(3.6 * result['val_top1'])
+    assert found['checkpoint_sha256'] == sha256_of(folder / 'model_best.safetensors')
+    assert found['split'] == 'test'  # what was read: the digits have no other split to validate on
     for key in ('top1', 'top5', 'loss'):
         assert found[key] == pytest.approx(result[f'val_{key}'], rel=1e-5)
 

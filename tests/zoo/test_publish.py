@@ -48,6 +48,61 @@ def test_an_output_that_holds_something_is_left_alone(make_run, tmp_path):
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['mine']
 
 
+ATTACK = {'steps': 20, 'step_size': 2 / 255, 'eps': 8 / 255, 'restarts': 1, 'random_start': True}
+
+
+def validated(file, *runs, **values):
+    """validate.py's output: a line that is not JSON, and a record of each run."""
+    lines = [json.dumps({
+        'status': 'finished', 'checkpoint': str(run), 'checkpoint_sha256': sha256_of(run / 'model_best.safetensors'),
+        'split': 'test', 'count': 10000, 'top1': read_run(run).evaluation.top1, 'robust_top1': 12.5 + i,
+        'attack': ATTACK, **values}) for i, run in enumerate(runs)]
+    file.write_text('\n'.join(['model: ...', *lines]))
+    return file
+
+
+def test_accuracy_under_attack_that_validate_measured(make_run, tmp_path):
+    run, standard = make_run(), make_run(task='standard')
+    save_file({key: value + 1 for key, value in load_file(standard / 'model_best.safetensors').items()},
+              standard / 'model_best.safetensors')
+    out = tmp_path / 'out'
+    publish(Publication(run, REPO, standard=standard, validated=validated(tmp_path / 'v', run, standard)), output=out)
+    card = (out / 'README.md').read_text()
+    assert '| this run | 91.75 | 99.60 | 12.50 |' in card
+    assert '| standard training, the same code | 91.75 | 99.60 | 13.50 |' in card
+    assert '(steps 20, step_size 2/255, eps 8/255, restarts 1, random_start True)' in card
+    assert json.loads((out / 'result.json').read_text())['robust_top1'] == 12.5
+    publish(Publication(run, REPO, validated=validated(tmp_path / 'v', run)), output=tmp_path / 'alone')
+    lines = [validated(tmp_path / 'v', each, attack={**ATTACK, 'steps': 10 * i}).read_text()
+             for i, each in enumerate((run, standard), 1)]
+    (tmp_path / 'v').write_text('\n'.join(lines))
+    with pytest.raises(HubError, match='attacked with steps 20.*this run with steps 10'):
+        publish(Publication(run, REPO, standard=standard, validated=tmp_path / 'v'), output=tmp_path / 'no')
+
+
+@pytest.mark.parametrize(('values', 'says'), [
+    ({'checkpoint_sha256': 'a' * 64}, 'not that of the weights that are published'),
+    ({'checkpoint_sha256': None}, 'not that of the weights that are published'),
+    ({'split': 'train'}, r'images of split train, .* of split test\. validate\.py .*--split test'),
+    ({'count': 1000}, r'1000 images'),
+    ({'attack': None, 'robust_top1': None}, 'made without --robust'),
+    ({'top1': 80.0}, r'states 91\.75% on test'),
+])
+def test_a_record_of_validate_that_is_of_something_else(make_run, tmp_path, values, says):
+    run = make_run()
+    with pytest.raises(AlfaError, match=says):
+        publish(Publication(run, REPO, validated=validated(tmp_path / 'v', run, **values)), output=tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('text', ['', 'top-1 3', '{"status": ', None])
+def test_no_record_of_validate(make_run, tmp_path, text):
+    if text is not None:
+        (tmp_path / 'v').write_text(text)
+    with pytest.raises(HubError, match=r'--validated .* cannot be used.*validate\.py --checkpoint RUN --robust'):
+        publish(Publication(make_run(), REPO, validated=tmp_path / 'v'), output=tmp_path / 'out')
+
+
 @pytest.mark.parametrize('repo_id', ['name', 'a/b/c', 'me/', '/x', 'me/na me', 'me/x--y', '', 'me/x.git', 'me/.x'])
 def test_a_repo_id_that_is_none(repo_id):
     with pytest.raises(HubError, match=r'no repo id.*Give ORG/NAME'):

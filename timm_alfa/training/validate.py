@@ -34,6 +34,7 @@ from timm_alfa.training.gathering import gather
 from timm_alfa.training.setup import start_accelerate
 from timm_alfa.training.units import duration
 from timm_alfa.training.weights import find_weights, load_weights, read_weights
+from timm_alfa.zoo.weights import sha256_of
 
 DESCRIPTION = ('Scores a checkpoint: top-1, top-5 and loss of clean images, with --robust top-1 under PGD too, as one '
                'JSON line at the end.')
@@ -215,10 +216,12 @@ def validate(config: ValidateConfig, accelerator: Accelerator, model: nn.Module,
         inputs = input_config(config.checkpoint, model)
         metrics.update(evaluate_robust(model, loader, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
     options, data = config.checkpoint, config.data
+    weights = locate(options)[1]
     skipped = set(gather(accelerator, sorted(loader.skipped_indices)))
     return record.redact(dict(
         status='finished', model=options.model or options.checkpoint, checkpoint=options.checkpoint,
-        dataset=data.dataset or data.data_dir or 'digits', split=config.split.split, **metrics, attack=attack,
+        checkpoint_sha256=None if weights is None else sha256_of(weights),
+        dataset=data.dataset or data.data_dir or 'digits', split=loader.part.source.split, **metrics, attack=attack,
         num_classes=model.num_classes, params=sum(p.numel() for p in model.parameters()), batch_size=data.batch_size,
         num_processes=accelerator.num_processes, mixed_precision=accelerator.mixed_precision,
         device=record.device_name(accelerator.device), seconds=seconds, images_per_second=metrics['count'] / seconds,

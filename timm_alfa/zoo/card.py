@@ -48,6 +48,10 @@ def spell(value: Any) -> str:
     return 'none' if value is None else f'{value:g}' if isinstance(value, float) else str(value)
 
 
+def _spell_all(options: dict[str, Any]) -> str:
+    return ', '.join(f'{key} {spell(value)}' for key, value in options.items())
+
+
 def _percent(value: Optional[float]) -> str:
     return '' if value is None else f'{value:.2f}'
 
@@ -81,6 +85,9 @@ def _check_standard(run: Run, standard: Run) -> None:
             faults.append(f'its {key} is {theirs}, this run has {ours}')
     if standard.evaluation.split != run.evaluation.split:
         faults.append(f'it was measured on {standard.evaluation.split}, this run on {run.evaluation.split}')
+    attacks = [each.evaluation.attack for each in (standard, run)]
+    if None not in attacks and attacks[0] != attacks[1]:
+        faults.append(f'it was attacked with {_spell_all(attacks[0])}, this run with {_spell_all(attacks[1])}')
     if faults:
         raise HubError(f"'{standard.folder}' is not the standard run of '{run.folder}': {'; '.join(faults)}.")
 
@@ -149,7 +156,7 @@ def build_card(
     size = tuple(run.config['pretrained_cfg'].get('input_size', (3, 224, 224)))
     body = _render(
         name=name, architecture=run.architecture, dataset=dataset_names(run, dataset_id)[0],
-        method_title=title, method_text=text, **vars(found),
+        method_title=title, method_text=text, **{**vars(found), 'attack': _spell_all(found.attack or {})},
         best_epoch=record.get('best_epoch'), accuracies=rows, paper_note=any('the paper' in r['title'] for r in rows),
         options=_options(run), eta=_eta(run), facts=_facts(run), **plots,
         command=shlex.join(map(str, record['command'])) if record.get('command') else '(not recorded)',

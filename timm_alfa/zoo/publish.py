@@ -15,6 +15,7 @@ from timm_alfa.zoo.manifest import Row, cfg_of
 from timm_alfa.zoo.push import push
 from timm_alfa.zoo.reproduce import check_reproduced
 from timm_alfa.zoo.run_folder import Run, check_name, load_model, read_run
+from timm_alfa.zoo.validated import read_validated, with_robust
 from timm_alfa.zoo.weights import WEIGHTS, sha256_of
 
 # Of a run folder, what goes along as it is, where it is there.
@@ -37,6 +38,7 @@ class Publication:
         standard: The run folder of standard training to compare with on the card.
         license: An identifier of the Hub's, in place of what is known of the data set and of the starting weights.
         dataset_id: The data set's id on the Hub, where the run's `--dataset` does not say it.
+        validated: A file with validate.py's record of the run's weights (and of the standard run's) under attack.
     """
 
     run: Union[str, Path]
@@ -45,6 +47,7 @@ class Publication:
     standard: Optional[Union[str, Path]] = None
     license: Optional[str] = None
     dataset_id: Optional[str] = None
+    validated: Optional[Union[str, Path]] = None
 
     @property
     def name(self) -> str:
@@ -164,10 +167,12 @@ def publish(
         raise HubError(f"'{output}' is there and not empty: give a new folder.")
     check_repo_id(publication.repo_id)
     standard = read_run(publication.standard) if publication.standard else None
+    measured = read_validated(publication.validated) if publication.validated else []
     run, count = check_run(publication.run, publication.name, evaluate)
+    run, *rest = with_robust(measured, [run, standard] if standard else [run])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output or scratch)
-        files = stage(publication, run, standard, folder)
+        files = stage(publication, run, rest[0] if rest else None, folder)
         sent = None if output is not None else push(
             folder, publication.repo_id, revision=publication.revision, private=private, exist_ok=exist_ok, token=token,
             message=f'Publish {publication.name}: {run.evaluation.top1:.2f}% top-1 on {run.evaluation.split}')

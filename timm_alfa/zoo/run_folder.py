@@ -20,7 +20,8 @@ _NEEDED = ('experiment', 'model', 'task', 'dataset', 'num_classes')
 class Evaluation:
     """Accuracy of the checkpoint, percent, on `split`; `images` is the split's size where it is known.
 
-    `chosen_on` is the split that the best checkpoint was chosen on, which may be the same.
+    `chosen_on` is the split that the best checkpoint was chosen on, which may be the same; `attack` has the options of
+    the PGD that `robust_top1` is under, where they are known.
     """
 
     split: str
@@ -29,6 +30,7 @@ class Evaluation:
     robust_top1: Optional[float]
     images: Optional[int]
     chosen_on: str
+    attack: Optional[dict[str, Any]] = None
 
 
 @dataclasses.dataclass(frozen=True)
