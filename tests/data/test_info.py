@@ -22,6 +22,7 @@ def test_nothing_given_means_the_digits():
     assert (info.train_images, info.val_images, info.test_images) == (1437, 360, None)
     assert (info.train_split, info.val_split, info.test_split) == ('train', 'test', None)
     assert 'digits' in info.description and '--val-fraction' in info.notes[0]
+    assert '360 to choose the best checkpoint on (test), none to test it on at the end' in info.description
 
 
 def test_a_validation_fraction_keeps_the_other_split_for_the_end():

@@ -18,8 +18,8 @@ from timm_alfa.training.units import duration, parse_interval, short_number
 KEYS = {
     'status', 'experiment', 'model', 'task', 'task_options', 'blocks', 'dataset', 'num_classes', 'seed', 'epochs',
     'epochs_done', 'batch_size', 'lr', 'train_images', 'val_images', 'test_images', 'best_epoch', 'val_top1',
-    'val_top5', 'val_loss', 'test_top1', 'test_top5', 'test_loss', 'test_split', 'robust_top1', 'eta', 'seconds',
-    'seconds_per_epoch', 'images_per_second', 'params', 'mixed_precision', 'num_processes', 'device', 'versions',
+    'val_top5', 'val_loss', 'val_split', 'test_top1', 'test_top5', 'test_loss', 'test_split', 'robust_top1', 'eta',
+    'seconds', 'seconds_per_epoch', 'images_per_second', 'params', 'mixed_precision', 'num_processes', 'device', 'versions',
     'commit', 'command',
     'skipped_updates', 'skipped_images', 'checkpoint', 'run',
 }
@@ -42,9 +42,19 @@ def test_record(finished):
     assert json.loads((folder / 'result.json').read_text()) == result
     assert result['blocks'] == ['layer1', 'layer2', 'layer3', 'layer4'] and len(result['eta']) == 4
     assert result['task_options']['blocks'] == 'all' and result['task_options']['gamma'] == 1.0
+    assert result['val_split'] == '0.5 of train'
     assert result['test_split'] == 'test' and result['test_images'] == 360 and 0 <= result['test_top1'] <= 100
     assert result['train_images'] == 64 and result['epochs_done'] == 2 and result['batch_size'] == 16
     assert sum(result['eta']) == pytest.approx(1, abs=1e-5)
+
+
+def test_what_the_checkpoint_is_chosen_on_is_said_once(runs, caplog):
+    with caplog.at_level('INFO', 'timm_alfa'):
+        runs.prepare('--task', 'standard')
+    lines = [line for line in caplog.messages if line.startswith('data: ')]
+    assert '360 to choose the best checkpoint on (test), none to test it on at the end' in '\n'.join(lines)
+    (note,) = [line for line in lines if '--val-fraction' in line]
+    assert note.startswith("data: the best checkpoint is chosen on the split 'test'")
 
 
 def test_test_split_is_scored_by_the_best_weights_on_disk(finished):

@@ -58,9 +58,10 @@ class DataInfo:
     @property
     def description(self) -> str:
         """One line for the user."""
-        test = '' if self.test is None else f', {len(self.test)} to test on ({self.test_split})'
+        test = 'none' if self.test is None else f'{len(self.test)} ({self.test_split})'
         return (f'{self.name}: {self.num_classes} classes, {len(self.train)} images to train on ({self.train_split}), '
-                f'{len(self.val)} to validate on ({self.val_split}){test}; {self.loader} loader')
+                f'{len(self.val)} to choose the best checkpoint on ({self.val_split}), {test} to test it on at the '
+                f'end; {self.loader} loader')
 
 
 def inspect_data(data: DataConfig, aug: AugConfig | None = None, *, seed: int = 0) -> DataInfo:

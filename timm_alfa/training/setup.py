@@ -199,6 +199,8 @@ def describe(run: Run, lr_reason: str) -> None:
     if own:
         logger.info('defaults for the embedded digits: %s', ', '.join(own))
     logger.info('data: %s', data.description)
+    for note in data.notes:
+        logger.info('data: %s', note)
     parameters = sum(p.numel() for p in run.model.parameters())
     logger.info('model: %s, %s parameters, %s classes, input %s', config.model.model, f'{parameters:,}',
                 data.num_classes, 'x'.join(map(str, run.input_config['input_size'])))
