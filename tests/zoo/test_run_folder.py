@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from timm_alfa.errors import CheckpointError, HubError
 from timm_alfa.zoo.run_folder import check_name, load_model, read_run
+from timm_alfa.zoo.weights import sha256_of
 
 
 def change(run, **values):
@@ -53,6 +54,15 @@ def test_a_record_that_cannot_be_published(make_run, values, says):
     with pytest.raises(CheckpointError, match=says) as error:
         read_run(change(make_run(), **values))
     assert '\n' not in str(error.value)
+
+
+def test_weights_that_were_replaced_after_the_record(make_run):
+    run = make_run()
+    change(run, checkpoint_sha256=sha256_of(run / 'model_best.safetensors'))
+    read_run(run)
+    weights(run, **{'fc.bias': torch.ones(10)})
+    with pytest.raises(CheckpointError, match=r'not the file that result\.json scored.*train\.py --resume'):
+        read_run(run)
 
 
 @pytest.mark.parametrize(('file', 'text', 'says'), [

@@ -12,6 +12,7 @@ from torch import nn
 
 from timm_alfa.errors import CheckpointError, HubError
 from timm_alfa.zoo.tags import TAGS, DataSet, find_dataset
+from timm_alfa.zoo.weights import sha256_of
 
 _NEEDED = ('experiment', 'model', 'task', 'dataset', 'num_classes')
 
@@ -61,7 +62,8 @@ def read_run(folder: Union[str, Path]) -> Run:
     """Read a run folder.
 
     Raises:
-        CheckpointError: It is none; it is not finished; it was not evaluated; or files are missing or unreadable.
+        CheckpointError: It is none; it is not finished; it was not evaluated; files are missing or unreadable; or its
+            weights are others than those that were scored.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -82,6 +84,9 @@ def read_run(folder: Union[str, Path]) -> Run:
     run = Run(folder, record, _read_args(folder / 'args.yaml'), config, evaluation)
     if not run.weights.is_file():
         raise CheckpointError(f"'{run.weights}' is missing: a finished run has its best weights there.")
+    if record.get('checkpoint_sha256') not in (None, sha256_of(run.weights)):
+        raise CheckpointError(f"'{run.weights}' is not the file that result.json scored (its checkpoint_sha256 is "
+                              f'another): the run went on. End it with: accelerate launch train.py --resume {folder}')
     return run
 
 
