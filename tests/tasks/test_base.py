@@ -3,6 +3,7 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
 from settings import tiny
 from timm.task import ClassificationTask
 
@@ -185,3 +186,32 @@ def test_layer_groups_are_the_models(name):
     if name == 'l_alfa':
         assert scales[task.eta] == scales[task.model.fc.weight] == 1
         assert all(g['weight_decay'] == 0 for g in optimizer.param_groups if any(p is task.eta for p in g['params']))
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    """A process group of this process alone."""
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/rendezvous', rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(('name', 'config'), [
+    ('alfa', dict(blocks='2')), ('alfa', dict(blocks='3', bn='aux')), ('advprop', dict(steps=1)),
+    ('l_alfa', dict(blocks='2,3', mode='joint', every=2)), ('l_alfa', dict(blocks='all', bn='aux', mode='joint')),
+], ids=str)
+def test_networks_with_unused_parameters_are_distributed(name, config, one_process):
+    task, _, input, target = made(name, config)
+    task.model.unused = torch.nn.Linear(2, 2)
+    alone = copy.deepcopy(task)
+    task.prepare_distributed(find_unused_parameters=True)
+    for _ in range(2):
+        for each in (alone, task):
+            each.zero_grad()
+            torch.manual_seed(0)
+            each(input, target)['loss'].backward()
+            each.post_step()
+        for (key, p), q in zip(alone.named_parameters(), task.parameters(), strict=True):
+            assert (p.grad is None) == (q.grad is None) == ('unused' in key), key
+            if p.grad is not None:
+                assert torch.equal(p.grad, q.grad), key

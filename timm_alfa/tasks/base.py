@@ -3,47 +3,15 @@ from typing import Any, Callable, Optional
 
 import torch
 import torch.nn as nn
-from timm.models import group_parameters
 from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 
 from timm_alfa.errors import CheckpointError, warn
 from timm_alfa.sharded import cut_like, gathered
+from timm_alfa.tasks.trainable import Trainable
 from timm_alfa.wrappers import unwrapped
 
 _VARIANTS = 8  # of a compiled part: gradients or not, tracking or not, from a leaf or not
-
-
-class Trainable(nn.Module):
-    """A model and what a method trains beside it, in one module, so that wrappers see all parameters.
-
-    Args:
-        model: A call of this module is a call of the model.
-        own: The method's parameters and modules, by name.
-    """
-
-    def __init__(self, model: nn.Module, **own):
-        super().__init__()
-        self.model = model
-        for name, value in own.items():
-            setattr(self, name, value)
-
-    def forward(self, input):
-        return self.model(input)
-
-    def group_matcher(self, coarse: bool = False):
-        """Maps parameter names to the model's layer groups.
-
-        Auxiliary norms are in the groups of the norms that they copy; what else the method has is in the last one.
-        """
-        layers = group_parameters(self.model, self.model.group_matcher(coarse=coarse), reverse=True)
-        last = max(layers.values(), default=0)
-        return lambda name: layers.get(name.partition('.')[2].replace('/', '.'), last)
-
-    def no_weight_decay(self) -> set[str]:
-        """Parameters without weight decay: the model's own list, and the method's parameters outside of modules."""
-        skipped = self.model.no_weight_decay() if hasattr(self.model, 'no_weight_decay') else ()
-        return {f'model.{name}' for name in skipped} | {name for name, _ in self.named_parameters(recurse=False)}
 
 
 class MethodTask(ClassificationTask):
@@ -127,9 +95,19 @@ class MethodTask(ClassificationTask):
         if self.has_ema():
             self.get_trainable_module(ema=True).update(unwrapped(self.get_trainable_module()), step=step)
 
+    def prepare_distributed(self, device_ids: Optional[list] = None, **ddp_kwargs) -> 'MethodTask':
+        """Wraps what is trained in DistributedDataParallel; arguments as for `timm.task.ClassificationTask`.
+
+        With `find_unused_parameters` it would take the method's own parameters, which a call of the model does not
+        use, for unused, and fail when a step uses them: then each call's output depends on them, by a factor of zero.
+        """
+        if self.own is not None:
+            self.own.tied = ddp_kwargs.get('find_unused_parameters', False)
+        return super().prepare_distributed(device_ids, **ddp_kwargs)
+
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups of the method's own parameters."""
-        params = list(self._own_parameters()) if self.own else []
+        params = list(self.own.beside()) if self.own else []
         return [{'params': params, 'weight_decay': 0.}] if params else []
 
     def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]:
@@ -196,9 +174,5 @@ class MethodTask(ClassificationTask):
         """The modules that `compile` compiles one by one; the whole model unless the method enters it."""
         return [self.model]
 
-    def _own_parameters(self):
-        return (p for name, p in self.own.named_parameters() if not name.startswith('model.'))
-
     def _idle(self) -> torch.Tensor:
-        """Zero, computed from the method's own parameters: wrappers expect each to have a gradient in every step."""
-        return sum((p.sum() for p in self._own_parameters()), torch.zeros(())) * 0
+        return self.own.zero()

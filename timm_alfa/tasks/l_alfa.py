@@ -71,5 +71,5 @@ class LAlfaTask(AlfaTask):
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """A group for eta (own learning rate, momentum, no weight decay), and one for auxiliary norms, if any."""
         eta = {'params': [self.eta], 'lr': self.config.eta_lr, 'momentum': MOMENTUM, 'weight_decay': 0.}
-        rest = [p for p in self._own_parameters() if p is not self.eta]
+        rest = [p for p in self.own.beside() if p is not self.eta]
         return [eta, {'params': rest, 'weight_decay': 0.}] if rest else [eta]

@@ -1,0 +1,48 @@
+"""A model and the parameters that a method trains beside it."""
+from typing import Iterator
+
+import torch
+import torch.nn as nn
+from timm.models import group_parameters
+
+
+class Trainable(nn.Module):
+    """A model and what a method trains beside it, in one module, so that wrappers see all parameters.
+
+    Args:
+        model: A call of this module is a call of the model.
+        own: The method's parameters and modules, by name.
+    """
+
+    tied = False  # whether `own` is seen to be used in each call, by a wrapper that looks for what is not
+
+    def __init__(self, model: nn.Module, **own):
+        super().__init__()
+        self.model = model
+        for name, value in own.items():
+            setattr(self, name, value)
+
+    def forward(self, input):
+        return self.model(input) + self.zero() if self.tied else self.model(input)
+
+    def beside(self) -> Iterator[nn.Parameter]:
+        """The method's own parameters."""
+        return (p for name, p in self.named_parameters() if not name.startswith('model.'))
+
+    def zero(self) -> torch.Tensor:
+        """Zero, computed from the method's own parameters: wrappers expect each to have a gradient in every step."""
+        return sum((p.sum() for p in self.beside()), torch.zeros(())) * 0
+
+    def group_matcher(self, coarse: bool = False):
+        """Maps parameter names to the model's layer groups.
+
+        Auxiliary norms are in the groups of the norms that they copy; what else the method has is in the last one.
+        """
+        layers = group_parameters(self.model, self.model.group_matcher(coarse=coarse), reverse=True)
+        last = max(layers.values(), default=0)
+        return lambda name: layers.get(name.partition('.')[2].replace('/', '.'), last)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters without weight decay: the model's own list, and the method's parameters outside of modules."""
+        skipped = self.model.no_weight_decay() if hasattr(self.model, 'no_weight_decay') else ()
+        return {f'model.{name}' for name in skipped} | {name for name, _ in self.named_parameters(recurse=False)}
