@@ -131,3 +131,18 @@ def stops_after_two():
         original(self, window)
 
     Trainer.update = update
+
+
+def rank_one_is_stopped_in_validation():
+    """The second process alone gets SIGTERM, when the first epoch is evaluated."""
+    import signal
+
+    from timm_alfa.training.loop import Trainer
+    original = Trainer.row
+
+    def row(self):
+        if os.environ.get('RANK') == '1' and self.state.epoch == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self)
+
+    Trainer.row = row

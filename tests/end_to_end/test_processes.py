@@ -24,6 +24,20 @@ def test_two_processes_train_stop_and_go_on(tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_processes_agree_to_stop_in_validation(tmp_path):
+    """Three, whose statistics averaged twice are not those averaged once."""
+    options = ('--task', 'standard', '-b', '8', '--model-ema')
+    argv = train_args(tmp_path, 'run', *options)
+    stopped = Processes(tmp_path, argv, count=3, hooks=['rank_one_is_stopped_in_validation']).record()
+    assert (stopped['status'], stopped['epochs_done'], stopped['updates']) == ('stopped', 0, 4)
+    Processes(tmp_path, [*argv, '--resume', 'auto'], count=3).record()
+    Processes(tmp_path, train_args(tmp_path, 'whole', *options), count=3).record()
+    runs = Runs(tmp_path)
+    assert runs.rows('run') == runs.rows('whole')
+    first, second = runs.weights('whole'), runs.weights('run')
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
 def test_another_number_of_processes_goes_on(tmp_path):
     options = ('--task', 'standard', '--checkpoint-every', '2')
     cut = Processes(tmp_path, train_args(tmp_path, 'run', *options, '-b', '8'), count=2, hooks=['rank_one_dies'])

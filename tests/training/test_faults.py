@@ -4,9 +4,12 @@ import signal
 
 import pytest
 import torch
+from accelerate import Accelerator
+from timm.layers import EvoNorm2dB0
 from torch import nn
 
 from timm_alfa.errors import CheckpointError, ConfigError
+from timm_alfa.training import loop
 from timm_alfa.training.checkpoint import state_folders
 from timm_alfa.training.guard import RunningStatistics, StopFlag
 from timm_alfa.training.loop import Trainer, TrainingError
@@ -159,8 +162,51 @@ def test_a_signal_ends_after_the_update_with_a_state(runs, monkeypatch):
     assert runs.rows('run') == runs.rows('whole')
 
 
-def test_running_statistics_come_back():
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
+    """Stopped in the second epoch's evaluation: the state is that before it, and says how to launch what goes on."""
+    options = ('--task', 'alfa', '--model-ema', '-vb', '64', '--epochs', '3')
+    original, seen = loop.evaluate, []
+
+    def evaluate(model, loader, *args):
+        def batches():
+            for batch in loader:
+                seen.append(batch)
+                if len(seen) == 14:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield batch
+        return original(model, batches(), *args)
+
+    monkeypatch.setenv('ACCELERATE_MIXED_PRECISION', 'bf16')
+    monkeypatch.setattr(loop, 'evaluate', evaluate)
+    ended = []
+    monkeypatch.setattr(Accelerator, 'end_training', lambda self: ended.append(self))
+    with caplog.at_level('INFO', 'timm_alfa'):
+        record = runs(*options)
+    assert record['status'] == 'stopped' and (record['epochs_done'], record['updates']) == (1, 12) and len(ended) == 1
+    assert len(seen) <= 15  # twelve in the first epoch, half of them without the average; 24 had it not been broken off
+    assert f"accelerate launch --mixed_precision bf16 train.py --resume {runs.output / 'run'}" in caplog.text
+    monkeypatch.setattr(loop, 'evaluate', original)
+    assert runs(*options, '--resume', 'auto')['epochs_done'] == 3
+    runs(*options, experiment='whole')
+    assert runs.rows('run') == runs.rows('whole')
+
+
+def test_a_signal_between_epochs_ends_there(runs, monkeypatch):
+    original = Trainer.write_epoch
+
+    def write_epoch(self, *args):
+        original(self, *args)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, 'write_epoch', write_epoch)
+    record = runs('--task', 'standard')
+    assert (record['status'], record['updates'], record['epochs_done']) == ('stopped', 6, 1)
+    assert runs('--task', 'standard', '--resume', 'auto')['status'] == 'finished'  # the last epoch's signal is too late
+
+
+@pytest.mark.parametrize('norm', [nn.BatchNorm2d, EvoNorm2dB0])
+def test_running_statistics_come_back(norm):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), norm(4))
     statistics = RunningStatistics(model)
     statistics.remember()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}

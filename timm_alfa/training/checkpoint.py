@@ -115,13 +115,13 @@ def seal(folder: Path) -> None:
 
 def process_state(run, totals: Totals) -> dict[str, torch.Tensor]:
     """What differs between processes: running statistics, of the average too, and the epoch's sums."""
-    own = {f'norms.{at}': buffer for at, buffer in enumerate(_statistics(run))}
+    own = {f'norms.{at}': buffer for at, buffer in enumerate(running_statistics(run).buffers)}
     return {name: tensor.detach().cpu().clone() for name, tensor in {**own, 'totals': totals.sums}.items()}
 
 
-def _statistics(run) -> list[torch.Tensor]:
-    averaged = RunningStatistics(run.ema.module).buffers if run.ema is not None else []
-    return RunningStatistics(run.task).buffers + averaged
+def running_statistics(run) -> RunningStatistics:
+    """Those of the task, and of the average."""
+    return RunningStatistics(run.task, *([run.ema.module] if run.ema is not None else []))
 
 
 def save_state(states: States, run, state: Progression, totals: Totals, options: dict[str, Any]) -> None:
@@ -220,7 +220,7 @@ def _load_optimizer(optimizer, content: dict[str, Any], changed: bool) -> None:
 
 def _load_process(folder: Path, rank: int, processes: int, run, totals: Totals) -> None:
     own = load_file(folder / f'process-{rank % processes}.safetensors')
-    for at, buffer in enumerate(_statistics(run)):
+    for at, buffer in enumerate(running_statistics(run).buffers):
         buffer.data.copy_(own[f'norms.{at}'])
     if processes == run.accelerator.num_processes:
         totals.sums.copy_(own['totals'])

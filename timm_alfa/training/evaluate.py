@@ -1,19 +1,24 @@
 """Clean and robust accuracy over any number of processes, each image counted once."""
+from typing import Optional
+
 import torch
 from accelerate import Accelerator
 from timm.task import ClassificationEvaluator
 from torch import nn
 
 from timm_alfa.attack import robust_correct
+from timm_alfa.training.guard import StopFlag
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader, accelerator: Accelerator) -> dict[str, float]:
+def evaluate(
+        model: nn.Module, loader, accelerator: Accelerator, stop: Optional[StopFlag] = None) -> dict[str, float]:
     """Cross-entropy, top-1 and top-5 of a plain model.
 
     Args:
         loader: Gives (input [B, C, H, W], class indices [B]) on the device; this process's share of the images,
             each image in exactly one share. Shares may differ in length: no process waits for another in a batch.
+        stop: Once it is set, this process leaves out the rest of its share.
 
     Returns:
         `loss`, `top1`, `top5` (percent), `correct` and `count`, over all processes.
@@ -23,6 +28,8 @@ def evaluate(model: nn.Module, loader, accelerator: Accelerator) -> dict[str, fl
     evaluator = ClassificationEvaluator(accelerator.device)
     try:
         for input, target in loader:
+            if stop:
+                break
             with accelerator.autocast():
                 output = model(input)
             evaluator.update(output, target)

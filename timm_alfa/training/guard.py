@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from timm_alfa.norms import batch_norms
 from timm_alfa.training.console import is_main_process
 
 
@@ -96,11 +96,11 @@ class RunningStatistics:
     """A copy of all norms' running statistics, to undo what a skipped update left in them.
 
     Args:
-        module: Holds the norms.
+        modules: Hold the norms.
     """
 
-    def __init__(self, module: nn.Module):
-        norms = [part for part in module.modules() if isinstance(part, _NormBase)]
+    def __init__(self, *modules: nn.Module):
+        norms = [norm for module in modules for norm in batch_norms(module).values()]
         self.buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
         self.copies = [buffer.clone() for buffer in self.buffers]
 

@@ -9,7 +9,7 @@ from timm.utils import dispatch_clip_grad, distribute_bn
 
 from timm_alfa.errors import AlfaError
 from timm_alfa.sharded import whole
-from timm_alfa.training.checkpoint import States, save_state
+from timm_alfa.training.checkpoint import States, running_statistics, save_state
 from timm_alfa.training.console import Progress, Table, logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.folder import BEST, LAST, RunFolder
@@ -77,6 +77,8 @@ class Trainer:
                 self.progress.epoch(self.state.epoch + 1, self.config.epochs)
                 self.train_epoch()
                 self.finish_epoch()
+                if self.state.epoch < self.config.epochs and self.asked_to_stop():
+                    raise Stopped
         finally:
             self.progress.close()
 
@@ -204,10 +206,19 @@ class Trainer:
     # between epochs
 
     def finish_epoch(self) -> None:
-        """Evaluates, writes the epoch's row, the best and the last weights, and the state."""
+        """Evaluates, writes the epoch's row, the best and the last weights, and the state.
+
+        Raises:
+            Stopped: A signal broke the evaluation off; the state saved is that after the epoch's last update.
+        """
         run, state = self.run, self.state
+        own = running_statistics(run)
         self.synchronise_statistics()
         row = self.row()
+        if self.asked_to_stop():
+            own.restore()  # a run that goes on averages them again, which need not give the same to the last bit
+            self.save()
+            raise Stopped
         best = row['val_top1'] > state.best.get('val_top1', -1)
         state.rows.append(row)
         if best:
@@ -221,7 +232,10 @@ class Trainer:
         self.table.row(row, best)
         self.accelerator.log({key: value for key, value in row.items() if value is not None}, step=state.epoch)
         self.save()
-        run.data.train.set_epoch(state.epoch)
+
+    def asked_to_stop(self) -> bool:
+        """Whether any process has got a signal. Every process calls it."""
+        return any(gather(self.accelerator, [bool(self.stop)]))
 
     def synchronise_statistics(self) -> None:
         """Averages running statistics over processes: they are read now."""
@@ -237,10 +251,10 @@ class Trainer:
         row: dict[str, Any] = {'epoch': state.epoch + 1, 'lr': state.lr}
         row.update(self.totals.means(self.accelerator))
         began = time.perf_counter()
-        metrics = evaluate(run.whole(run.eval_model), run.data.val, self.accelerator)
+        metrics = evaluate(run.whole(run.eval_model), run.data.val, self.accelerator, self.stop)
         row.update({f'val_{name}': metrics[name] for name in ('loss', 'top1', 'top5')})
         if run.ema is not None:
-            plain = evaluate(run.whole(run.task.get_eval_model()), run.data.val, self.accelerator)
+            plain = evaluate(run.whole(run.task.get_eval_model()), run.data.val, self.accelerator, self.stop)
             row.update({f'val_{name}_not_averaged': plain[name] for name in ('loss', 'top1')})
         eta = eta_values(run.task)
         row.update({f'eta_{at}': value for at, value in enumerate(eta or ())})

@@ -96,6 +96,7 @@ def dataset_name(run: Run) -> str:
 
 def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
     """The record of a run that a signal ended early, and how to go on."""
+    run.accelerator.end_training()
     precision = run.accelerator.mixed_precision
     logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: %s --resume %s',
                 state.updates, state.epoch + 1, run.config.epochs,
