@@ -192,6 +192,26 @@ def test_what_cannot_be_shipped_changes_nothing(make_run, tmp_path, monkeypatch)
     assert not (tmp_path / 'weights').exists()
 
 
+@pytest.mark.parametrize('at', ['copyfile', 'save_manifest'])
+def test_a_full_disk_while_shipping_changes_nothing(make_run, tmp_path, monkeypatch, at):
+    (tmp_path / 'manifest.json').write_text('[]')
+    shipping.ship(make_run(), 'resnet20s.x', root=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+    other = make_run(test_top1=50.0)
+    save_file({key: value + 1 for key, value in load_file(other / 'model_best.safetensors').items()},
+              other / 'model_best.safetensors')
+    before |= {path: path.read_bytes() for path in other.iterdir()}
+
+    def full(source, target):
+        target.write_bytes(b'half')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(shipping.shutil if at == 'copyfile' else shipping, at, full)
+    with pytest.raises(HubError, match=r'cannot be written: .*No space left on device\. Nothing was changed'):
+        shipping.ship(other, 'resnet20s.x', root=tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
+
+
 def test_persist_gives_up_at_once_on_what_will_not_pass():
     calls = []
 

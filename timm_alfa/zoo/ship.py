@@ -1,5 +1,6 @@
 """Put a run's small weights into the package, so that their name loads offline."""
 import dataclasses
+import os
 import shutil
 from pathlib import Path
 from typing import Optional, Union
@@ -46,8 +47,21 @@ def ship(
     row = manifest_row(found, name, found.weights, file=f'weights/{name}')
     if name in rows and rows[name].sha256 == row.sha256:  # the same weights are on the Hub, too
         row = dataclasses.replace(row, repo_id=rows[name].repo_id, revision=rows[name].revision)
-    rows[name] = row
-    (root / 'weights' / name).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(found.weights, root / 'weights' / name / WEIGHTS)
-    save_manifest(rows.values(), root / 'manifest.json')
+    _write(found.weights, root / 'weights' / name, [*{**rows, name: row}.values()], root / 'manifest.json')
     return row, count
+
+
+def _write(weights: Path, folder: Path, rows: list[Row], manifest: Path) -> None:
+    """Both files are written aside and then take their places, the weights first: no row is without its weights."""
+    aside = {path: path.with_name(f'.{path.name}.tmp') for path in (folder / WEIGHTS, manifest)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights, aside[folder / WEIGHTS])
+        save_manifest(rows, aside[manifest])
+        for path, temporary in aside.items():
+            os.replace(temporary, path)
+    except OSError as error:
+        raise HubError(f"'{folder.name}' cannot be written: {error}. Nothing was changed.") from error
+    finally:
+        for temporary in aside.values():
+            temporary.unlink(missing_ok=True)
