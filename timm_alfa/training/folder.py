@@ -34,6 +34,11 @@ def is_run(path: Path) -> bool:
     return any((path / mark).exists() for mark in MARKS)
 
 
+def unwritable(path: Path, error: OSError) -> ConfigError:
+    """The error for a folder that cannot be made or written."""
+    return ConfigError(f"cannot write in '{path}': {error.strerror}. Give another --output.")
+
+
 def choose_folder(config: TrainConfig) -> Path:
     """Where this run lives: a new folder, or with --resume that of the run to go on with.
 
@@ -56,7 +61,7 @@ def choose_folder(config: TrainConfig) -> Path:
         return path
     base = default_experiment(config)
     numbered = [output / base]
-    while is_run(numbered[-1]):
+    while numbered[-1].exists():
         numbered.append(output / f'{base}-{len(numbered) + 1}')
     return numbered[-2] if options.resume == 'auto' and len(numbered) > 1 else numbered[-1]
 
@@ -83,7 +88,7 @@ class RunFolder:
             trial.write_text('')
             trial.unlink()
         except OSError as error:
-            raise ConfigError(f"cannot write in '{self.path}': {error.strerror}. Give another --output.") from error
+            raise unwritable(self.path, error) from error
 
     def save_args(self, options: dict[str, Any], environment: dict[str, Any]) -> None:
         """args.yaml: every resolved option, and what it ran on; `--config` reads it again."""

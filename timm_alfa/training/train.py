@@ -6,8 +6,9 @@ from typing import Any
 
 from timm_alfa.training import record
 from timm_alfa.training.checkpoint import States, check_options, load_state, read_state, skipped_images
+from timm_alfa.training.claim import FolderLock, claim_folder
 from timm_alfa.training.console import launch_in, logger
-from timm_alfa.training.folder import BEST, RunFolder, choose_folder
+from timm_alfa.training.folder import BEST, RunFolder
 from timm_alfa.training.guard import StopFlag
 from timm_alfa.training.loop import Stopped, Trainer, eta_values, plot, score_best
 from timm_alfa.training.setup import Run, on_main
@@ -25,10 +26,10 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
         AlfaError: The run cannot begin or go on.
     """
-    folder = RunFolder(on_main(run.accelerator, choose_folder, run.config))
-    states = States(folder.path / 'last', run.config.run.keep)
-    totals = Totals(run.accelerator.device)
-    with StopFlag() as stop:
+    with FolderLock() as lock, StopFlag() as stop:
+        folder = RunFolder(on_main(run.accelerator, claim_folder, run.config, lock))
+        states = States(folder.path / 'last', run.config.run.keep)
+        totals = Totals(run.accelerator.device)
         state = restore(run, folder, totals)
         if state.epoch < run.config.epochs or not state.commits:
             state.takes_part(run.commit)
