@@ -6,12 +6,12 @@ from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from timm_alfa.data import create_data, inspect_data
+from timm_alfa.data import DataInfo, create_data, inspect_data
 from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError
 from timm_alfa.tasks import create_task
 from timm_alfa.training import build, record
@@ -90,6 +90,10 @@ def create_accelerator(config: TrainConfig) -> Accelerator:
         ConfigError: A tracker is not installed, a device is not there, or weights cannot be sharded as asked.
     """
     check_trackers(config.run.log_with)
+    steps = os.environ.get('ACCELERATE_GRADIENT_ACCUMULATION_STEPS', '1')
+    if steps != '1':
+        warnings.warn(f'ACCELERATE_GRADIENT_ACCUMULATION_STEPS={steps} has no effect here: give train.py '
+                      f'--grad-accum-steps {steps}.', AlfaWarning, stacklevel=2)
     accelerator = start_accelerate(log_with=list(config.run.log_with or ()) or None, project_dir=config.run.output)
     check_sharding(accelerator, config.model.torchcompile is not None)
     return accelerator
@@ -103,10 +107,13 @@ def start_accelerate(**arguments) -> Accelerator:
     """
     # running statistics are reduced before they are read; broadcasting them at every forward would cost time
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
+    # the loop weighs accumulated batches itself: accelerate would divide each loss once more
+    accumulation = GradientAccumulationPlugin(num_steps=1)
     # without this, processes launched on a machine without a GPU would each take themselves for the only one
     cpu = not torch.accelerator.is_available()
     try:
-        accelerator = Accelerator(cpu=cpu, kwargs_handlers=[ddp], **arguments)
+        accelerator = Accelerator(
+            cpu=cpu, kwargs_handlers=[ddp], gradient_accumulation_plugin=accumulation, **arguments)
     except (ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f'accelerate cannot start: {first_line(error)}') from error
     check_launch(accelerator)
@@ -140,6 +147,18 @@ def task_arguments(options: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def open_data(config: TrainConfig, accelerator: Accelerator) -> DataInfo:
+    """What is known of the data. If they may be downloaded, one process of each machine does it before the others."""
+    download, first = config.data.dataset_download, accelerator.is_local_main_process
+    if download and not first:
+        accelerator.wait_for_everyone()
+    try:
+        return inspect_data(config.data, config.aug, seed=config.run.seed)
+    finally:
+        if download and first:  # after an error, too: the others meet it themselves
+            accelerator.wait_for_everyone()
+
+
 def prepare(config: TrainConfig) -> Run:
     """Builds a run. Reads data and weights; writes nothing.
 
@@ -149,7 +168,7 @@ def prepare(config: TrainConfig) -> Run:
     commit = record.commit()  # before the rest: while a run goes on, the files of its code may change
     accelerator = create_accelerator(config)
     seed_all(config.run.seed)
-    info = inspect_data(config.data, config.aug, seed=config.run.seed)
+    info = open_data(config, accelerator)
     model = build.build_model(config, info.num_classes)
     inputs = build.input_config(config.model, model)
     model = build.place_model(model, config.model, accelerator.device)
