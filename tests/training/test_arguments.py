@@ -124,6 +124,7 @@ def test_faults_of_a_runs_options_name_the_run(tmp_path):
     (['--clip-mode', 'agc'], 'without --clip-grad'),
     (['--data-dir', '/d', '--decay-milestones', '50', '250'], '250 is never reached in 200 epochs'),
     (['--lr', '1', '--lr-base', '2'], 'beside --lr'),
+    (['--resume', '/some/run', '--experiment', 'other'], '--experiment has no effect with --resume RUN'),
 ])
 def test_options_without_effect_warn(argv, part):
     with pytest.warns(AlfaWarning, match=part):

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from timm.layers import EvoNorm2dB0
 from torch import nn
 
-from timm_alfa.errors import CheckpointError, ConfigError
+from timm_alfa.errors import AlfaWarning, CheckpointError, ConfigError
 from timm_alfa.training import loop
 from timm_alfa.training.checkpoint import state_folders
 from timm_alfa.training.guard import RunningStatistics, StopFlag
@@ -75,6 +75,26 @@ def test_patience_ends_the_run_and_the_last_state_stays(runs, poison):
 def test_a_finite_loss_resets_the_patience(runs, poison):
     poison(1, 2, 4, 5)
     assert runs('--task', 'standard', '--nan-patience', '3', '--epochs', '1')['skipped_updates'] == 4
+
+
+def test_agc_leaves_the_classifier_alone(runs):
+    run = runs.prepare('--task', 'standard', '--clip-grad', '0.01', '--clip-mode', 'agc')
+    clipped = {id(p) for p in loop.clipped_parameters(run.model, 'agc')}
+    assert [name for name, p in run.model.named_parameters() if id(p) not in clipped] == ['fc.weight', 'fc.bias']
+    assert len(loop.clipped_parameters(run.model, 'norm')) == len(clipped) + 2
+
+
+def test_accumulation_that_accelerate_is_told_of_divides_no_loss(runs, monkeypatch):
+    plain = runs('--task', 'standard', '--epochs', '1', experiment='plain')
+    monkeypatch.setenv('ACCELERATE_GRADIENT_ACCUMULATION_STEPS', '4')
+    with pytest.warns(AlfaWarning, match='give train.py --grad-accum-steps 4'):
+        told = runs('--task', 'standard', '--epochs', '1', experiment='told')
+    assert told['val_loss'] == plain['val_loss']
+
+
+def test_the_rate_shown_is_that_before_layer_decay(runs):
+    runs('--task', 'standard', '--epochs', '1', '--layer-decay', '0.5', '--sched', 'constant')
+    assert [float(row['lr']) for row in runs.rows('run')] == pytest.approx([0.03])
 
 
 def test_a_folder_that_vanishes_is_reported(runs, monkeypatch):

@@ -91,6 +91,7 @@ IDLE = (
     Idle(('filter_bias_and_bn',), lambda c: c.optim.weight_decay > 0, 'without --weight-decay'),
     Idle(('layer_decay', 'warmup_epochs', 'warmup_updates'), lambda c: c.schedule.sched != 'none',
          'with --sched none, which leaves all rates alone: take --sched constant'),
+    Idle(('output', 'experiment'), lambda c: c.run.resume in (None, 'auto'), 'with --resume RUN, which stays in RUN'),
     Idle(('resume_anyway',), lambda c: c.run.resume, 'without --resume'),
 )
 

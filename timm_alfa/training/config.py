@@ -74,7 +74,8 @@ class OptimConfig:
     opt_kwargs: dict = option({}, 'Further arguments of the optimizer: name=value ...')
     layer_decay: Optional[float] = option(None, 'Layer-wise decay of the learning rate.', above=0, high=1)
     clip_grad: Optional[float] = option(None, 'Clip gradients at this value (none: never).', above=0)
-    clip_mode: str = option('norm', 'What is clipped.', choices=('norm', 'value', 'agc'))
+    clip_mode: str = option(
+        'norm', 'What is clipped; agc leaves the classifier alone.', choices=('norm', 'value', 'agc'))
     grad_accum_steps: int = option(1, 'Batches a process runs for one update.', low=1)
     bce_loss: bool = option(False, 'Binary cross-entropy over the classes in place of softmax cross-entropy.')
     bce_sum: bool = option(False, 'Sum it over the classes, not mean.')

@@ -6,6 +6,7 @@ from typing import Any, Optional
 
 import torch
 from timm.utils import dispatch_clip_grad, distribute_bn
+from torch import nn
 
 from timm_alfa.errors import AlfaError
 from timm_alfa.sharded import whole
@@ -54,6 +55,7 @@ class Trainer:
         self.began, self.seconds_before = time.perf_counter(), state.seconds
         self.consensus = Consensus(self.accelerator)
         self.statistics = RunningStatistics(run.task)
+        self.clipped = clipped_parameters(run.model, self.config.optim.clip_mode)
         self.interval = parse_interval(self.config.run.checkpoint_every)
         self.saved_at = time.monotonic()
         batches = len(run.data.train)
@@ -139,7 +141,7 @@ class Trainer:
         run, options = self.run, self.config.optim
         if options.clip_grad is not None:
             self.accelerator.unscale_gradients(run.optimizer)
-            dispatch_clip_grad(run.model.parameters(), options.clip_grad, options.clip_mode)
+            dispatch_clip_grad(self.clipped, options.clip_grad, options.clip_mode)
         run.optimizer.step()
         run.optimizer.zero_grad()
         run.task.post_step()
@@ -173,7 +175,9 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        return self.run.optimizer.param_groups[0]['lr']
+        """The rate before layer decay, which a schedule applies."""
+        group = self.run.optimizer.param_groups[0]
+        return group['lr'] / (group.get('lr_scale', 1.0) if self.run.schedule is not None else 1.0)
 
     def wants_saving(self) -> bool:
         """Whether this update ends the interval between states (the main process's clock counts)."""
@@ -269,6 +273,16 @@ class Trainer:
             self.folder.save_model(weights, BEST)
         self.folder.save_model(weights, LAST)
         self.folder.save_summary(self.state.rows)
+
+
+def clipped_parameters(model: nn.Module, mode: str) -> list[nn.Parameter]:
+    """What gradients are clipped of: agc leaves out the classifier, as its paper and timm do."""
+    if mode != 'agc':
+        return list(model.parameters())
+    head = model.get_classifier()
+    heads = head if isinstance(head, (tuple, list)) else [head]  # some have two
+    left_out = {id(p) for each in heads if isinstance(each, nn.Module) for p in each.parameters()}
+    return [p for p in model.parameters() if id(p) not in left_out]
 
 
 def eta_values(task) -> Optional[list[float]]:
