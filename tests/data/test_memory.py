@@ -154,7 +154,7 @@ def test_corrupt_images_are_named_or_left_out_and_counted_once():
     for _ in range(2):
         seen = torch.cat([indices for *_, indices in batches(made)])
         assert seen.tolist() == [at for at in range(23) if at not in (3, 11)]
-    assert (made.skipped, made.images) == (2, 21)
+    assert (len(made.skipped_indices), made.images) == (2, 21)
     assert torch.cat([target for _, target, _ in batches(made)]).equal(seen % 3)
     plain = batches(loader(Random(), train=False))
     kept = torch.cat([input for input, *_ in plain])[seen]

@@ -44,11 +44,6 @@ class Data:
     def test_images(self) -> int | None:
         return None if self.test is None else self.test.images
 
-    @property
-    def skipped(self) -> int:
-        """Corrupt images that this rank left out so far."""
-        return sum(loader.skipped for loader in (self.train, self.val, self.test) if loader is not None)
-
     def close(self) -> None:
         """Ends worker processes; the loaders are of no use afterwards."""
         for loader in (self.train, self.val, self.test):

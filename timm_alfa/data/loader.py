@@ -68,11 +68,6 @@ class Loader:
         """Images that an epoch draws from, over all ranks."""
         return len(self.part)
 
-    @property
-    def skipped(self) -> int:
-        """Corrupt images left out so far, each counted once."""
-        return len(self.skipped_indices)
-
     def __len__(self) -> int:
         spec = self.spec
         if self.part.train:

@@ -10,10 +10,14 @@ import numpy as np
 import torch
 
 
+def seed_of(text: str) -> int:
+    """A seed (63 bits) from a text; nearby texts give unrelated seeds."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'little') >> 1
+
+
 def stream_seed(*parts) -> int:
-    """A seed (63 bits) from anything with a stable `repr`; nearby parts give unrelated seeds."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, 'little') >> 1
+    """A seed from anything with a stable `repr`."""
+    return seed_of(repr(parts))
 
 
 def stream(*parts) -> torch.Generator:
