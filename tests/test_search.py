@@ -5,20 +5,54 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from timm_alfa.search import ascend, direction, project, project_hyperplane, project_simplex, sample_norm
+from timm_alfa.search import (
+    ascend,
+    direction,
+    project,
+    project_hyperplane,
+    project_simplex,
+    random_within,
+    sample_norm,
+)
 
 numbers = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40)
 
 
+def _bisected(eta, iterations=100):
+    """The projection onto the simplex, its shift found by bisection."""
+    low, high = eta.min() - 1 / eta.numel(), eta.max()
+    for _ in range(iterations):
+        middle = (low + high) / 2
+        above = (eta - middle).clamp_min(0).sum() > 1
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return (eta - (low + high) / 2).clamp_min(0)
+
+
 @given(numbers)
-@settings(deadline=None, max_examples=200)
-def test_simplex_is_the_sorted_solution(values):
+@settings(deadline=None, max_examples=100)
+def test_simplex_is_the_bisected_solution(values):
     eta = torch.tensor(values, dtype=torch.float64)
-    u = eta.sort(descending=True).values
-    shift = (u.cumsum(0) - 1) / torch.arange(1, len(u) + 1)
-    want = (eta - shift[(u > shift).nonzero()[-1, 0]]).clamp_min(0)
-    torch.testing.assert_close(project_simplex(eta), want, rtol=0, atol=1e-9)
+    torch.testing.assert_close(project_simplex(eta), _bisected(eta), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_no_step_of_the_simplex_is_in_double_precision(dtype):
+    """Not every device has it."""
+    class Types(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            seen.update(x.dtype for x in tree_leaves(found) if isinstance(x, torch.Tensor) and x.is_floating_point())
+            return found
+
+    seen, eta = set(), torch.randn(9, dtype=dtype)
+    with Types():
+        moved = project_simplex(eta)
+    assert seen <= {torch.float32, dtype}
+    assert moved.dtype == dtype
+    torch.testing.assert_close(moved, _bisected(eta.double()).to(dtype), rtol=1e-6, atol=1e-6)
 
 
 @given(numbers)
@@ -66,6 +100,28 @@ def test_l2_steps_are_of_equal_length_whatever_the_gradient():
     goal = [torch.tensor([[3e-20, 4e-20], [3e15, 4e15]])]
     found = _ascent_on(goal, [torch.zeros(2, 2)], steps=1, step_size=0.5, norm='l2')
     torch.testing.assert_close(found[0], torch.tensor([[0.3, 0.4], [0.3, 0.4]]))
+
+
+def test_random_starts_fill_the_ball():
+    """Uniformly: the share of a ball of radius q is q^n, in a cube each coordinate has its share."""
+    like = torch.zeros(4000, 1, 3, dtype=torch.float64)
+    for norm, lengths in (('l2', lambda x: x.norm(dim=1)), ('linf', lambda x: x.abs().amax(1))):
+        found = random_within(like, 0.5, norm)
+        assert found.shape == like.shape
+        assert found.dtype == like.dtype
+        flat = found.flatten(1)
+        assert lengths(flat).max() <= 0.5 * (1 + 1e-12)
+        shares = (lengths(flat) / 0.5) ** 3  # uniform between 0 and 1
+        for q in (0.1, 0.5, 0.9):
+            assert float((shares < q).double().mean()) == pytest.approx(q, abs=0.03)
+        assert flat.mean(0).abs().max() < 0.02
+
+
+def test_a_random_start_in_the_cube_is_torchs_own_draw():
+    torch.manual_seed(3)
+    want = torch.zeros(2, 5).uniform_(-0.3, 0.3)
+    torch.manual_seed(3)
+    assert torch.equal(random_within(torch.zeros(2, 5), 0.3, 'linf'), want)
 
 
 def test_no_steps_leave_the_start():

@@ -8,6 +8,7 @@ import torch
 
 Tensors = list[torch.Tensor]
 NORMS = ('linf', 'l2')
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def ascend(
@@ -26,8 +27,8 @@ def ascend(
         delta: Where to start.
         steps: K, number of steps.
         step_size: Alpha, length of a step in the norm.
-        eps: Radius of the ball; None leaves the perturbation unbounded, as in the paper.
-        norm: 'linf' (steps along the sign) or 'l2' (steps along the normalised gradient of each sample).
+        eps: Radius of the ball that each sample has in each tensor; None: unbounded, as in the paper.
+        norm: 'linf' (steps along the sign) or 'l2' (along each sample's normalised gradient, tensor by tensor).
         first: The gradient at the start, if it is known already; it saves one call of `gradient`.
 
     Returns:
@@ -40,13 +41,18 @@ def ascend(
     return delta
 
 
+def precise(x: torch.Tensor) -> torch.Tensor:
+    """The same in single precision or better."""
+    return x.float() if x.dtype in _HALF else x
+
+
 def direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
     """The steepest ascent direction of length 1 in a norm, sample by sample, in single precision or better.
 
     A gradient that overflowed in half precision holds infinities and NaN, also after a cast to single precision.
     Infinities still point somewhere; NaN entries get no direction, so that they do not spoil the whole sample.
     """
-    gradient = gradient.float() if gradient.dtype in (torch.float16, torch.bfloat16) else gradient
+    gradient = precise(gradient)
     if norm == 'linf':
         return gradient.sign()  # of NaN it is 0
     gradient = torch.nan_to_num(gradient, nan=0.0)
@@ -64,6 +70,17 @@ def project(delta: torch.Tensor, eps: Optional[float], norm: str) -> torch.Tenso
         return delta.clamp(-eps, eps)
     length = _per_sample(delta.flatten(1).norm(dim=1), delta)
     return delta * (eps / length.clamp_min(eps))
+
+
+def random_within(like: torch.Tensor, radius: float, norm: str) -> torch.Tensor:
+    """A perturbation shaped like a tensor, drawn uniformly from the ball of this radius around zero, sample by sample.
+
+    In high dimension nearly all of an l2 ball lies close to its surface, and the draw with it.
+    """
+    if norm == 'linf':
+        return torch.empty_like(like).uniform_(-radius, radius)
+    share = torch.rand(len(like), dtype=like.dtype, device=like.device) ** (1 / like.shape[1:].numel())
+    return direction(torch.randn_like(like), norm) * _per_sample(radius * share, like)
 
 
 def sample_norm(delta: Tensors) -> torch.Tensor:
@@ -85,18 +102,17 @@ def project_hyperplane(eta: torch.Tensor) -> torch.Tensor:
     return eta - (eta.sum() - 1) / eta.numel()
 
 
-def project_simplex(eta: torch.Tensor, iterations: int = 100) -> torch.Tensor:
+def project_simplex(eta: torch.Tensor) -> torch.Tensor:
     """The nearest point to eta (r,) with sum 1 and no negative entry (Wang et al. 2019b).
 
-    It is max(eta - shift, 0); bisection finds the shift.
+    It is max(eta - shift, 0). At the shift the k largest entries exceed it by 1 in sum, for some k, and by no more for
+    any other: it is the largest of (their sum - 1) / k.
     """
-    values = eta.double()
-    low, high = values.min() - 1 / values.numel(), values.max()
-    for _ in range(iterations):
-        middle = (low + high) / 2
-        above = (values - middle).clamp_min(0).sum() > 1
-        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-    return (values - (low + high) / 2).clamp_min(0).to(eta.dtype)
+    values = precise(eta)
+    values = values - values.max()  # moves the shift alone, and what is left above it is small: no digits are lost
+    counts = torch.arange(1, values.numel() + 1, dtype=values.dtype, device=values.device)
+    shift = ((values.sort(descending=True).values.cumsum(0) - 1) / counts).max()
+    return (values - shift).clamp_min(0).to(eta.dtype)
 
 
 PROJECTIONS = {'hyperplane': project_hyperplane, 'simplex': project_simplex}
