@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from timm_alfa.attack import AttackConfig, Pixels, ascend_pixels, pgd, pixels_of, robust_correct
+from timm_alfa.attack import AttackConfig, pgd, robust_correct
 from timm_alfa.errors import ConfigError
 from timm_alfa.options import build
+from timm_alfa.pixels import Pixels, ascend_pixels, pixels_of
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -178,6 +179,19 @@ def test_a_gradient_that_is_not_a_number_moves_nothing():
                           Pixels(MEAN, STD), steps=1, step_size=0.01, eps=0.1, random_start=False)
     assert not delta[0].any()
     assert (delta[1] != 0).any()
+
+
+def test_means_and_deviations_are_made_once(trained, monkeypatch):
+    """Also for a pass in inference mode, and one with gradients after it."""
+    model, images, target = trained
+    attack = dict(steps=3, random_start=False, mean=(0.51, 0.41, 0.31), std=STD)
+    with torch.inference_mode():
+        robust_correct(model, normalised(images), target, mean=attack['mean'], std=STD, steps=0)
+    made, make = [], torch.tensor
+    monkeypatch.setattr(torch, 'tensor', lambda *args, **kwargs: made.append(args) or make(*args, **kwargs))
+    found = pgd(model, normalised(images), target, **attack)
+    assert (found != normalised(images)).any()
+    assert not made
 
 
 def test_the_models_own_normalisation_is_the_default():

@@ -68,3 +68,11 @@ def test_running_statistics_move_once_a_step():
     before = int(model.bn1.num_batches_tracked)
     create_task('adv_train', model, steps=3)(input, target)
     assert model.bn1.num_batches_tracked == before + 1
+
+
+def test_a_network_in_half_precision_is_attacked_in_large_batches():
+    """Its loss is in half precision, too, and must not be scaled beyond that."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 5)).half()
+    task = create_task('adv_train', model, mean=MEAN, std=STD, steps=1, random_start=False)
+    _, delta = task.moved(torch.zeros(128, 3, 4, 4).half(), torch.arange(128) % 5)
+    assert delta.ne(0).double().mean() > 0.9

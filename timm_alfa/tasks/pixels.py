@@ -6,13 +6,15 @@ from typing import Iterator, Optional
 import torch
 import torch.nn as nn
 
-from timm_alfa import attack, generators, norms, search
+from timm_alfa import generators, norms, search
 from timm_alfa.errors import warn
 from timm_alfa.options import option
+from timm_alfa.pixels import ascend_pixels, in_pixels, pixels_of
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.wrappers import unwrapped
 
 _HALF_SCALE = 2.0 ** 10  # an image, of the loss in an fp16 search: its gradients would underflow, a sign knows no scale
+_LARGEST = 2.0 ** 15  # that a loss in fp16 can be scaled by; under autocast losses are in single precision
 _OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below
 _CHECKS = 2  # steps in which that is looked at: the first may be a trial on noise
 
@@ -29,7 +31,7 @@ class PixelConfig:
                                               above=0)
 
     def faults(self, spell) -> Iterator[str]:
-        yield from attack.in_pixels(spell, step_size=self.step_size, eps=self.eps)
+        yield from in_pixels(spell, step_size=self.step_size, eps=self.eps)
         if (self.mean is None) != (self.std is None):
             yield f"{spell('mean')} and {spell('std')} go together: give both or neither."
         elif self.mean is not None and len(self.mean) != len(self.std):
@@ -61,7 +63,7 @@ class PixelTask(MethodTask):
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: PixelConfig, **kwargs):
-        pixels = attack.pixels_of(unwrapped(model), config.mean, config.std)
+        pixels = pixels_of(unwrapped(model), config.mean, config.std)
         super().__init__(model, criterion, config=config, **kwargs)
         self.pixels = pixels
         self._checks = _CHECKS
@@ -86,7 +88,7 @@ class PixelTask(MethodTask):
                 return self.criterion(self.model(images), target)
 
         with norms.still(self.own or self.model), self.through():
-            delta = attack.ascend_pixels(
+            delta = ascend_pixels(
                 loss, input, self.pixels, steps=config.steps, step_size=config.step_size, eps=config.eps,
                 random_start=config.random_start, scale=_scale(input))
         return self.pixels.moved(input.detach(), delta), delta
@@ -110,6 +112,7 @@ class PixelTask(MethodTask):
 
 
 def _scale(input: torch.Tensor) -> float:
-    device = input.device.type
-    half = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
-    return _HALF_SCALE * len(input) if half or input.dtype == torch.float16 else 1.0
+    device, scale = input.device.type, _HALF_SCALE * len(input)
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
+        return scale
+    return min(scale, _LARGEST) if input.dtype == torch.float16 else 1.0
