@@ -7,8 +7,9 @@ import torch
 import torch.nn as nn
 
 from timm_alfa import resolve_blocks
-from timm_alfa.blocks import FAMILIES, _matching, evenly, feature_shape
+from timm_alfa.blocks import evenly, feature_shape
 from timm_alfa.errors import BlockError
+from timm_alfa.families import FAMILIES, matching
 
 
 def meta(arch, **kwargs):
@@ -100,9 +101,9 @@ def test_rows_are_of_modules_that_there_are_and_match(row):
         pytest.skip(f'timm has no module {row.module}')
     model = meta(timm.list_models(module=row.module)[0])
     if row.stages:
-        assert resolve_blocks(model, 'all') == _matching(model, row.stages)
+        assert resolve_blocks(model, 'all') == matching(model, row.stages)
     if row.units:
-        assert resolve_blocks(model, 'units') == _matching(model, row.units)
+        assert resolve_blocks(model, 'units') == matching(model, row.units)
 
 
 def test_shapes_of_features():

@@ -1,4 +1,7 @@
-"""Counting floating-point operations: what a step costs, and what it has to cost, whatever the machine."""
+"""Counting floating-point operations: what a step costs, and what it has to cost, whatever the machine.
+
+For tests and benchmarks/; nothing that trains uses it.
+"""
 from typing import Any, Callable, Sequence
 
 import torch
