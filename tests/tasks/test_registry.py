@@ -16,7 +16,8 @@ def test_rows(name):
     row = TASKS[name]
     assert row.name == name
     assert issubclass(row.task, TrainingTask)
-    assert row.summary
+    assert row.summary and row.title
+    assert row.text.endswith('.')
     for field in dataclasses.fields(row.config):
         assert field.metadata['help'], field.name
 

@@ -1,4 +1,5 @@
 """The model card: its metadata as huggingface_hub reads it back, and what its text states."""
+import dataclasses
 import json
 
 import pytest
@@ -8,9 +9,11 @@ from huggingface_hub import ModelCard
 
 from timm_alfa import list_tasks
 from timm_alfa.errors import HubError
+from timm_alfa.tasks import TASKS
 from timm_alfa.zoo.card import accuracy_rows, build_card, paper_rows, spell
 from timm_alfa.zoo.metadata import base_model, dataset_names
 from timm_alfa.zoo.run_folder import read_run
+from timm_alfa.zoo.snippets import snippets
 from timm_alfa.zoo.tags import DATASETS
 
 
@@ -172,3 +175,24 @@ def test_the_papers_rows_are_of_models_and_data_that_are_known():
         assert 0 < row['top1'] < 100
     keys = [(row['model'], row['dataset'], row['method']) for row in paper_rows()]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize(('known', 'title'), [(True, 'My method'), (False, 'mine')])
+def test_a_method_is_one_row(make_run, monkeypatch, known, title):
+    """Also one that the paper has a figure of; of a row that is not there, its name."""
+    row = dataclasses.replace(TASKS['standard'], name='mine', title='My method', text='It does little.')
+    figure = {'model': 'resnet20s', 'dataset': 'c10', 'method': 'mine', 'top1': 90., 'table': 9}
+    monkeypatch.setattr('timm_alfa.zoo.card.paper_rows', lambda: (figure,))
+    if known:
+        monkeypatch.setitem(TASKS, 'mine', row)
+    text = card(make_run(task='mine')).text
+    assert f'the paper (table 9): {title} | 90.00' in text
+    assert ('It does little.' in text) == known
+
+
+def test_snippets_import_what_registers_an_architecture():
+    ours = timm.list_models(module='resnet_cifar')
+    assert 'resnet56s' in ours
+    for architecture in (*ours, 'resnet18'):
+        code = snippets('me/x', 'main', architecture, (3, 32, 32))[0].code
+        assert ('import timm_alfa  # registers' in code) == (architecture in ours)

@@ -19,12 +19,16 @@ class TaskRow:
         config: Dataclass of its options.
         prefix: What its options are prefixed with on the command line.
         summary: One line for a table.
+        title: Its name in a model card.
+        text: What it did to the model of such a card, in a sentence or two.
     """
     name: str
     task: type
     config: type
     prefix: str
     summary: str
+    title: str
+    text: str
 
 
 TASKS: dict[str, TaskRow] = {}

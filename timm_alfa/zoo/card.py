@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from timm_alfa.errors import HubError
+from timm_alfa.tasks import TASKS
 from timm_alfa.zoo.metadata import card_data, dataset_names
 from timm_alfa.zoo.run_folder import Run
 from timm_alfa.zoo.snippets import snippets
@@ -16,18 +17,6 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name('card.md.jinja')
 
-# What the method of a run did: its title and a sentence or two.
-_METHODS = {
-    'standard': ('standard training', 'The cross-entropy of clean images alone: a baseline.'),
-    'alfa': ('ALFA', 'Adversarial feature augmentation: beside the clean loss, the network was trained on features '
-             'moved by a few steps of sign ascent on the loss, at the features named below.'),
-    'l_alfa': ('L-ALFA', 'Learnable adversarial feature augmentation: beside the clean loss, the network was trained '
-               'on features moved by sign ascent on the loss, with a learned weight eta for each feature.'),
-    'noise': ('feature noise', 'Gaussian noise in place of the adversarial perturbation: a baseline of ALFA.'),
-    'moex': ('MoEx', 'Moment exchange between images, after the first layers: a baseline of ALFA.'),
-    'advprop': ('AdvProp', 'Adversarial images with auxiliary batch norms, which are gone from these weights.'),
-    'adv_train': ('adversarial training', 'Trained on adversarial images only.'),
-}
 _LICENSE_TEXT = ("The weights: {license}. The data set's own terms may bind what is trained on it, too.")
 _IMAGENET_TEXT = ('Trained on ImageNet, or from weights that were: assume that its terms of access apply to these '
                   'weights, that is, non-commercial research only.')
@@ -52,6 +41,11 @@ def _spell_all(options: dict[str, Any]) -> str:
     return ', '.join(f'{key} {spell(value)}' for key, value in options.items())
 
 
+def _method(task: str) -> tuple[str, str]:
+    """Title and text of a method; of one that is not registered here, its name."""
+    return (TASKS[task].title, TASKS[task].text) if task in TASKS else (task, '')
+
+
 def _percent(value: Optional[float]) -> str:
     return '' if value is None else f'{value:.2f}'
 
@@ -72,7 +66,7 @@ def accuracy_rows(run: Run, standard: Optional[Run] = None) -> list[dict[str, st
     task = run.record['task']
     for row in paper_rows():
         if (row['model'], row['dataset']) == (run.architecture, key) and row['method'] in (task, 'standard'):
-            title = f"the paper (table {row['table']}): {_METHODS[row['method']][0]}"
+            title = f"the paper (table {row['table']}): {_method(row['method'])[0]}"
             rows.append({'title': title, 'top1': _percent(row['top1']), 'top5': '', 'robust': ''})
     return rows
 
@@ -149,7 +143,7 @@ def build_card(
     name = repo_id.partition('/')[2]
     data = card_data(run, name, license, dataset_id)
     record, found = run.record, run.evaluation
-    title, text = _METHODS.get(record['task'], (record['task'], ''))
+    title, text = _method(record['task'])
     rows = accuracy_rows(run, standard)
     plots = {key: file if (run.folder / file).is_file() else None
              for key, file in (('eta_plot', 'eta.png'), ('curves', 'curves.png'))}

@@ -1,10 +1,8 @@
 """How to load a published model: the code blocks of its card."""
 from typing import NamedTuple
 
+from timm_alfa.models import resnet_cifar
 from timm_alfa.zoo.tags import TAGS
-
-# Architectures that importing timm_alfa registers.
-_OURS = ('resnet20s', 'resnet56s', 'resnet18_cifar', 'resnet50_cifar', 'resnet101_cifar', 'resnet152_cifar')
 
 
 class Snippet(NamedTuple):
@@ -25,7 +23,7 @@ def snippets(repo_id: str, revision: str, architecture: str, input_size: tuple[i
     """
     org, _, name = repo_id.partition('/')
     source = f'hf-hub:{repo_id}' + (f'@{revision}' if revision != 'main' else '')
-    ours = 'import timm_alfa  # registers the architecture\n' if architecture in _OURS else ''
+    ours = 'import timm_alfa  # registers the architecture\n' if architecture in resnet_cifar.default_cfgs else ''
     mode = 'L' if input_size[0] == 1 else 'RGB'
     classify = f'''import timm
 {ours}import torch
