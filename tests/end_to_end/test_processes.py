@@ -4,7 +4,7 @@ import torch
 from training_processes import Processes, train_args
 from training_runs import Runs
 
-from timm_alfa.training.checkpoint import state_folders
+from timm_alfa.training.states import state_folders
 
 
 def test_two_processes_train_stop_and_go_on(tmp_path):

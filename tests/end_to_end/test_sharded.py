@@ -4,7 +4,7 @@ import torch
 from training_processes import Processes, ShardedProcesses, train_args
 from training_runs import Runs
 
-from timm_alfa.training.checkpoint import state_folders
+from timm_alfa.training.states import state_folders
 
 BLOCKS = {'AUTO_WRAP_POLICY': 'TRANSFORMER_BASED_WRAP', 'TRANSFORMER_CLS_TO_WRAP': 'Block'}
 SIZES = {'AUTO_WRAP_POLICY': 'SIZE_BASED_WRAP', 'MIN_NUM_PARAMS': '2000'}

@@ -10,9 +10,9 @@ from torch import nn
 
 from timm_alfa.errors import AlfaWarning, CheckpointError, ConfigError
 from timm_alfa.training import loop
-from timm_alfa.training.checkpoint import state_folders
 from timm_alfa.training.guard import RunningStatistics, StopFlag
 from timm_alfa.training.loop import Trainer, TrainingError
+from timm_alfa.training.states import state_folders
 
 
 @pytest.fixture

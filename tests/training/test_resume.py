@@ -8,9 +8,9 @@ from accelerate.state import AcceleratorState
 
 from timm_alfa.errors import AlfaWarning, CheckpointError
 from timm_alfa.training import record
-from timm_alfa.training.checkpoint import States, is_whole, state_folders
 from timm_alfa.training.folder import RunFolder
 from timm_alfa.training.loop import Trainer
+from timm_alfa.training.states import States, is_whole, state_folders
 from timm_alfa.training.totals import Totals
 from timm_alfa.training.train import restore, train
 

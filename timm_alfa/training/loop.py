@@ -10,17 +10,18 @@ from torch import nn
 
 from timm_alfa.errors import AlfaError
 from timm_alfa.sharded import whole
-from timm_alfa.training.checkpoint import States, running_statistics, save_state
+from timm_alfa.training.checkpoint import running_statistics, save_state
 from timm_alfa.training.console import Progress, Table, logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.folder import BEST, LAST, RunFolder
-from timm_alfa.training.gathering import broadcast, gather
+from timm_alfa.training.gathering import broadcast, gather, on_main
 from timm_alfa.training.guard import Consensus, RunningStatistics, StopFlag
 from timm_alfa.training.plots import draw_plots
 from timm_alfa.training.randomness import seed_all
 from timm_alfa.training.record import redact
-from timm_alfa.training.setup import Run, on_main
+from timm_alfa.training.setup import Run
 from timm_alfa.training.state import Progression
+from timm_alfa.training.states import States
 from timm_alfa.training.totals import Totals
 from timm_alfa.training.units import parse_interval
 from timm_alfa.training.weights import load_weights, plain_state, read_weights

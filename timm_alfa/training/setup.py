@@ -6,13 +6,13 @@ from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list
+from accelerate.utils import GradientAccumulationPlugin
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from timm_alfa.data import DataInfo, create_data, inspect_data
-from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError
+from timm_alfa.errors import AlfaWarning, ConfigError
 from timm_alfa.tasks import create_task
 from timm_alfa.training import build, record
 from timm_alfa.training.config import DIGITS_DEFAULTS, TrainConfig
@@ -234,26 +234,3 @@ def describe(run: Run, lr_reason: str) -> None:
     if recipe not in (None, accelerator.mixed_precision):
         warnings.warn(f'--config says mixed_precision {recipe}, here it is {accelerator.mixed_precision}. To have it: '
                       f'{launch_in(recipe)} ...', AlfaWarning, stacklevel=2)
-
-
-def on_main(accelerator: Accelerator, action, *args) -> Any:
-    """Runs an action on the main process alone; its result, or its error, is everyone's.
-
-    Raises:
-        AlfaError: What the action raised, on every process: none waits for one that has failed.
-    """
-    outcome = [None, None]
-    if accelerator.is_main_process:
-        try:
-            outcome[0] = action(*args)
-        except AlfaError as error:
-            error.shared = True
-            if accelerator.num_processes == 1:
-                raise
-            outcome[1] = error
-    if accelerator.num_processes > 1:
-        broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        outcome[1].shared = True  # pickling drops it
-        raise outcome[1]
-    return outcome[0]

@@ -5,14 +5,17 @@ import time
 from typing import Any
 
 from timm_alfa.training import record
-from timm_alfa.training.checkpoint import States, check_options, load_state, read_state, skipped_images
+from timm_alfa.training.checkpoint import load_state, read_state, skipped_images
 from timm_alfa.training.claim import FolderLock, claim_folder
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.folder import BEST, RunFolder
+from timm_alfa.training.gathering import on_main
 from timm_alfa.training.guard import StopFlag
 from timm_alfa.training.loop import Stopped, Trainer, eta_values, plot, score_best
-from timm_alfa.training.setup import Run, on_main
+from timm_alfa.training.resume import check_options
+from timm_alfa.training.setup import Run
 from timm_alfa.training.state import Progression
+from timm_alfa.training.states import States
 from timm_alfa.training.totals import Totals
 from timm_alfa.training.units import duration
 

@@ -1,0 +1,72 @@
+"""A resume that is not quite the run before: other options, another division of an update."""
+import json
+from typing import Any, Iterator
+
+from timm_alfa.errors import CheckpointError
+from timm_alfa.training.console import launch_in, logger
+from timm_alfa.training.state import Progression
+
+FREE = frozenset((
+    'output', 'experiment', 'resume', 'resume_anyway', 'checkpoint_every', 'keep', 'nan_patience', 'log_interval',
+    'log_with', 'dry_run', 'workers', 'pin_mem', 'dataset_download', 'loader'))
+
+
+def differing_options(before: dict[str, Any], now: dict[str, Any], same_batch: bool) -> Iterator[str]:
+    """A line for each option that would make the run another one.
+
+    Args:
+        before: Flat options of the state.
+        now: Flat options given.
+        same_batch: An update takes as many images as before, by whatever division.
+    """
+    free = FREE | ({'batch_size', 'grad_accum_steps'} if same_batch else set())
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if key not in free and old != new:
+            yield f"--{key.replace('_', '-')} was {_text(old)}, is {_text(new)}"
+
+
+def _text(value: Any) -> str:
+    return 'unset' if value is None else ' '.join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool:
+    """Refuses to go on with other options or in another precision, unless they are wanted; says whether they differ.
+
+    Raises:
+        CheckpointError: They differ, and --resume-anyway was not given.
+    """
+    before = content['options']
+    was = before['batch_size'] * before['grad_accum_steps'] * content['num_processes']
+    lines = list(differing_options(before, json.loads(json.dumps(options)), was == run.effective_batch))
+    precision = run.accelerator.mixed_precision
+    if (trained := content.get('mixed_precision', precision)) != precision:
+        lines.append(f'precision was {trained}, is {precision} ({launch_in(trained)} ...)')
+    if not lines:
+        return False
+    if not run.config.run.resume_anyway:
+        raise CheckpointError('--resume: the run was started with other options: ' + '; '.join(lines)
+                              + '. Give the same, another --experiment, or --resume-anyway.')
+    logger.warning('warning: going on with other options: %s', '; '.join(lines))
+    return True
+
+
+def division(options: dict[str, Any], processes: int) -> tuple[int, int, int]:
+    """How the images of an update are divided: into batches, accumulation steps and processes."""
+    return options['batch_size'], options['grad_accum_steps'], processes
+
+
+def move_position(state: Progression, content: dict[str, Any], run) -> None:
+    """The same place in the epoch for another division of an update, down to a whole update."""
+    options, accumulated = content['options'], run.config.optim.grad_accum_steps
+    images = state.batch * options['batch_size'] * content['num_processes']
+    window = run.config.data.batch_size * run.accelerator.num_processes * accumulated
+    state.batch = min(images // window * accumulated, len(run.data.train))
+    state.updates = state.epoch * run.updates_per_epoch + -(-state.batch // accumulated)
+    before = options['batch_size'] * options['grad_accum_steps'] * content['num_processes']
+    if content['num_processes'] != run.accelerator.num_processes:
+        logger.info('the state was saved by %d processes, now there are %d: it goes on, not bit for bit',
+                    content['num_processes'], run.accelerator.num_processes)
+    if before != run.effective_batch:
+        logger.warning('warning: an update takes %d images now, %d before: set -b or --grad-accum-steps to keep it, '
+                       'and --lr to keep the learning rate', run.effective_batch, before)
