@@ -1,9 +1,12 @@
 """What a step costs, counted: multiplications against the design's floor, and activations held at a time."""
+import weakref
+
 import pytest
 import timm
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from timm_alfa import create_task, deferred
+from timm_alfa import create_task, deferred, trees
 from timm_alfa.flops import FlopCounter, count_flops, floor, forward_after
 
 
@@ -127,3 +130,42 @@ def test_separate_mode_holds_one_tail_at_a_time(monkeypatch):
     assert at_end <= 1.2 * standard
     joint, _ = held_by(monkeypatch, create_task('alfa', model, blocks='units', mode='joint'), input, target)
     assert joint <= 1.2 * first
+
+
+class Alive(TorchDispatchMode):
+    """Bytes of all tensors that operations make: now, and at most."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for x in trees.tensors(found):
+            storage = x.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if size and key not in self.seen:
+                self.seen.add(key)
+                self.now += size
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self.gone, key, size)
+        return found
+
+    def gone(self, key, size):
+        self.seen.discard(key)
+        self.now -= size
+
+
+@pytest.mark.parametrize('blocks', ['last', 'units'])
+def test_the_first_step_needs_no_more_memory_than_those_after_it(blocks):
+    """What a replay needs is learned in a pass without gradients, of two images."""
+    model, input, target = build('resnet20s')
+    input, target = input.repeat(8, 1, 1, 1), target.repeat(8)
+    task, most = create_task('alfa', model, blocks=blocks, steps=2), []
+    for _ in range(2):
+        model.zero_grad()
+        with Alive() as alive:
+            task(input, target)['loss'].backward()
+        most.append(alive.most)
+    assert most[0] <= 1.02 * most[1]

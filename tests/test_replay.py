@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from settings import assert_same_grads, tiny
 
 from timm_alfa import create_task, norms, resolve_blocks, trees
-from timm_alfa.errors import BlockError
+from timm_alfa.errors import AlfaWarning, BlockError
 from timm_alfa.redirect import redirected
 from timm_alfa.replay import Replay
 
@@ -272,9 +272,10 @@ def test_a_step_inside_the_recorded_pass_of_another():
             running.append(1)
             found.append(inner(input, target)['loss'])
 
-    handle = model.layer2.register_forward_pre_hook(hook)
     with norms.still(model):
         outer = Replay(model, ['layer3'])
+        outer.record(input)
+        handle = model.layer2.register_forward_pre_hook(hook)
         record = outer.record(input)
         handle.remove()
         torch.testing.assert_close(outer.run(record, {0: lambda f: f}), record.output, rtol=0, atol=0)
@@ -371,3 +372,82 @@ def test_what_is_only_compared_is_still_needed():
         record = replay.record(x)
         torch.testing.assert_close(replay.run(record, {0: lambda f: f}), record.output)
     assert not replay.stands_alone(0)
+
+
+class Failing(nn.Module):
+    """Tells the pass that learns from others: it alone has a NaN before the tail, where it fails or runs out."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.body, self.head, self.error, self.left = nn.Linear(4, 4), nn.Linear(4, 2), error, 1
+        self.beside = nn.Linear(4, 4)
+
+    def forward(self, x):
+        if self.beside(x).isnan().any() and self.left:
+            self.left -= 1
+            raise self.error('planted')
+        return self.head(self.body(x))
+
+
+def test_running_out_of_memory_while_learning_is_not_swallowed():
+    replay, x = Replay(Failing(torch.OutOfMemoryError), ['body']), torch.randn(2, 4)
+    with pytest.raises(torch.OutOfMemoryError):
+        replay.record(x)
+    replay.record(x)
+    assert replay.stands_alone(0)
+
+
+def test_a_feature_that_is_kept_because_a_pass_failed_is_told():
+    replay = Replay(Failing(ValueError), ['body'])
+    with pytest.warns(AlfaWarning, match=r"'body'.*planted"):
+        replay.record(torch.randn(2, 4))
+    assert not replay.stands_alone(0)
+
+
+def test_nothing_is_learned_from_an_output_that_is_not_finite():
+    model, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)), torch.randn(3, 4)
+    replay = Replay(model, ['1'])
+    for batch, alone in ((x / 0, False), (x, True), (x / 0, True)):
+        record = replay.record(batch)
+        torch.testing.assert_close(replay.run(record, {0: lambda f: f}), record.output, equal_nan=True)
+        assert replay.stands_alone(0) is alone
+
+
+@pytest.mark.parametrize('blocks', ['1', 'units', 'layer3.2.bn2'])
+def test_a_first_step_is_to_the_last_bit_what_a_later_one_is(blocks):
+    """A resumed run learns again in its first step."""
+    model, input, target = tiny(size=16, dtype=torch.float32)
+    old, found = create_task('alfa', model, blocks=blocks, steps=2), []
+    old(input, target)
+    for task in (old, create_task('alfa', copy.deepcopy(model), blocks=blocks, steps=2)):
+        task.zero_grad()
+        task(input, target)['loss'].backward()
+        found.append([p.grad for p in task.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize('divisor', [1, 3])
+def test_what_learns_moves_nothing_and_needs_no_size_of_batch(divisor):
+    """The first recorded pass is a plain one: running statistics, generators and autocast's cached weights too."""
+    class Groups(nn.Module):
+        def forward(self, x):
+            return x.unflatten(0, (-1, divisor)).flatten(0, 1)
+
+    model, input, _ = tiny(size=16, batch=6, dtype=torch.float32, drop_rate=0.5)
+    model.layer2.append(Groups())
+    plain, replay = copy.deepcopy(model), Replay(model, ['layer1', 'layer2'])
+    found = []
+    for call in (plain, replay.record):
+        torch.manual_seed(3)
+        with torch.autocast('cpu', torch.bfloat16):
+            output = call(input)
+        found.append(output if call is plain else output.output)
+        found.append(torch.get_rng_state())
+        found[-2].float().sum().backward()
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], found[3])
+    assert replay.stands_alone(1)
+    for a, b in zip(plain.buffers(), model.buffers(), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(plain.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)

@@ -39,11 +39,13 @@ class Record:
         output: What it returned.
         taken: Features by index into the replay's names.
         answers: Finished calls by name of the watched module.
+        overwritten: Modules whose outputs the model wrote into, if the pass was there to learn.
     """
     input: Any
     output: Any
     taken: dict[int, Taken]
     answers: dict[str, list[Call]]
+    overwritten: frozenset[str]
 
     @property
     def features(self) -> list:
@@ -53,14 +55,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Traits:
-    """What the first pass taught.
+    """What the pass that learns taught.
 
     Args:
         overwritten: Modules whose outputs the model writes into.
         live: For each feature, whether the model's output also depends on outputs that bypass it.
+        certain: Whether that holds for later passes; nothing is learned from an output that is not finite.
     """
     overwritten: frozenset[str]
     live: tuple[bool, ...]
+    certain: bool = True
 
 
 class Recorder:

@@ -5,10 +5,11 @@ its module and of that module's ancestors) return what the record has of them in
 feature's module returns the changed feature. Everything after it runs as usual. Below, a module that returns a
 recorded value "answers".
 
-What a record has to hold is learned in the first pass. A replay with NaN in place of every earlier output shows
-whether the model's output depends on them other than through the feature. In most networks it does not, and from then
-on placeholders without memory answer. Where it does (a feature inside of a residual branch, parallel branches) the
-outputs are kept, and cloned if the model writes into them in place.
+What a record has to hold is learned before the first one, without gradients and from two images, so that it takes no
+memory to speak of. A replay with NaN in place of every earlier output shows whether the model's output depends on them
+other than through the feature. In most networks it does not, and placeholders without memory answer. Where it does (a
+feature inside of a residual branch, parallel branches) the outputs are kept, and cloned if the model writes into them
+in place.
 
 A Sequential may be called as a whole or child by child; timm's models do the latter when they checkpoint activations.
 So the output of its last child counts as its own, and its children can answer too.
@@ -31,6 +32,7 @@ from timm_alfa.redirect import is_checkpointed, redirected, without_checkpointin
 from timm_alfa.sharded import is_sharded
 
 Change = Callable[[Any], Any]
+_WRITTEN = 'single memory location'  # torch's words for a write into a placeholder: that one is needed, nothing failed
 
 
 class Replay:
@@ -84,7 +86,9 @@ class Replay:
         Raises:
             BlockError: A feature's module was not called exactly once, or returned no floating-point tensor.
         """
-        if self._compiler is None or not self._is_plain():
+        if self._traits is None or not self._traits.certain:
+            self._traits = self._learn(input, call)
+        if self._compiler is None or not self._traits.certain or not self._is_plain():
             return self._recorded(input, call)
         kind = _kind(input)
         if kind in self._earlier:
@@ -119,12 +123,10 @@ class Replay:
         with redirected({**targets, **around}, root=self.model):
             output = (call or self.model)(input)
         recorder.check()
-        record = Record(input, output, recorder.taken, recorder.answers)
+        record = Record(input, output, recorder.taken, recorder.answers, recorder.overwritten())
         end = generators.states(trees.device_of(output))
         for taken in record.taken.values():
             taken.states = None if generators.same(taken.states, end) else taken.states
-        if self._traits is None:
-            self._traits = self._learn(record, recorder.overwritten())
         return record
 
     def run(self, record: Record, changes: Mapping[int, Change], attached: bool = False) -> Any:
@@ -208,13 +210,41 @@ class Replay:
             if values:
                 yield name, values
 
-    def _learn(self, record: Record, overwritten: frozenset[str]) -> Traits:
-        self._traits = Traits(overwritten, (False,) * len(self.names))
+    def _learn(self, input: Any, call: Optional[Callable]) -> Traits:
+        """What passes of its own teach, which leave nothing behind: of two images, or all if the model needs them.
+
+        They run uncompiled: compiled code would be made for this size of batch, too. Autocast must not keep weights
+        from them, which have no graph.
+        """
+        few = input[:2] if type(input) is torch.Tensor and len(input) > 2 else input
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(norms.still(self.model))
+            stack.enter_context(generators.kept(trees.device_of(input)))
+            stack.enter_context(torch.compiler.set_stance('force_eager'))
+            stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+            torch.set_autocast_cache_enabled(False)
+            try:
+                return self._lesson(few, call)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # whatever a model makes of so few
+                if few is input:
+                    raise
+                return self._lesson(input, call)
+
+    def _lesson(self, input: Any, call: Optional[Callable]) -> Traits:
+        self._traits = None
+        record = self._recorded(input, call)
+        count = len(self.names)
+        self._traits = Traits(record.overwritten, (False,) * count)
         try:
-            live = tuple(not self._is_all(record, i) for i in range(len(self.names)))
+            live = tuple(not self._is_all(record, i) for i in range(count))
         finally:
             self._traits = None
-        return Traits(overwritten, live)
+        # each of several processes must make as many passes as the others, so none of them learns again
+        several = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return Traits(record.overwritten, live, certain=several or trees.is_finite(record.output))
 
     def _look_ahead(self, record: Record, kind: tuple) -> None:
         """Keeps what the next passes of this kind need to begin with the front; without one, there is no other try."""
@@ -253,9 +283,13 @@ class Replay:
         That it is finite would not be enough: a mask made by comparing with NaN is a mask.
         """
         try:
-            with torch.no_grad(), norms.still(self.model), generators.kept(trees.device_of(record.output)):
-                return trees.close(self.run(record, {index: trees.cloned}), record.output)
-        except Exception:  # whatever the model needs of a placeholder beyond its shape: real outputs are safe
+            return trees.close(self.run(record, {index: trees.cloned}), record.output)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever the model needs of a placeholder beyond its shape: real outputs are safe
+            if _WRITTEN not in str(error):
+                warn(f"what comes before '{self.names[index]}' is kept in memory: the model does not run on "
+                     f'placeholders for it ({type(error).__name__}: {error}).')
             return False
 
 

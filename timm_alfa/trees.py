@@ -63,6 +63,11 @@ def close(value: Any, other: Any) -> bool:
     return all(bool((a - b).abs().amax() <= torch.finfo(b.dtype).eps ** 0.5 * b.abs().amax()) for a, b in pairs)
 
 
+def is_finite(value: Any) -> bool:
+    """Whether all of its floating-point tensors are."""
+    return all(bool(x.isfinite().all()) for x in floats(value))
+
+
 def device_of(value: Any) -> torch.device:
     """The device of the first tensor, the CPU if there is none."""
     return next((x.device for x in tensors(value)), torch.device('cpu'))
