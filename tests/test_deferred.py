@@ -5,9 +5,10 @@ import weakref
 import pytest
 import timm
 import torch
-from settings import check_step
+from settings import check_step, tiny
+from test_flops import Alive
 
-from timm_alfa import deferred
+from timm_alfa import create_task, deferred
 from timm_alfa.deferred import DeferredLosses
 
 
@@ -115,3 +116,36 @@ def test_a_feature_that_is_written_into_in_place():
     """Two blocks, so that losses are deferred, one of them before an in-place ReLU."""
     model = timm.create_model('resnet20s').double()
     check_step(model, torch.randn(4, 3, 32, 32).double(), torch.arange(4), blocks='bn1,layer3', steps=2)
+
+
+def test_a_sum_is_never_beside_two_whole_sets_of_gradients():
+    weights = [torch.randn(256, 256, requires_grad=True) for _ in range(8)]
+    losses, size = DeferredLosses(weights), sum(w.nbytes for w in weights)
+    with Alive() as alive:
+        for _ in range(3):
+            losses.add(lambda x: sum((w.mean(0) * x).sum() for w in weights), torch.randn(256))
+    assert alive.most < 2.3 * size
+
+
+@pytest.mark.parametrize('blocks', ['3', '2,3'])
+def test_a_hook_on_a_parameter_sees_each_gradient_once(blocks):
+    model, input, target = tiny(size=16, batch=2)
+    found = []
+    for factor in (1, 0.5):
+        handle = model.fc.weight.register_hook(lambda grad, factor=factor: grad * factor)
+        model.zero_grad()
+        create_task('alfa', model, blocks=blocks, steps=1, step_size=0.05)(input, target)['loss'].backward()
+        found.append(model.fc.weight.grad.clone())
+        handle.remove()
+    torch.testing.assert_close(found[1], found[0] / 2)
+
+
+def test_averaged_weights_have_no_gradients_to_wait_for(monkeypatch):
+    model, input, target = tiny(size=16, batch=2)
+    task, seen = create_task('alfa', model, blocks='2,3', steps=1), []
+    task.setup_ema()
+    add = DeferredLosses.add
+    monkeypatch.setattr(DeferredLosses, 'add', lambda self, *args: (seen.append(self.parameters), add(self, *args))[1])
+    task(input, target)
+    assert {id(p) for p in seen[0]} == {id(p) for p in model.parameters()}
+    assert len(seen[0]) == len(list(model.parameters()))

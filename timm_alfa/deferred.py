@@ -27,7 +27,8 @@ class DeferredLosses:
     """A sum of losses that can be differentiated like any other, although the graphs that computed them are freed.
 
     Args:
-        parameters: Everything that the losses depend on beside their features. What is missing here gets no gradient.
+        parameters: Everything that the losses depend on beside their features, each once. What is missing here gets no
+            gradient.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor]):
@@ -38,8 +39,12 @@ class DeferredLosses:
 
     @property
     def possible(self) -> bool:
-        """Whether gradients can be had at once: those of sharded parameters only a true backward pass reduces."""
-        return torch.is_grad_enabled() and not is_sharded(self.parameters)
+        """Whether gradients can be had at once.
+
+        Those of sharded parameters only a true backward pass reduces, and a parameter's hooks would see them twice.
+        """
+        return (torch.is_grad_enabled() and not is_sharded(self.parameters)
+                and not any(p._backward_hooks for p in self.parameters))
 
     def add(self, loss: Callable[[Any], torch.Tensor], given: Any) -> torch.Tensor:
         """Computes and differentiates one more loss.
@@ -54,9 +59,10 @@ class DeferredLosses:
         leaf = trees.map_floats(lambda x: x.detach().requires_grad_(), given)
         leaves = trees.floats(leaf)
         value = loss(leaf)
-        found = torch.autograd.grad(value, [*leaves, *self.parameters], allow_unused=True)
-        self.features += zip(trees.floats(given), found, strict=False)  # the features' gradients come first
-        self.gradients = [_sum(old, new) for old, new in zip(self.gradients, found[len(leaves):], strict=True)]
+        found = list(torch.autograd.grad(value, [*leaves, *self.parameters], allow_unused=True))
+        for i in reversed(range(len(self.gradients))):  # each pair goes with its sum: never three sets of gradients
+            self.gradients[i] = _sum(self.gradients[i], found.pop())
+        self.features += zip(trees.floats(given), found, strict=True)
         self.values.append(value.detach())
         return self.values[-1]
 

@@ -2,7 +2,7 @@
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Iterator, Optional, Sequence
+from typing import Callable, Iterable, Iterator, Optional, Sequence
 
 import torch
 import torch.nn as nn
@@ -34,6 +34,11 @@ class FeatureConfig:
     every: int = option(1, 'perturb every n-th update', low=1)
     start: int = option(0, 'first update that perturbs', low=0)
 
+    def idle(self) -> Iterator[str]:
+        """What cannot have an effect, one line each."""
+        if self.weight == 0:
+            yield 'weight=0: the perturbed loss is computed and ignored.'
+
 
 @dataclass(frozen=True)
 class AlfaConfig(FeatureConfig):
@@ -45,13 +50,13 @@ class AlfaConfig(FeatureConfig):
     random_start: bool = option(False, 'start the search at random within eps (within a step where unbounded)')
 
     def idle(self) -> Iterator[str]:
-        """What cannot have an effect, one line each."""
-        if self.steps == 0 and not self.random_start:
-            yield 'steps=0 without random_start: nothing is perturbed, the clean loss is counted twice.'
-        if self.step_size == 0 and self.steps:
-            yield f'step_size=0: {self.steps} steps are paid for and nothing is perturbed.'
-        if self.weight == 0:
-            yield 'weight=0: the perturbed loss is computed and ignored.'
+        yield from super().idle()
+        starts = self.random_start and (self.step_size > 0 or self.eps is not None)
+        if self.steps == 0 and not starts:
+            yield 'steps=0 without a random start: nothing is perturbed, the clean loss is counted twice.'
+        elif self.steps and self.step_size == 0:
+            yield (f'step_size=0: {self.steps} steps are paid for and '
+                   + ('features are moved at random only.' if starts else 'nothing is perturbed.'))
         reach = self.steps * self.step_size
         if self.eps is not None and not self.random_start and self.eps >= reach > 0:
             yield f'eps={self.eps:g} cannot bind: {self.steps} steps of {self.step_size:g} reach {reach:g} at most.'
@@ -80,7 +85,7 @@ class FeatureTask(MethodTask):
         super().__init__(model, criterion, config=config, own=own, **kwargs)
         self.blocks = resolve_blocks(self.model, config.blocks)
         self._replay = Replay(self.model, self.blocks)
-        for line in config.idle() if hasattr(config, 'idle') else ():
+        for line in config.idle():
             warn(line)
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -91,7 +96,7 @@ class FeatureTask(MethodTask):
             groups = [tuple(range(len(self.blocks)))]
         clean = self.clean_gradients(record, loss_clean)
         kept, losses, sizes = [], [], []
-        deferred = DeferredLosses(self.parameters()) if len(groups) > 1 else None
+        deferred = DeferredLosses(self._trained()) if len(groups) > 1 else None
         for group in groups:
             delta = self.search(record, target, group, clean)
             loss, moved = self.loss_at(record, target, group), self.scaled(delta, group)
@@ -167,6 +172,11 @@ class FeatureTask(MethodTask):
         """A perturbed loss with a feature in place of the model's own."""
         feature = trees.cloned(feature) if self._replay.is_overwritten(index) else feature  # leaves cannot be
         return loss({index: lambda _: feature})
+
+    def _trained(self) -> Iterable[nn.Parameter]:
+        """Parameters of the model, the method and the criterion; the task has those of averaged weights, too."""
+        modules = (self.trainable_module, self.criterion)
+        return dict.fromkeys(p for module in modules if isinstance(module, nn.Module) for p in module.parameters())
 
     def _can_defer(self, record: Record, group: tuple[int, ...]) -> bool:
         """Not where something passes the feature by, nor in fp16: gradients of the unscaled loss would underflow."""

@@ -16,11 +16,9 @@ class NoiseConfig(FeatureConfig):
     std: float = option(1 / 255, 'standard deviation of the noise, in the features\' own units', low=0)
 
     def idle(self) -> Iterator[str]:
-        """What cannot have an effect, one line each."""
+        yield from super().idle()
         if self.std == 0:
             yield 'std=0: nothing is perturbed, the clean loss is counted twice.'
-        if self.weight == 0:
-            yield 'weight=0: the perturbed loss is computed and ignored.'
 
 
 class NoiseTask(FeatureTask):

@@ -59,7 +59,8 @@ def create_task(
     Args:
         name: One of `list_tasks()`.
         model: Any classifier. Its weights are trained in place, its modules and keys stay as they are.
-        criterion: Loss of logits and targets; timm's default, cross-entropy, when None.
+        criterion: Loss of logits and targets; timm's default, cross-entropy, when None. One that learns has to be an
+            `nn.Module`: the parameters of a function get no gradient from most blocks.
         device: Of the task's own tensors; the model's when None.
         criterion_kwargs: For `timm.loss.create_classification_loss` when there is no criterion.
         verbose: Whether timm logs what it makes.
