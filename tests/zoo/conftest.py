@@ -7,9 +7,9 @@ import timm
 import torch
 import yaml
 from safetensors.torch import save_file
-from timm.models._hub import save_config_for_hf
 
 import timm_alfa.zoo  # noqa: F401  registers the CIFAR networks
+from timm_alfa.training.folder import RunFolder
 
 RECORD = {
     'status': 'finished', 'experiment': 'run', 'task': 'alfa', 'blocks': ['layer3'], 'dataset': 'hfds/uoft-cs/cifar10',
@@ -32,8 +32,7 @@ def write_run(folder: Path, model: str = 'resnet20s', *, num_classes: int = 10, 
     folder.mkdir(parents=True)
     save_file(net.state_dict(), folder / 'model_best.safetensors')
     save_file(net.state_dict(), folder / 'model_last.safetensors')
-    save_config_for_hf(net, folder / 'config.json', model_config={
-        'label_names': [f'class{i}' for i in range(num_classes)], 'pretrained_cfg': {'tag': 'a1_in1k'}})
+    RunFolder(folder).save_config(net, {'tag': 'a1_in1k'}, {}, [f'class{i}' for i in range(num_classes)])
     (folder / 'args.yaml').write_text(yaml.safe_dump({'model': model, 'pretrained': pretrained}))
     (folder / 'summary.csv').write_text('epoch,loss\n0,2.3\n')
     (folder / 'curves.png').write_bytes(b'\x89PNG')

@@ -14,7 +14,6 @@ from timm_alfa.sharded import cut_like, whole
 from timm_alfa.training.files import first_line, replacing
 
 STATE_KEYS = ('state_dict_ema', 'state_dict', 'model_ema', 'model')
-SUFFIXES = ('.safetensors', '.pth', '.pt', '.bin', '.tar', '.ckpt')
 
 
 def plain_state(model: nn.Module, keep: bool = True) -> dict[str, torch.Tensor]:

@@ -20,9 +20,6 @@ from timm_alfa.zoo.weights import WEIGHTS, sha256_of
 
 # Of a run folder, what goes along as it is, where it is there.
 _EXTRAS = ('args.yaml', 'summary.csv', 'curves.png', 'eta.png')
-# Of where other weights of this architecture come from: not true of these.
-_SOURCE_KEYS = ('url', 'file', 'hf_hub_id', 'hf_hub_filename', 'source', 'origin_url', 'paper_name', 'paper_ids',
-                'description', 'notes', 'license')
 
 Evaluate = Callable[[nn.Module, Run], Optional[tuple[float, int]]]
 
@@ -123,11 +120,9 @@ def stage(publication: Publication, run: Run, standard: Optional[Run], folder: P
 
 
 def published_config(run: Run, name: str, license: Optional[str]) -> dict[str, Any]:
-    """The run's config.json, saying of itself only what is true of these weights."""
-    cfg = {key: value for key, value in run.config['pretrained_cfg'].items() if key not in _SOURCE_KEYS}
-    tag = name.partition('.')[2]
-    cfg |= {'custom_load': False, 'license': license, 'tag': tag or run.record['task']}
-    return {**run.config, 'pretrained_cfg': cfg}
+    """The run's config.json, which train.py keeps free of the architecture's other weights, with its tag and terms."""
+    own = {'license': license, 'tag': name.partition('.')[2] or run.record['task']}
+    return {**run.config, 'pretrained_cfg': {**run.config['pretrained_cfg'], **own}}
 
 
 def manifest_row(run: Run, name: str, weights: Path, **where) -> Row:
