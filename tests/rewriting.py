@@ -219,4 +219,9 @@ def _start(feature, random_start, step_size, eps, norm):
     if not random_start:
         return delta
     radius = step_size if eps is None else eps
-    return bounded(delta.uniform_(-radius, radius), radius, norm)
+    if norm == 'linf':
+        return delta.uniform_(-radius, radius)
+    # a radius that fills the ball evenly, then a direction
+    share = torch.rand(len(delta), dtype=delta.dtype) ** (1 / delta[0].numel())
+    ray = torch.randn_like(delta).flatten(1)
+    return (radius * share[:, None] * ray / ray.norm(dim=1, keepdim=True)).view_as(delta)

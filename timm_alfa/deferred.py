@@ -67,9 +67,10 @@ class DeferredLosses:
         return self.values[-1]
 
     def total(self) -> torch.Tensor:
-        """The sum of all that was added, a scalar, with gradients to the features and the parameters."""
-        given, found = zip(*self.features, strict=True)
-        return _Handed.apply(torch.stack(self.values).sum(), [*found, *self.gradients], *given, *self.parameters)
+        """The sum of all that was added, a scalar, with gradients to the features and the parameters it depends on."""
+        known = [(p, g) for p, g in zip(self.parameters, self.gradients, strict=True) if g is not None]
+        inputs, gradients = zip(*self.features, *known, strict=True)
+        return _Handed.apply(torch.stack(self.values).sum(), gradients, *inputs)
 
 
 def _sum(old: Optional[torch.Tensor], new: Optional[torch.Tensor]) -> Optional[torch.Tensor]:

@@ -198,7 +198,8 @@ def one_process(tmp_path):
 
 @pytest.mark.parametrize(('name', 'config'), [
     ('alfa', dict(blocks='2')), ('alfa', dict(blocks='3', bn='aux')), ('advprop', dict(steps=1)),
-    ('l_alfa', dict(blocks='2,3', mode='joint', every=2)), ('l_alfa', dict(blocks='all', bn='aux', mode='joint')),
+    ('l_alfa', dict(blocks='2,3', every=2)), ('l_alfa', dict(blocks='2,3', mode='joint', every=2)),
+    ('l_alfa', dict(blocks='all', bn='aux', mode='joint')),
 ], ids=str)
 def test_networks_with_unused_parameters_are_distributed(name, config, one_process):
     task, _, input, target = made(name, config)

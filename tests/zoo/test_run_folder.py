@@ -117,14 +117,22 @@ def test_config_and_record_must_agree(make_run):
 
 
 @pytest.mark.parametrize(('name', 'says'), [
-    ('resnet50.alfa_in1k', r'trained resnet20s.*10 classes, ImageNet-1k 1000'),
+    ('resnet50.alfa_in1k', r'trained resnet20s.*data set was CIFAR-10, not ImageNet-1k'),
     ('resnet20s.l_alfa_c10', r'task was alfa'),
-    ('resnet20s.alfa_c100', r'10 classes, CIFAR-100 100'),
+    ('resnet20s.alfa_c100', r'data set was CIFAR-10, not CIFAR-100'),
     ('resnet56s.mine', r'trained resnet20s'),
 ])
 def test_a_name_must_say_what_the_run_is(make_run, name, says):
     with pytest.raises(HubError, match=says):
         check_name(read_run(make_run()), name)
+
+
+@pytest.mark.parametrize(('dataset', 'says'), [
+    ('digits', r"data set was scikit-learn's digits, not CIFAR-10"),
+    ('mine', r'data set was mine, 10 classes, not CIFAR-10')])
+def test_ten_classes_are_not_yet_cifar10(make_run, dataset, says):
+    with pytest.raises(HubError, match=says):
+        check_name(read_run(change(make_run(), dataset=dataset)), 'resnet20s.alfa_c10')
 
 
 @pytest.mark.parametrize('name', ['resnet20s.alfa_c10', 'resnet20s.mine', 'my-model', 'v1.0'])

@@ -45,8 +45,8 @@ class AlfaConfig(FeatureConfig):
     """Options of ALFA; the defaults are the paper's for CIFAR-10."""
     steps: int = option(5, 'K, steps of the search', low=0)
     step_size: float = option(1 / 255, 'alpha, size of a step', low=0)
-    eps: Optional[float] = option(None, 'bound of the perturbation; None: unbounded, as in the paper', above=0)
-    norm: str = option('linf', 'norm of steps and bound', choices=search.NORMS)
+    eps: Optional[float] = option(None, 'bound of each tensor of a perturbation; None: none, as in the paper', above=0)
+    norm: str = option('linf', 'norm of steps and bound, of each tensor by itself', choices=search.NORMS)
     random_start: bool = option(False, 'start the search at random within eps (within a step where unbounded)')
 
     def idle(self) -> Iterator[str]:
@@ -235,7 +235,7 @@ class AlfaTask(FeatureTask):
         if not self.config.random_start:
             return delta
         radius = self.config.step_size if self.config.eps is None else self.config.eps
-        return search.project(delta.uniform_(-radius, radius), radius, self.config.norm)
+        return search.random_within(delta, radius, self.config.norm)
 
     def _scale(self, record: Record, group: Sequence[int]) -> float:
         return _HALF_SCALE if self._half(record, tuple(group)) else 1.0

@@ -182,8 +182,8 @@ def check_name(run: Run, name: str) -> None:
         faults.append(f'the run trained {run.architecture}')
     if name in TAGS and TAGS[name].method != run.record['task']:
         faults.append(f"the run's task was {run.record['task']}")
-    if name in TAGS and TAGS[name].dataset.num_classes != run.record['num_classes']:
-        faults.append(f"the run has {run.record['num_classes']} classes, {TAGS[name].dataset.title} "
-                      f'{TAGS[name].dataset.num_classes}')
+    if name in TAGS and run.dataset is not TAGS[name].dataset:
+        known = run.dataset.title if run.dataset else f"{run.record['dataset']}, {run.record['num_classes']} classes"
+        faults.append(f'its data set was {known}, not {TAGS[name].dataset.title}')
     if faults:
         raise HubError(f"'{name}' is not the name of this run: {'; '.join(faults)}. Give another --repo-id.")
