@@ -18,6 +18,7 @@ from timm_alfa.training.state import Progression
 from timm_alfa.training.states import States
 from timm_alfa.training.totals import Totals
 from timm_alfa.training.units import duration
+from timm_alfa.zoo.weights import sha256_of
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, sec
         num_processes=run.accelerator.num_processes, device=record.device_name(run.accelerator.device),
         versions=record.versions(), commit=state.commit, command=record.command(),
         skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())),
-        checkpoint=BEST, run=str(folder.path),
+        checkpoint=BEST, checkpoint_sha256=sha256_of(folder.path / BEST), run=str(folder.path),
     ))
 
 
