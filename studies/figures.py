@@ -13,8 +13,8 @@ WIDTH = 6.4
 CAPTIONS = dict(
     eta="L-ALFA's magnitudes over the epochs, averaged over seeds.",
     cost='Seconds an epoch as multiples of standard training.',
-    training='Loss on clean and on moved features, the gap between them, and how far features are moved, over the '
-             'epochs; averaged over the seeds that all of them share.',
+    training='Cross-entropy of clean and of moved features, the gap between them, and how far features are moved, over '
+             'the epochs; averaged over the seeds that all of them share.',
     widths='Gain over standard training against the step size, for three widths of the network; 95% intervals, hollow '
            'where there are fewer than three pairs.')
 
@@ -159,12 +159,13 @@ def cost(where: Condition, runs: Runs):
     return figure
 
 
+YARDSTICKS = dict(small='black', small_double='0.6')
 TRAINING = ('small_alfa', 'small_alfa_mean', 'small_noise')  # all moved at the last block, by as much or less
 
 
 def training(where: Condition, runs: Runs):
     """Loss on clean and moved features, their gap, and delta's norm over the epochs, small data; None without any."""
-    drawn = [name for name in ('small', *TRAINING) if name in runs]
+    drawn = [name for name in (*YARDSTICKS, *TRAINING) if name in runs]
     seeds = sorted(set.intersection(*({*runs[name]} for name in drawn))) if drawn else []
     rows = [row for row in TABLES['small'].rows
             if row.recipe in drawn and mean_history(runs[row.recipe], 'delta_norm', seeds)]
@@ -178,8 +179,11 @@ def training(where: Condition, runs: Runs):
         _line(losses, moved, color=f'C{at}', linestyle=':')
         _line(gaps, [b - a for a, b in zip(clean, moved, strict=True)], color=f'C{at}')
         _line(norms, norm, color=f'C{at}')
-    if 'small' in drawn:
-        _line(losses, mean_history(runs['small'], 'train_loss', seeds), color='black', label='standard')
+    for name, color in YARDSTICKS.items():
+        if name in drawn:
+            weight = runs[name][seeds[0]]['options'].get('standard_weight', 1.0)
+            _line(losses, [loss / weight for loss in mean_history(runs[name], 'train_loss', seeds)], color=color,
+                  label=next(row.label for row in TABLES['small'].rows if row.recipe == name))
     losses.set(xlabel='epoch', ylabel='training loss: clean, moved (dotted)', yscale='log')
     gaps.set(xlabel='epoch', ylabel='moved minus clean')
     norms.set(xlabel='epoch', ylabel='l2 norm of delta, mean over images', ylim=(0, 1.15 * norms.get_ylim()[1]))
