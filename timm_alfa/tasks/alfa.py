@@ -8,12 +8,13 @@ import torch
 import torch.nn as nn
 
 from timm_alfa import norms, search, trees
-from timm_alfa.blocks import resolve_blocks, unwrapped
+from timm_alfa.blocks import resolve_blocks
 from timm_alfa.deferred import DeferredLosses
 from timm_alfa.errors import BlockError, warn
 from timm_alfa.options import option
 from timm_alfa.replay import Record, Replay
 from timm_alfa.tasks.base import MethodTask
+from timm_alfa.wrappers import unwrapped
 
 _HALF_SCALE = 2.0 ** 15  # of the loss in an fp16 search, whose gradients would underflow; fp16 has no larger power of 2
 
