@@ -106,7 +106,7 @@ def seconds_per_epoch(runs: Mapping[int, Mapping[str, Any]]) -> Optional[float]:
 
 
 def time_ratio(runs: Runs, recipe: str, base: str) -> Optional[float]:
-    """Seconds an epoch over those of another row; None unless all runs of both had the same hardware to themselves."""
+    """Seconds an epoch over another row's; None unless all runs of both had the same device and threads, alone."""
     both = [record for name in (recipe, base) for record in runs.get(name, {}).values()]
     if len({(record['device'], record['threads']) for record in both}) != 1 or any(r['jobs'] > 1 for r in both):
         return None

@@ -32,7 +32,7 @@ How to read it:
 - Of N claims without any effect behind them, 0.025 N would be held by chance, and rows of a table share their standard
   runs: one verdict among many means little.
 - Schedules, precisions, protocols and kinds of device are never mixed: each has a table of its own. Seconds are shown
-  where a table is about time, and compared where runs had the same hardware to themselves.
+  where a table is about time, and compared where runs had the same kind of device and as many threads, one at a time.
 """
 COLUMNS = ('row', 'paper', 'here', 'n', 'against', "paper's difference", 'difference here [95%]', 'pairs', 'verdict',
            'more', 'paper inside', 's an epoch')

@@ -137,6 +137,10 @@ def test_folders_are_numbered_and_resumed(tmp_path):
         (tmp_path / name / 'args.yaml').write_text('')
     assert choose() == 'resnet20s-alfa-digits-3'
     assert choose('--resume', 'auto') == 'resnet20s-alfa-digits-2'
+    (tmp_path / 'resnet20s-alfa-digits-3').mkdir()  # of a start that ended before it was a run
+    assert choose('--resume', 'auto') == 'resnet20s-alfa-digits-2'
+    assert choose() == 'resnet20s-alfa-digits-4'
+    (tmp_path / 'resnet20s-alfa-digits-3').rmdir()
     assert choose('--data-dir', '/x/My Images!/', '--task', 'standard') == 'resnet20s-standard-My_Images'
 
 

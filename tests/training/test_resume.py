@@ -113,6 +113,12 @@ def test_other_options_are_refused_and_listed(runs):
     assert record['epochs_done'] == 2
 
 
+def test_another_optimizer_cannot_go_on(runs):
+    runs('--task', 'standard', '--epochs', '1')
+    with pytest.raises(CheckpointError, match=r'--opt was \w+, is adamw.*--initial-checkpoint RUN/model_last'):
+        runs('--task', 'standard', '--epochs', '2', '--opt', 'adamw', '--resume', 'auto', '--resume-anyway')
+
+
 @pytest.mark.parametrize('sched', ['none', 'cosine'])
 def test_other_options_of_the_optimizer_are_those_it_goes_on_with(sched, runs):
     options = ('--task', 'l_alfa', '--alfa-blocks', 'all', '--sched', sched)
@@ -187,8 +193,11 @@ def test_same_images_an_update_is_the_same_run(runs):
     assert record['epochs_done'] == 1
 
 
-@pytest.mark.parametrize(('before', 'after'), [((16, 1), (8, 2)), ((8, 4), (16, 2))])
-def test_another_division_goes_on_with_the_next_images(before, after, runs, kill_after, monkeypatch):
+@pytest.mark.parametrize(('before', 'after', 'updates'), [
+    ((16, 1), (8, 2), 2), ((8, 4), (16, 2), 2),
+    ((32, 4), (64, 2), 1),  # after all of an epoch whose window is short
+])
+def test_another_division_goes_on_with_the_next_images(before, after, updates, runs, kill_after, monkeypatch):
     """Stopped within the epoch: every image is trained on once, the ones before the stop by other batches."""
     seen, update, after_update = [], Trainer.update, Trainer.after_update
 
@@ -201,7 +210,7 @@ def test_another_division_goes_on_with_the_next_images(before, after, runs, kill
                 '--grad-accum-steps', str(steps))
 
     monkeypatch.setattr(Trainer, 'update', watched)
-    kill_after(2)
+    kill_after(updates)
     with pytest.raises(Killed):
         runs(*options(*before))
     monkeypatch.setattr(Trainer, 'after_update', after_update)

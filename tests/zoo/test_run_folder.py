@@ -135,6 +135,15 @@ def test_ten_classes_are_not_yet_cifar10(make_run, dataset, says):
         check_name(read_run(change(make_run(), dataset=dataset)), 'resnet20s.alfa_c10')
 
 
+def test_a_folder_of_another_name_is_cifar10_if_its_id_says_so(make_run):
+    run = read_run(change(make_run(), dataset='mine'))
+    with pytest.raises(HubError, match='give --dataset-id uoft-cs/cifar10'):
+        check_name(run, 'resnet20s.alfa_c10')
+    check_name(run, 'resnet20s.alfa_c10', 'uoft-cs/cifar10')
+    with pytest.raises(HubError, match='data set was mine, 10 classes'):
+        check_name(run, 'resnet20s.alfa_c10', 'uoft-cs/cifar100')
+
+
 @pytest.mark.parametrize('name', ['resnet20s.alfa_c10', 'resnet20s.mine', 'my-model', 'v1.0'])
 def test_other_names_are_free(make_run, name):
     check_name(read_run(make_run()), name)

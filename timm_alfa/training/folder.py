@@ -63,7 +63,8 @@ def choose_folder(config: TrainConfig) -> Path:
     numbered = [output / base]
     while numbered[-1].exists():
         numbered.append(output / f'{base}-{len(numbered) + 1}')
-    return numbered[-2] if options.resume == 'auto' and len(numbered) > 1 else numbered[-1]
+    runs = [path for path in numbered if is_run(path)] if options.resume == 'auto' else []
+    return runs[-1] if runs else numbered[-1]
 
 
 class RunFolder:

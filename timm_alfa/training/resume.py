@@ -2,6 +2,7 @@
 import json
 from typing import Any, Iterator
 
+from timm_alfa.data.order import train_steps
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.state import Progression
@@ -44,6 +45,10 @@ def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool
         lines.append(f'precision was {trained}, is {precision} ({launch_in(trained)} ...)')
     if not lines:
         return False
+    if before['opt'] != options['opt']:
+        raise CheckpointError(
+            f"--resume: --opt was {before['opt']}, is {options['opt']}, which cannot go on from its state. Give --opt "
+            f"{before['opt']}, or begin another run with --initial-checkpoint RUN/model_last.safetensors.")
     if not run.config.run.resume_anyway:
         raise CheckpointError('--resume: the run was started with other options: ' + '; '.join(lines)
                               + '. Give the same, another --experiment, or --resume-anyway.')
@@ -61,7 +66,10 @@ def move_position(state: Progression, content: dict[str, Any], run) -> None:
     options, accumulated = content['options'], run.config.optim.grad_accum_steps
     images = state.batch * options['batch_size'] * content['num_processes']
     window = run.config.data.batch_size * run.accelerator.num_processes * accumulated
-    state.batch = min(images // window * accumulated, len(run.data.train))
+    done = train_steps(run.data.train_images, options['batch_size'], content['num_processes'])
+    whole = len(run.data.train)
+    # an epoch that was through stays so, however short its last window
+    state.batch = whole if state.batch >= done else min(images // window * accumulated, whole)
     state.updates = state.epoch * run.updates_per_epoch + -(-state.batch // accumulated)
     before = options['batch_size'] * options['grad_accum_steps'] * content['num_processes']
     if content['num_processes'] != run.accelerator.num_processes:

@@ -147,7 +147,8 @@ def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, sec
         num_processes=run.accelerator.num_processes, device=record.device_name(run.accelerator.device),
         versions=record.versions(), commit=state.commit, command=record.command(),
         skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())),
-        checkpoint=BEST, checkpoint_sha256=sha256_of(folder.path / BEST), run=str(folder.path),
+        checkpoint=BEST, checkpoint_sha256=on_main(run.accelerator, sha256_of, folder.path / BEST),
+        run=str(folder.path),
     ))
 
 

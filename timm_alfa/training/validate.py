@@ -208,6 +208,9 @@ def head_classes(name: str, state: Mapping[str, torch.Tensor]) -> Optional[int]:
 
 def validate(config: ValidateConfig, accelerator: Accelerator, model: nn.Module, loader) -> dict[str, Any]:
     """Scores a model and returns the record."""
+    options, data = config.checkpoint, config.data
+    weights = locate(options)[1]
+    sha256 = None if weights is None else sha256_of(weights)  # before the file can become another's
     began = time.perf_counter()
     metrics = evaluate(model, loader, accelerator)
     seconds = time.perf_counter() - began
@@ -215,12 +218,10 @@ def validate(config: ValidateConfig, accelerator: Accelerator, model: nn.Module,
     if attack:
         inputs = input_config(config.checkpoint, model)
         metrics.update(evaluate_robust(model, loader, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
-    options, data = config.checkpoint, config.data
-    weights = locate(options)[1]
     skipped = set(gather(accelerator, sorted(loader.skipped_indices)))
     return record.redact(dict(
         status='finished', model=options.model or options.checkpoint, checkpoint=options.checkpoint,
-        checkpoint_sha256=None if weights is None else sha256_of(weights),
+        checkpoint_sha256=sha256,
         dataset=data.dataset or data.data_dir or 'digits', split=loader.part.source.split, **metrics, attack=attack,
         num_classes=model.num_classes, params=sum(p.numel() for p in model.parameters()), batch_size=data.batch_size,
         num_processes=accelerator.num_processes, mixed_precision=accelerator.mixed_precision,

@@ -55,6 +55,7 @@ def check_run(
         folder: Union[str, Path],
         name: str,
         evaluate: Optional[Evaluate] = None,
+        dataset_id: Optional[str] = None,
 ) -> tuple[Run, Optional[int]]:
     """Everything of a run that can be checked on this machine.
 
@@ -63,6 +64,7 @@ def check_run(
         name: What its weights are to be called.
         evaluate: Given the loaded model and the run, top-1 in percent on a sample of the split that the record names,
             and the sample's size; None where the data is not at hand.
+        dataset_id: The data set's id on the Hub, where the run's `--dataset` does not say it.
 
     Returns:
         The run, and on how many images the recorded accuracy was reproduced (None: it was not).
@@ -72,7 +74,7 @@ def check_run(
         CheckpointError: A run that cannot be published, or an accuracy that is not these weights'.
     """
     run = read_run(folder)
-    check_name(run, name)
+    check_name(run, name, dataset_id)
     model = load_model(run)
     sample = evaluate(model, run) if evaluate else None
     if sample is None:
@@ -163,7 +165,7 @@ def publish(
     check_repo_id(publication.repo_id)
     standard = read_run(publication.standard) if publication.standard else None
     measured = read_validated(publication.validated) if publication.validated else []
-    run, count = check_run(publication.run, publication.name, evaluate)
+    run, count = check_run(publication.run, publication.name, evaluate, publication.dataset_id)
     run, *rest = with_robust(measured, [run, standard] if standard else [run])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output or scratch)

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from timm_alfa.errors import CheckpointError, HubError
-from timm_alfa.zoo.tags import TAGS, DataSet, find_dataset
+from timm_alfa.zoo.tags import TAGS, DataSet, dataset_by_id, find_dataset
 from timm_alfa.zoo.weights import sha256_of
 
 _NEEDED = ('experiment', 'model', 'task', 'dataset', 'num_classes')
@@ -170,8 +170,11 @@ def _weight_faults(expected: dict[str, torch.Tensor], state: dict[str, torch.Ten
             for what, names in groups if names]
 
 
-def check_name(run: Run, name: str) -> None:
+def check_name(run: Run, name: str, dataset_id: Optional[str] = None) -> None:
     """A repo called `architecture.tag` must hold that architecture, and one of our names what the name says.
+
+    Args:
+        dataset_id: The data set's id on the Hub, where the run's `--dataset` does not say it.
 
     Raises:
         HubError: It is another.
@@ -182,8 +185,10 @@ def check_name(run: Run, name: str) -> None:
         faults.append(f'the run trained {run.architecture}')
     if name in TAGS and TAGS[name].method != run.record['task']:
         faults.append(f"the run's task was {run.record['task']}")
-    if name in TAGS and run.dataset is not TAGS[name].dataset:
-        known = run.dataset.title if run.dataset else f"{run.record['dataset']}, {run.record['num_classes']} classes"
-        faults.append(f'its data set was {known}, not {TAGS[name].dataset.title}')
+    known = run.dataset or dataset_by_id(dataset_id, run.record['num_classes'])
+    if name in TAGS and known is not TAGS[name].dataset:
+        title = known.title if known else f"{run.record['dataset']}, {run.record['num_classes']} classes"
+        faults.append(f'its data set was {title}, not {TAGS[name].dataset.title}' + (
+            '' if known else f" (if it was, give --dataset-id {TAGS[name].dataset.hub_id})"))
     if faults:
         raise HubError(f"'{name}' is not the name of this run: {'; '.join(faults)}. Give another --repo-id.")

@@ -86,6 +86,12 @@ def find_dataset(name: Optional[str], num_classes: Optional[int]) -> Optional[Da
     return next(rows, None)
 
 
+def dataset_by_id(hub_id: Optional[str], num_classes: Optional[int]) -> Optional[DataSet]:
+    """The row of a data set's id on the Hub, or None."""
+    return next((row for row in DATASETS.values() if hub_id and (row.hub_id, row.num_classes) == (hub_id, num_classes)),
+                None)
+
+
 def pretrained_cfg(name: str, **overrides) -> PretrainedCfg:
     """timm's record of a name: its architecture's structure, its data set's classes, and `overrides`.
 

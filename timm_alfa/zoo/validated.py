@@ -50,8 +50,9 @@ def _measured(run: Run, record: dict[str, Any]) -> Run:
         faults.append(f"it is of {record.get('count')} images of split {record.get('split')}, the accuracy of the run "
                       f"of {found.images or 'those'} of split {found.split}")
     if faults:
-        raise HubError(f"--validated does not fit '{run.folder}': {'; '.join(faults)}. "
-                       f'validate.py --checkpoint {run.folder} --split {found.split} --robust')
+        advice = (f'validate.py --checkpoint {run.folder} --split {found.split} --robust' if ' ' not in found.split else
+                  'A held-out part of the training split cannot be scored apart: leave --validated out.')
+        raise HubError(f"--validated does not fit '{run.folder}': {'; '.join(faults)}. {advice}")
     check_reproduced(found.top1, record['top1'], record['count'], found.images, found.split)
     return dataclasses.replace(run, record={**run.record, 'robust_top1': robust, 'attack': attack},
                                evaluation=dataclasses.replace(found, robust_top1=robust, attack=attack))
