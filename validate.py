@@ -11,8 +11,8 @@ def main() -> None:
     setup_logging()
     with before_work():
         config = parse_args()
-        accelerator, model, loader = run(config)
-    report(accelerator, validate(config, accelerator, model, loader))
+        accelerator, *opened = run(config)
+    report(accelerator, validate(config, accelerator, *opened))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,8 @@ from typing import Any, Optional
 
 from studies import stats
 from studies.evidence import Condition, Runs, compare, conditions_of, time_ratio
-from studies.tables import TABLES, WIDTHS, Table
+from studies.rows import WIDTHS
+from studies.tables import TABLES, Table
 
 WIDTH = 6.4
 CAPTIONS = dict(
@@ -200,7 +201,8 @@ def _line(axis, column: Sequence[float], **style) -> None:
 
 def widths(where: Condition, runs: Runs):
     """Gain over standard against the step size, for each width; None where no width has two of them."""
-    lines = {channels: list(_gains(TABLES[f'small_width_{name}'], runs)) for name, channels in WIDTHS.items()}
+    lines = {'-'.join(map(str, channels)): list(_gains(TABLES[f'small_width_{name}'], runs))
+             for name, channels in WIDTHS.items()}
     if not any(len(points) > 1 for points in lines.values()):
         return None
     figure, (axis,) = _subplots()

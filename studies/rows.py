@@ -33,7 +33,7 @@ BLOCKS = {'resnet20s': ('1', '2', '2,3', '1,2,3'), 'resnet56s': ('1', '2', '2,3'
           'resnet18': ('1', '2', '3', '3,4', '2,3,4', '1,2,3,4')}
 STEPS = ('0.5', '1.0', '1.5', '2.0')
 GAMMAS = (0.1, 0.2, 0.5, 1.0, 2.0, 10.0)
-WIDTHS = {'half': [8, 16, 32], 'double': [32, 64, 128]}
+WIDTHS = {'half': [8, 16, 32], 'once': [16, 32, 64], 'double': [32, 64, 128]}  # channels of resnet20s
 REGULARISERS = {'smoothing': dict(smoothing=0.1), 'mixup': dict(mixup=0.2),
                 'ema': dict(model_ema=True, model_ema_decay=0.99)}
 
@@ -121,8 +121,8 @@ def _small() -> Iterator[Recipe]:
         yield row(f'_{name}', {**STANDARD, **options}, 3)
         yield row(f'_double_{name}', {**DOUBLED, **options}, 3)
         yield row(f'_alfa_{name}', {**alfa('0.5'), **options}, 3)
-    for width, channels in WIDTHS.items():
-        options = dict(model_kwargs=dict(channels=channels))
+    for width in ('half', 'double'):
+        options = dict(model_kwargs=dict(channels=WIDTHS[width]))
         yield row(f'_{width}_width', {**STANDARD, **options}, 3)
         yield row(f'_{width}_width_double', {**DOUBLED, **options}, 3)
         for step in ('0.25', '0.5', '1', '2'):

@@ -2,10 +2,9 @@
 from dataclasses import dataclass
 from typing import Iterator, Optional
 
-from studies.rows import BLOCKS, GAMMAS, REGULARISERS, STEP, STEPS, dashed
+from studies.rows import BLOCKS, GAMMAS, REGULARISERS, STEP, STEPS, WIDTHS, dashed
 
 CLEAR = 0.15  # points; the paper's own spreads are 0.06 to 0.33
-WIDTHS = dict(half='8-16-32', once='16-32-64', double='32-64-128')  # channels of resnet20s
 
 
 @dataclass(frozen=True)

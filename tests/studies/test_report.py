@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from studies import records
+from studies import records, writing
 from studies.evidence import by_condition, compare, conditions_of, load, stale
 from studies.figures import caption, draw_all, mean_history
 from studies.headers import headers, spans
@@ -198,9 +198,7 @@ def test_an_epoch_without_a_number_keeps_its_place():
 def test_what_is_committed_is_what_the_records_give():
     found, groups = load(records.RUNS)
     results = records.RUNS.parent
-    notes = results / 'notes.md'
-    shown = page(groups, stale(found), sorted((results / 'figures').glob('*.png')),
-                 notes.read_text(encoding='utf-8') if notes.exists() else '')
+    shown = writing.text(found, groups, sorted((results / 'figures').glob('*.png')), results)
     assert shown == (results / 'README.md').read_text(encoding='utf-8'), 'run `python studies/report.py`'
 
 

@@ -231,8 +231,7 @@ class AlfaTask(FeatureTask):
 
     def _start(self, feature: torch.Tensor) -> torch.Tensor:
         """Delta_0, in single precision or better: a step can be smaller than a half-precision feature resolves."""
-        dtype = torch.float32 if feature.dtype in (torch.float16, torch.bfloat16) else feature.dtype
-        delta = torch.zeros_like(feature, dtype=dtype)
+        delta = torch.zeros_like(feature, dtype=search.precise(feature[:0]).dtype)
         if not self.config.random_start:
             return delta
         radius = self.config.step_size if self.config.eps is None else self.config.eps

@@ -6,13 +6,14 @@ from typing import Any, Optional
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from timm_alfa.errors import CheckpointError
 from timm_alfa.sharded import cut_state, whole_state
 from timm_alfa.training import files
 from timm_alfa.training.console import logger
 from timm_alfa.training.gathering import gather, on_main
-from timm_alfa.training.guard import RunningStatistics
+from timm_alfa.training.guard import running_buffers
 from timm_alfa.training.resume import division, move_position
 from timm_alfa.training.state import Progression
 from timm_alfa.training.states import States, state_folders
@@ -22,13 +23,13 @@ from timm_alfa.training.weights import load_weights, plain_state
 
 def process_state(run, totals: Totals) -> dict[str, torch.Tensor]:
     """What differs between processes: running statistics, of the average too, and the epoch's sums."""
-    own = {f'norms.{at}': buffer for at, buffer in enumerate(running_statistics(run).buffers)}
+    own = {f'norms.{at}': buffer for at, buffer in enumerate(running_buffers(*with_norms(run)))}
     return {name: tensor.detach().cpu().clone() for name, tensor in {**own, 'totals': totals.sums}.items()}
 
 
-def running_statistics(run) -> RunningStatistics:
-    """Those of the task, and of the average."""
-    return RunningStatistics(run.task, *([run.ema.module] if run.ema is not None else []))
+def with_norms(run) -> list[nn.Module]:
+    """What has running statistics: the task, and the average."""
+    return [run.task, *([run.ema.module] if run.ema is not None else [])]
 
 
 def save_state(states: States, run, state: Progression, totals: Totals, options: dict[str, Any]) -> None:
@@ -126,7 +127,7 @@ def _load_optimizer(optimizer, content: dict[str, Any], changed: bool) -> None:
 
 def _load_process(folder: Path, rank: int, processes: int, run, totals: Totals) -> None:
     own = load_file(folder / f'process-{rank % processes}.safetensors')
-    for at, buffer in enumerate(running_statistics(run).buffers):
+    for at, buffer in enumerate(running_buffers(*with_norms(run))):
         buffer.data.copy_(own[f'norms.{at}'])
     if processes == run.accelerator.num_processes:
         totals.sums.copy_(own['totals'])

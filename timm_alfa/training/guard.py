@@ -92,6 +92,12 @@ class Consensus:
         return Flags(*(bool(flag) for flag in self.flags.tolist()))
 
 
+def running_buffers(*modules: nn.Module) -> list[torch.Tensor]:
+    """The running statistics of all norms that the modules hold."""
+    return [buffer for module in modules for norm in batch_norms(module).values()
+            for buffer in norm.buffers(recurse=False)]
+
+
 class RunningStatistics:
     """A copy of all norms' running statistics, to undo what a skipped update left in them.
 
@@ -100,8 +106,7 @@ class RunningStatistics:
     """
 
     def __init__(self, *modules: nn.Module):
-        norms = [norm for module in modules for norm in batch_norms(module).values()]
-        self.buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        self.buffers = running_buffers(*modules)
         self.copies = [buffer.clone() for buffer in self.buffers]
 
     @torch.no_grad()

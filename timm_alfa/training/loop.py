@@ -10,7 +10,7 @@ from torch import nn
 
 from timm_alfa.errors import AlfaError
 from timm_alfa.sharded import whole
-from timm_alfa.training.checkpoint import running_statistics, save_state
+from timm_alfa.training.checkpoint import save_state, with_norms
 from timm_alfa.training.console import Progress, Table, logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.folder import BEST, LAST, RunFolder
@@ -217,7 +217,7 @@ class Trainer:
             Stopped: A signal broke the evaluation off; the state saved is that after the epoch's last update.
         """
         run, state = self.run, self.state
-        own = running_statistics(run)
+        own = RunningStatistics(*with_norms(run))
         self.synchronise_statistics()
         row = self.row()
         if self.asked_to_stop():

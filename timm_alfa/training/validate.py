@@ -134,15 +134,15 @@ def fill_from_run(given: Given) -> None:
             given.values[own], given.source[own] = content[key], str(file)
 
 
-def open_model(options: CheckpointConfig) -> nn.Module:
-    """The model with the weights to score.
+def open_model(options: CheckpointConfig) -> tuple[nn.Module, Optional[str]]:
+    """The model with the weights to score, and the sha256 of their file: None where timm finds it.
 
     Raises:
         ConfigError: The model cannot be built, or is not the one that --model names.
         CheckpointError: The weights cannot be read, or do not fit it.
     """
     name, weights = locate(options)
-    state = None if weights is None else read_weights(weights)
+    state, sha256 = (None, None) if weights is None else (read_weights(weights), sha256_of(weights))
     arguments = dict(num_classes=options.num_classes, in_chans=options.in_chans, **options.model_kwargs)
     if state is not None and name == options.model and not options.num_classes:
         arguments['num_classes'] = head_classes(name, state)
@@ -159,7 +159,7 @@ def open_model(options: CheckpointConfig) -> nn.Module:
                           ' Leave --model out.')
     if state is not None:
         load_weights(model, state, options.checkpoint)
-    return model
+    return model, sha256
 
 
 def locate(options: CheckpointConfig) -> tuple[str, Optional[Path]]:
@@ -206,11 +206,14 @@ def head_classes(name: str, state: Mapping[str, torch.Tensor]) -> Optional[int]:
     return weight.shape[0] if weight is not None else None
 
 
-def validate(config: ValidateConfig, accelerator: Accelerator, model: nn.Module, loader) -> dict[str, Any]:
-    """Scores a model and returns the record."""
-    options, data = config.checkpoint, config.data
-    weights = locate(options)[1]
-    sha256 = None if weights is None else sha256_of(weights)  # before the file can become another's
+def validate(
+        config: ValidateConfig, accelerator: Accelerator, model: nn.Module, loader, sha256: Optional[str],
+) -> dict[str, Any]:
+    """Scores a model and returns the record.
+
+    Args:
+        sha256: Of the file that its weights were read from.
+    """
     began = time.perf_counter()
     metrics = evaluate(model, loader, accelerator)
     seconds = time.perf_counter() - began
@@ -218,6 +221,7 @@ def validate(config: ValidateConfig, accelerator: Accelerator, model: nn.Module,
     if attack:
         inputs = input_config(config.checkpoint, model)
         metrics.update(evaluate_robust(model, loader, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
+    options, data = config.checkpoint, config.data
     skipped = set(gather(accelerator, sorted(loader.skipped_indices)))
     return record.redact(dict(
         status='finished', model=options.model or options.checkpoint, checkpoint=options.checkpoint,
@@ -229,14 +233,14 @@ def validate(config: ValidateConfig, accelerator: Accelerator, model: nn.Module,
         skipped_images=len(skipped), versions=record.versions(), commit=record.commit(), command=record.command()))
 
 
-def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any]:
-    """Devices, model and loader.
+def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any, Optional[str]]:
+    """Devices, model, loader, and the sha256 of the weights' file.
 
     Raises:
         AlfaError: Something asked for cannot be had.
     """
     accelerator = start_accelerate()
-    model = open_model(config.checkpoint)
+    model, sha256 = open_model(config.checkpoint)
     inputs = input_config(config.checkpoint, model)
     model.to(accelerator.device)
     if config.checkpoint.channels_last:
@@ -249,7 +253,7 @@ def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any]:
     name = config.checkpoint.checkpoint or config.checkpoint.model
     logger.info('model: %s, input %s; %d images of %s, split %s', name, 'x'.join(map(str, inputs['input_size'])),
                 loader.images, data, config.split.split)
-    return accelerator, model, loader
+    return accelerator, model, loader, sha256
 
 
 def report(accelerator: Accelerator, result: dict[str, Any]) -> None:

@@ -57,6 +57,10 @@ class Run:
         """The row of the run's data set, where it is a known one."""
         return find_dataset(self.record['dataset'], self.record['num_classes'])
 
+    def dataset_as(self, hub_id: Optional[str]) -> Optional[DataSet]:
+        """The row of its data set, or of the one that somebody names by its id on the Hub where it is not known."""
+        return self.dataset or dataset_by_id(hub_id, self.record['num_classes'])
+
 
 def read_run(folder: Union[str, Path]) -> Run:
     """Read a run folder.
@@ -185,7 +189,7 @@ def check_name(run: Run, name: str, dataset_id: Optional[str] = None) -> None:
         faults.append(f'the run trained {run.architecture}')
     if name in TAGS and TAGS[name].method != run.record['task']:
         faults.append(f"the run's task was {run.record['task']}")
-    known = run.dataset or dataset_by_id(dataset_id, run.record['num_classes'])
+    known = run.dataset_as(dataset_id)
     if name in TAGS and known is not TAGS[name].dataset:
         title = known.title if known else f"{run.record['dataset']}, {run.record['num_classes']} classes"
         faults.append(f'its data set was {title}, not {TAGS[name].dataset.title}' + (

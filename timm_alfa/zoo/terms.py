@@ -5,7 +5,7 @@ import timm
 
 from timm_alfa.errors import HubError
 from timm_alfa.zoo.run_folder import Run
-from timm_alfa.zoo.tags import DATASETS, TAGS, DataSet, dataset_by_id
+from timm_alfa.zoo.tags import DATASETS, TAGS, DataSet
 
 _IMAGENET = {'in1k', 'in12k', 'in21k', 'in22k'}  # parts of timm's tags
 _OPEN = (None, 'apache-2.0', 'bsd-3-clause', 'mit')  # what adds nothing to ImageNet's terms
@@ -45,8 +45,7 @@ def sources(run: Run, dataset_id: Optional[str] = None) -> dict[str, Optional[Da
         run: What is published.
         dataset_id: The data set's id on the Hub, where the run's `--dataset` does not say it.
     """
-    named = run.dataset or dataset_by_id(dataset_id, run.record['num_classes'])
-    found = {f"--dataset '{run.record['dataset']}'": named}
+    found = {f"--dataset '{run.record['dataset']}'": run.dataset_as(dataset_id)}
     if run.args.get('initial_checkpoint'):
         found[f"--initial-checkpoint '{run.args['initial_checkpoint']}'"] = None
     elif run.args.get('pretrained'):
