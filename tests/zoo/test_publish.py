@@ -212,6 +212,23 @@ def test_a_full_disk_while_shipping_changes_nothing(make_run, tmp_path, monkeypa
     assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
 
 
+def test_shipping_says_how_to_mend_weights_without_their_row(make_run, tmp_path, monkeypatch):
+    (tmp_path / 'manifest.json').write_text('[]')
+    replace = shipping.os.replace
+
+    def only_weights(source, target):
+        if target.name == 'manifest.json':
+            raise OSError(5, 'Input/output error')
+        replace(source, target)
+
+    monkeypatch.setattr(shipping.os, 'replace', only_weights)
+    with pytest.raises(HubError, match='weights are in place, their row is not: ship them again'):
+        shipping.ship(make_run(), 'resnet20s.x', root=tmp_path)
+    monkeypatch.setattr(shipping.os, 'replace', replace)
+    shipping.ship(make_run(), 'resnet20s.x', root=tmp_path)
+    assert [row['name'] for row in json.loads((tmp_path / 'manifest.json').read_text())] == ['resnet20s.x']
+
+
 def test_persist_gives_up_at_once_on_what_will_not_pass():
     calls = []
 

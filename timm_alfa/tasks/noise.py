@@ -7,7 +7,7 @@ import torch
 from timm_alfa import trees
 from timm_alfa.options import option
 from timm_alfa.replay import Record
-from timm_alfa.tasks.alfa import FeatureConfig, FeatureTask
+from timm_alfa.tasks.features import FeatureConfig, FeatureTask
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from timm_alfa.pixels import ascend_pixels, in_pixels, pixels_of
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.wrappers import unwrapped
 
-_HALF_SCALE = 2.0 ** 10  # an image, of the loss in an fp16 search: its gradients would underflow, a sign knows no scale
-_LARGEST = 2.0 ** 15  # that a loss in fp16 can be scaled by; under autocast losses are in single precision
+_IMAGE_SCALE = 2.0 ** 10  # an image, of the loss under fp16 autocast: losses are in single precision there
 _OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below
 _CHECKS = 2  # steps in which that is looked at: the first may be a trial on noise
 
@@ -112,7 +111,8 @@ class PixelTask(MethodTask):
 
 
 def _scale(input: torch.Tensor) -> float:
-    device, scale = input.device.type, _HALF_SCALE * len(input)
+    """Of the loss in a search: in fp16 its gradients would underflow, and their sign knows no scale."""
+    device, scale = input.device.type, _IMAGE_SCALE * len(input)
     if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
         return scale
-    return min(scale, _LARGEST) if input.dtype == torch.float16 else 1.0
+    return min(scale, search.LOSS_SCALE) if input.dtype == torch.float16 else 1.0

@@ -298,8 +298,8 @@ def plot(run: Run, folder: RunFolder, state: Progression) -> None:
 
 
 @torch.no_grad()
-def score_best(run: Run, folder: RunFolder) -> dict[str, Optional[float]]:
-    """Scores the best checkpoint, as it lies on disk, on the test split: once, at the end."""
+def score_best(run: Run, folder: RunFolder, stop: StopFlag) -> dict[str, Optional[float]]:
+    """Scores the best checkpoint, as it lies on disk, on the test split: once, at the end, unless told to stop."""
     if run.data.test is None:
         return dict(test_top1=None, test_top5=None, test_loss=None)
     model = run.whole(run.saved_model)
@@ -309,5 +309,5 @@ def score_best(run: Run, folder: RunFolder) -> dict[str, Optional[float]]:
 
     on_main(run.accelerator, load)
     broadcast(run.accelerator, model)
-    metrics = evaluate(model, run.data.test, run.accelerator)
+    metrics = evaluate(model, run.data.test, run.accelerator, stop)
     return {f'test_{name}': metrics[name] for name in ('top1', 'top5', 'loss')}

@@ -42,9 +42,9 @@ def train(run: Run) -> dict[str, Any]:
         trainer = Trainer(run, folder, states, state, totals, stop)
         try:
             trainer.fit()
+            return finish(run, folder, state, trainer)
         except Stopped:
             return stopped(run, folder, state)
-        return finish(run, folder, state, trainer)
 
 
 def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
@@ -104,16 +104,22 @@ def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
     run.accelerator.end_training()
     precision = run.accelerator.mixed_precision
     logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: %s --resume %s',
-                state.updates, state.epoch + 1, run.config.epochs,
+                state.updates, min(state.epoch + 1, run.config.epochs), run.config.epochs,
                 'train.py' if precision == 'no' else launch_in(precision), folder.path)
     return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,
                 updates=state.updates, run=str(folder.path))
 
 
 def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) -> dict[str, Any]:
-    """Plots, the test score, result.json, and a closing line."""
+    """Plots, the test score, result.json, and a closing line.
+
+    Raises:
+        Stopped: A signal broke the scoring off.
+    """
     on_main(run.accelerator, plot, run, folder, state)
-    test = score_best(run, folder)
+    test = score_best(run, folder, trainer.stop)
+    if trainer.asked_to_stop():  # the scores may be of a part; a run that goes on makes them anew
+        raise Stopped
     seconds = trainer.seconds_before + time.perf_counter() - trainer.began
     result = make_record(run, folder, state, test, seconds)
     on_main(run.accelerator, folder.save_result, result)

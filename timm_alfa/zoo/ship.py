@@ -53,6 +53,7 @@ def ship(
 
 def _write(weights: Path, folder: Path, rows: list[Row], manifest: Path) -> None:
     """Both files are written aside and then take their places, the weights first: no row is without its weights."""
+    changed = 'Nothing was changed'
     aside = {path: path.with_name(f'.{path.name}.tmp') for path in (folder / WEIGHTS, manifest)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,8 +61,9 @@ def _write(weights: Path, folder: Path, rows: list[Row], manifest: Path) -> None
         save_manifest(rows, aside[manifest])
         for path, temporary in aside.items():
             os.replace(temporary, path)
+            changed = 'Its weights are in place, their row is not: ship them again'
     except OSError as error:
-        raise HubError(f"'{folder.name}' cannot be written: {error}. Nothing was changed.") from error
+        raise HubError(f"'{folder.name}' cannot be written: {error}. {changed}.") from error
     finally:
         for temporary in aside.values():
             temporary.unlink(missing_ok=True)
