@@ -24,6 +24,7 @@ import torch
 import torch.nn as nn
 
 from timm_alfa import generators, norms, trees
+from timm_alfa.answers import Change, Once, composed, in_turn, with_states
 from timm_alfa.errors import BlockError, warn
 from timm_alfa.front import Ahead, Front, is_hooked
 from timm_alfa.places import ancestors, lasts, siblings
@@ -31,7 +32,6 @@ from timm_alfa.record import Record, Recorder, Traits
 from timm_alfa.redirect import is_checkpointed, redirected, without_checkpointing
 from timm_alfa.sharded import is_sharded
 
-Change = Callable[[Any], Any]
 _WRITTEN = 'single memory location'  # torch's words for a write into a placeholder: that one is needed, nothing failed
 
 
@@ -118,7 +118,7 @@ class Replay:
             ahead = Ahead(self._front)
             makes = self._answering(earlier.items(), self._front.name, ahead.feature)
             around = {self.model: ahead.whole}
-        targets = {module: _composed([*makes.get(name, ()), recorder.of(name)])
+        targets = {module: composed([*makes.get(name, ()), recorder.of(name)])
                    for name, module in self._watched.items()}
         with redirected({**targets, **around}, root=self.model):
             output = (call or self.model)(input)
@@ -145,7 +145,7 @@ class Replay:
         taken = record.taken[start]
         feature = changes[start](taken.value if attached else trees.detached(taken.value))
         makes = self._answering(
-            self._answers(record, start, attached), self.names[start], lambda _: _answer(feature, taken.states))
+            self._answers(record, start, attached), self.names[start], lambda _: with_states(feature, taken.states))
         for index in sorted(set(changes) - {start}, key=lambda i: record.taken[i].moment):
             self._go_on_with(changes[index], self.names[index], makes)
         with ExitStack() as stack:
@@ -153,7 +153,7 @@ class Replay:
             if taken.states is not None:
                 stack.enter_context(generators.kept(trees.device_of(taken.value)))
             stack.enter_context(redirected(
-                {self._watched[name]: _composed(those) for name, those in makes.items()}, root=self.model))
+                {self._watched[name]: composed(those) for name, those in makes.items()}, root=self.model))
             return self.model(record.input)
 
     def is_overwritten(self, index: int) -> bool:
@@ -182,11 +182,11 @@ class Replay:
     def _answering(self, earlier: Iterable[tuple[str, list]], name: str, answer: Callable) -> dict[str, list[Callable]]:
         """What stands in for the modules before a feature, and for its own."""
         own = (name, *lasts(self._modules, name))
-        return {**{sibling: [_from(values)] for sibling, values in earlier}, **{module: [answer] for module in own}}
+        return {**{sibling: [in_turn(values)] for sibling, values in earlier}, **{module: [answer] for module in own}}
 
     def _go_on_with(self, change: Change, name: str, makes: dict[str, list[Callable]]) -> None:
         """Changes a later feature, whether its module is called as a whole or child by child."""
-        once = _Once(change)
+        once = Once(change)
         for module in (name, *lasts(self._modules, name)):
             makes.setdefault(module, []).append(once)
 
@@ -291,53 +291,6 @@ class Replay:
                 warn(f"what comes before '{self.names[index]}' is kept in memory: the model does not run on "
                      f'placeholders for it ({type(error).__name__}: {error}).')
             return False
-
-
-def _from(values: list) -> Callable:
-    """Answers a module's calls with one value after the other, and computes any further call."""
-    rest = iter(values)
-
-    def redirect(original: Callable) -> Callable:
-        def answer(*args, **kwargs):
-            for value in rest:
-                return value
-            return original(*args, **kwargs)
-        return answer
-    return redirect
-
-
-class _Once:
-    """Changes a later feature once: after the outermost call of its module and of what gives its output."""
-
-    def __init__(self, change: Change):
-        self.change, self.running = change, 0
-
-    def __call__(self, original: Callable) -> Callable:
-        def call(*args, **kwargs):
-            self.running += 1
-            try:
-                value = original(*args, **kwargs)
-            finally:
-                self.running -= 1
-            return value if self.running else self.change(value)
-        return call
-
-
-def _composed(makes: Sequence[Callable]) -> Callable:
-    def redirect(original: Callable) -> Callable:
-        for make in makes:
-            original = make(original)
-        return original
-    return redirect
-
-
-def _answer(feature: Any, states: Optional[generators.States]) -> Callable:
-    """Answers the call of a feature's module and sets the generators to where the recorded pass had them."""
-    def answer(*args, **kwargs):
-        if states is not None:
-            generators.restore(states)
-        return feature
-    return answer
 
 
 def _first(record: Record) -> int:

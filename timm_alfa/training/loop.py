@@ -14,9 +14,8 @@ from timm_alfa.training.checkpoint import save_state, with_norms
 from timm_alfa.training.console import Progress, Table, logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.folder import BEST, LAST, RunFolder
-from timm_alfa.training.gathering import broadcast, gather, on_main
+from timm_alfa.training.gathering import gather, on_main
 from timm_alfa.training.guard import Consensus, RunningStatistics, StopFlag
-from timm_alfa.training.plots import draw_plots
 from timm_alfa.training.randomness import seed_all
 from timm_alfa.training.record import redact
 from timm_alfa.training.setup import Run
@@ -24,7 +23,7 @@ from timm_alfa.training.state import Progression
 from timm_alfa.training.states import States
 from timm_alfa.training.totals import Totals
 from timm_alfa.training.units import parse_interval
-from timm_alfa.training.weights import load_weights, plain_state, read_weights
+from timm_alfa.training.weights import plain_state
 
 
 class Stopped(Exception):
@@ -290,24 +289,3 @@ def eta_values(task) -> Optional[list[float]]:
     """L-ALFA's weights of the blocks, where the task has them. Every process calls it: they may be sharded."""
     eta = getattr(task, 'eta', None)
     return None if eta is None else whole(eta).float().cpu().tolist()
-
-
-def plot(run: Run, folder: RunFolder, state: Progression) -> None:
-    """curves.png and eta.png."""
-    draw_plots(folder.path, state.rows, state.best_epoch, folder.path.name, run.blocks or ())
-
-
-@torch.no_grad()
-def score_best(run: Run, folder: RunFolder, stop: StopFlag) -> dict[str, Optional[float]]:
-    """Scores the best checkpoint, as it lies on disk, on the test split: once, at the end, unless told to stop."""
-    if run.data.test is None:
-        return dict(test_top1=None, test_top5=None, test_loss=None)
-    model = run.whole(run.saved_model)
-
-    def load():
-        load_weights(model, read_weights(folder.path / BEST), BEST)
-
-    on_main(run.accelerator, load)
-    broadcast(run.accelerator, model)
-    metrics = evaluate(model, run.data.test, run.accelerator, stop)
-    return {f'test_{name}': metrics[name] for name in ('top1', 'top5', 'loss')}

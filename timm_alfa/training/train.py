@@ -1,24 +1,21 @@
-"""A whole run: choose the folder, train, score the best checkpoint, write the record."""
+"""A whole run: choose the folder, begin or go on, train, finish."""
 import json
-import statistics
-import time
 from typing import Any
 
 from timm_alfa.training import record
-from timm_alfa.training.checkpoint import load_state, read_state, skipped_images
+from timm_alfa.training.checkpoint import load_state, read_state
 from timm_alfa.training.claim import FolderLock, claim_folder
 from timm_alfa.training.console import launch_in, logger
-from timm_alfa.training.folder import BEST, RunFolder
+from timm_alfa.training.finish import finish
+from timm_alfa.training.folder import RunFolder
 from timm_alfa.training.gathering import on_main
 from timm_alfa.training.guard import StopFlag
-from timm_alfa.training.loop import Stopped, Trainer, eta_values, plot, score_best
+from timm_alfa.training.loop import Stopped, Trainer
 from timm_alfa.training.resume import check_options
 from timm_alfa.training.setup import Run
 from timm_alfa.training.state import Progression
 from timm_alfa.training.states import States
 from timm_alfa.training.totals import Totals
-from timm_alfa.training.units import duration
-from timm_alfa.zoo.weights import sha256_of
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -108,54 +105,6 @@ def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
                 'train.py' if precision == 'no' else launch_in(precision), folder.path)
     return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,
                 updates=state.updates, run=str(folder.path))
-
-
-def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) -> dict[str, Any]:
-    """Plots, the test score, result.json, and a closing line.
-
-    Raises:
-        Stopped: A signal broke the scoring off.
-    """
-    on_main(run.accelerator, plot, run, folder, state)
-    test = score_best(run, folder, trainer.stop)
-    if trainer.asked_to_stop():  # the scores may be of a part; a run that goes on makes them anew
-        raise Stopped
-    seconds = trainer.seconds_before + time.perf_counter() - trainer.began
-    result = make_record(run, folder, state, test, seconds)
-    on_main(run.accelerator, folder.save_result, result)
-    run.accelerator.end_training()
-    if result['skipped_images']:
-        logger.warning('warning: %d images could not be read and were left out', result['skipped_images'])
-    score = f", test top-1 {test['test_top1']:.2f}" if test['test_top1'] is not None else ''
-    logger.info('done in %s: best validation top-1 %.2f in epoch %d%s; results in %s', duration(seconds),
-                state.best['val_top1'], state.best_epoch, score, folder.path)
-    return result
-
-
-def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, seconds: float) -> dict[str, Any]:
-    """The record that result.json and the last line of stdout hold."""
-    config, data, flat = run.config, run.data, run.config.flat()
-    prefix = config.task_prefix.replace('-', '_') + '_'
-    median = statistics.median(row['seconds'] for row in state.rows)
-    rates = [row['images_per_second'] for row in state.rows if row['images_per_second']]
-    return record.redact(dict(
-        status='finished', experiment=folder.path.name, model=config.model.model, task=config.task.task,
-        task_options={key.removeprefix(prefix): value for key, value in flat.items()
-                      if config.task_prefix and key.startswith(prefix)},
-        blocks=run.blocks, dataset=config.data.dataset or config.data.data_dir or 'digits',
-        num_classes=data.num_classes, seed=config.run.seed, epochs=config.epochs, epochs_done=state.epoch,
-        batch_size=run.effective_batch, lr=run.lr, train_images=data.train_images, val_images=data.val_images,
-        val_split=data.val_split, test_images=data.test_images, best_epoch=state.best_epoch, **state.best, **test,
-        test_split=data.test_split,
-        robust_top1=None, eta=eta_values(run.task), seconds=seconds, seconds_per_epoch=median,
-        images_per_second=statistics.median(rates) if rates else None,
-        params=sum(p.numel() for p in run.model.parameters()), mixed_precision=run.accelerator.mixed_precision,
-        num_processes=run.accelerator.num_processes, device=record.device_name(run.accelerator.device),
-        versions=record.versions(), commit=state.commit, command=record.command(),
-        skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())),
-        checkpoint=BEST, checkpoint_sha256=on_main(run.accelerator, sha256_of, folder.path / BEST),
-        run=str(folder.path),
-    ))
 
 
 def print_record(run: Run, result: dict[str, Any]) -> None:

@@ -1,0 +1,90 @@
+"""What follows the last epoch: plots, the score of the best checkpoint on the test split, the record."""
+import statistics
+import time
+from typing import Any, Optional
+
+import torch
+
+from timm_alfa.training import record
+from timm_alfa.training.checkpoint import skipped_images
+from timm_alfa.training.console import logger
+from timm_alfa.training.evaluate import evaluate
+from timm_alfa.training.folder import BEST, RunFolder
+from timm_alfa.training.gathering import broadcast, on_main
+from timm_alfa.training.guard import StopFlag
+from timm_alfa.training.loop import Stopped, Trainer, eta_values
+from timm_alfa.training.plots import draw_plots
+from timm_alfa.training.setup import Run
+from timm_alfa.training.state import Progression
+from timm_alfa.training.units import duration
+from timm_alfa.training.weights import load_weights, read_weights
+from timm_alfa.zoo.weights import sha256_of
+
+
+def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) -> dict[str, Any]:
+    """Plots, the test score, result.json, and a closing line.
+
+    Raises:
+        Stopped: A signal broke the scoring off.
+    """
+    on_main(run.accelerator, plot, run, folder, state)
+    test = score_best(run, folder, trainer.stop)
+    if trainer.asked_to_stop():  # the scores may be of a part; a run that goes on makes them anew
+        raise Stopped
+    seconds = trainer.seconds_before + time.perf_counter() - trainer.began
+    result = make_record(run, folder, state, test, seconds)
+    on_main(run.accelerator, folder.save_result, result)
+    run.accelerator.end_training()
+    if result['skipped_images']:
+        logger.warning('warning: %d images could not be read and were left out', result['skipped_images'])
+    score = f", test top-1 {test['test_top1']:.2f}" if test['test_top1'] is not None else ''
+    logger.info('done in %s: best validation top-1 %.2f in epoch %d%s; results in %s', duration(seconds),
+                state.best['val_top1'], state.best_epoch, score, folder.path)
+    return result
+
+
+def plot(run: Run, folder: RunFolder, state: Progression) -> None:
+    """curves.png and eta.png."""
+    draw_plots(folder.path, state.rows, state.best_epoch, folder.path.name, run.blocks or ())
+
+
+@torch.no_grad()
+def score_best(run: Run, folder: RunFolder, stop: StopFlag) -> dict[str, Optional[float]]:
+    """Scores the best checkpoint, as it lies on disk, on the test split: once, at the end, unless told to stop."""
+    if run.data.test is None:
+        return dict(test_top1=None, test_top5=None, test_loss=None)
+    model = run.whole(run.saved_model)
+
+    def load():
+        load_weights(model, read_weights(folder.path / BEST), BEST)
+
+    on_main(run.accelerator, load)
+    broadcast(run.accelerator, model)
+    metrics = evaluate(model, run.data.test, run.accelerator, stop)
+    return {f'test_{name}': metrics[name] for name in ('top1', 'top5', 'loss')}
+
+
+def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, seconds: float) -> dict[str, Any]:
+    """The record that result.json and the last line of stdout hold."""
+    config, data, flat = run.config, run.data, run.config.flat()
+    prefix = config.task_prefix.replace('-', '_') + '_'
+    median = statistics.median(row['seconds'] for row in state.rows)
+    rates = [row['images_per_second'] for row in state.rows if row['images_per_second']]
+    return record.redact(dict(
+        status='finished', experiment=folder.path.name, model=config.model.model, task=config.task.task,
+        task_options={key.removeprefix(prefix): value for key, value in flat.items()
+                      if config.task_prefix and key.startswith(prefix)},
+        blocks=run.blocks, dataset=config.data.dataset or config.data.data_dir or 'digits',
+        num_classes=data.num_classes, seed=config.run.seed, epochs=config.epochs, epochs_done=state.epoch,
+        batch_size=run.effective_batch, lr=run.lr, train_images=data.train_images, val_images=data.val_images,
+        val_split=data.val_split, test_images=data.test_images, best_epoch=state.best_epoch, **state.best, **test,
+        test_split=data.test_split,
+        robust_top1=None, eta=eta_values(run.task), seconds=seconds, seconds_per_epoch=median,
+        images_per_second=statistics.median(rates) if rates else None,
+        params=sum(p.numel() for p in run.model.parameters()), mixed_precision=run.accelerator.mixed_precision,
+        num_processes=run.accelerator.num_processes, device=record.device_name(run.accelerator.device),
+        versions=record.versions(), commit=state.commit, command=record.command(),
+        skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())),
+        checkpoint=BEST, checkpoint_sha256=on_main(run.accelerator, sha256_of, folder.path / BEST),
+        run=str(folder.path),
+    ))
