@@ -188,6 +188,12 @@ def test_layer_groups_are_the_models(name):
         assert all(g['weight_decay'] == 0 for g in optimizer.param_groups if any(p is task.eta for p in g['params']))
 
 
+@pytest.mark.parametrize('name', ['alfa', 'l_alfa', 'noise', 'moex'])
+def test_methods_leave_the_names_of_modules_alone(name):
+    task = made(name, {})[0]
+    assert all(p.dtype == torch.float16 for p in task.half().parameters())
+
+
 @pytest.fixture
 def one_process(tmp_path):
     """A process group of this process alone."""

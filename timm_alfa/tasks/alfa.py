@@ -73,7 +73,7 @@ class AlfaTask(FeatureTask):
         return search.random_within(delta, radius, self.config.norm)
 
     def _scale(self, record: Record, group: Sequence[int]) -> float:
-        return search.LOSS_SCALE if self.half(record, group) else 1.0
+        return search.LOSS_SCALE if self.in_fp16(record, group) else 1.0
 
     def _checked(self, grads, at: Sequence[torch.Tensor], record: Record) -> list[torch.Tensor]:
         if all(g is None for g in grads):

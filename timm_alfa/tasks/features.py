@@ -157,7 +157,7 @@ class FeatureTask(MethodTask):
 
     def _can_defer(self, record: Record, group: tuple[int, ...]) -> bool:
         """Not where something passes the feature by, nor in fp16: gradients of the unscaled loss would underflow."""
-        return self._replay.stands_alone(*group) and not self.half(record, group)
+        return self._replay.stands_alone(*group) and not self.in_fp16(record, group)
 
     def compile(self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs) -> nn.Module:
         """As every method does; in steps that perturb, what comes before the first feature is one part."""
@@ -168,7 +168,7 @@ class FeatureTask(MethodTask):
         """The modules between the features, one by one."""
         return self._replay.parts()
 
-    def half(self, record: Record, group: Sequence[int]) -> bool:
+    def in_fp16(self, record: Record, group: Sequence[int]) -> bool:
         """Whether gradients at these features are in fp16, where they can underflow."""
         device = trees.device_of(record.output).type
         return (torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16) or any(

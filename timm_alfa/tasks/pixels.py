@@ -13,7 +13,7 @@ from timm_alfa.pixels import ascend_pixels, in_pixels, pixels_of
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.wrappers import unwrapped
 
-_IMAGE_SCALE = 2.0 ** 10  # an image, of the loss under fp16 autocast: losses are in single precision there
+_IMAGE_SCALE = 2.0 ** 10  # for each image, of the loss under fp16 autocast, where the loss is in single precision
 _OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below
 _CHECKS = 2  # steps in which that is looked at: the first may be a trial on noise
 

@@ -34,7 +34,7 @@ def ship(
         The row, and on how many images the recorded accuracy was reproduced (None: it was not).
 
     Raises:
-        AlfaError: In one line, with nothing changed.
+        AlfaError: In one line, which says what was changed, if anything.
     """
     found, count = check_run(run, name, evaluate)
     model, _, tag = name.partition('.')
@@ -61,7 +61,7 @@ def _write(weights: Path, folder: Path, rows: list[Row], manifest: Path) -> None
         save_manifest(rows, aside[manifest])
         for path, temporary in aside.items():
             os.replace(temporary, path)
-            changed = 'Its weights are in place, their row is not: ship them again'
+            changed = 'Its weights are in place, their row is missing or that of others: ship them again'
     except OSError as error:
         raise HubError(f"'{folder.name}' cannot be written: {error}. {changed}.") from error
     finally:
