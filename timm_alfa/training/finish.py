@@ -29,7 +29,7 @@ def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) ->
     """
     on_main(run.accelerator, plot, run, folder, state)
     test = score_best(run, folder, trainer.stop)
-    if run.data.test is not None and trainer.asked_to_stop():  # the scores may be of a part; a run that goes on makes them anew
+    if run.data.test is not None and trainer.asked_to_stop():  # scores may be of a part: a resume makes them anew
         raise Stopped
     seconds = trainer.seconds_before + time.perf_counter() - trainer.began
     result = make_record(run, folder, state, test, seconds)
