@@ -1,6 +1,7 @@
 """What stands in for the calls of a module in a replay.
 
-`redirected` takes functions that make a new call of a module from its original one.
+`in_turn`, `Once` and `composed` are what `redirected` takes: they make a new call of a module from its original one.
+`with_states` is such a call.
 """
 from typing import Any, Callable, Optional, Sequence
 

@@ -11,7 +11,6 @@ from timm_alfa.training.console import logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.folder import BEST, RunFolder
 from timm_alfa.training.gathering import broadcast, on_main
-from timm_alfa.training.guard import StopFlag
 from timm_alfa.training.loop import Stopped, Trainer, eta_values
 from timm_alfa.training.plots import draw_plots
 from timm_alfa.training.setup import Run
@@ -28,9 +27,7 @@ def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) ->
         Stopped: A signal broke the scoring off.
     """
     on_main(run.accelerator, plot, run, folder, state)
-    test = score_best(run, folder, trainer.stop)
-    if run.data.test is not None and trainer.asked_to_stop():  # scores may be of a part: a resume makes them anew
-        raise Stopped
+    test = score_best(run, folder, trainer)
     seconds = trainer.seconds_before + time.perf_counter() - trainer.began
     result = make_record(run, folder, state, test, seconds)
     on_main(run.accelerator, folder.save_result, result)
@@ -49,8 +46,12 @@ def plot(run: Run, folder: RunFolder, state: Progression) -> None:
 
 
 @torch.no_grad()
-def score_best(run: Run, folder: RunFolder, stop: StopFlag) -> dict[str, Optional[float]]:
-    """Scores the best checkpoint, as it lies on disk, on the test split: once, at the end, unless told to stop."""
+def score_best(run: Run, folder: RunFolder, trainer: Trainer) -> dict[str, Optional[float]]:
+    """Scores the best checkpoint, as it lies on disk, on the test split: once, at the end.
+
+    Raises:
+        Stopped: A signal came; a run that goes on scores anew.
+    """
     if run.data.test is None:
         return dict(test_top1=None, test_top5=None, test_loss=None)
     model = run.whole(run.saved_model)
@@ -60,7 +61,9 @@ def score_best(run: Run, folder: RunFolder, stop: StopFlag) -> dict[str, Optiona
 
     on_main(run.accelerator, load)
     broadcast(run.accelerator, model)
-    metrics = evaluate(model, run.data.test, run.accelerator, stop)
+    metrics = evaluate(model, run.data.test, run.accelerator, trainer.stop)
+    if trainer.asked_to_stop():  # they may be of a part
+        raise Stopped
     return {f'test_{name}': metrics[name] for name in ('top1', 'top5', 'loss')}
 
 
