@@ -7,17 +7,17 @@ from typing import Any, Optional
 
 from studies import stats
 from studies.evidence import Condition, Runs, compare, conditions_of, time_ratio
-from studies.rows import WIDTHS
+from studies.rows import RECIPES, WIDTHS
 from studies.tables import TABLES, Table
 
 WIDTH = 6.4
 CAPTIONS = dict(
-    eta="L-ALFA's magnitudes over the epochs, averaged over seeds.",
+    eta="{recipe}: L-ALFA's magnitudes over the epochs, averaged over seeds.",
     cost='Seconds an epoch as multiples of standard training.',
     training='Cross-entropy of clean and of moved features, the gap between them, and how far features are moved, over '
              'the epochs; averaged over the seeds that all of them share.',
-    widths='Gain over standard training against the step size, for three widths of the network; 95% intervals, hollow '
-           'where there are fewer than three pairs.')
+    widths='Gain over standard training against the step size, a line for each width of the network; 95% intervals, '
+           'hollow and joined by dots where there are fewer than three pairs.')
 
 
 def draw_all(groups: Mapping[Condition, Runs], folder: Path) -> list[Path]:
@@ -62,7 +62,9 @@ def caption(stem: str) -> str:
     table = next((table for name, table in TABLES.items() if table.bars and stem.startswith(f'{name}_')), None)
     if table is not None:
         return f'{table.title}: points above the standard row, paired, with 95% intervals.'
-    return next(text for name, text in CAPTIONS.items() if stem.startswith(name))
+    recipe = next((name for name in sorted(RECIPES, key=len, reverse=True) if stem.startswith(f'eta_{name}_')), None)
+    text = next(text for name, text in CAPTIONS.items() if stem.startswith(name))
+    return text.format(recipe=recipe)
 
 
 def _name(name: str, where: Condition) -> str:
@@ -179,7 +181,7 @@ def training(where: Condition, runs: Runs):
         _line(losses, clean, color=f'C{at}', label=row.label)
         _line(losses, moved, color=f'C{at}', linestyle=':')
         _line(gaps, [b - a for a, b in zip(clean, moved, strict=True)], color=f'C{at}')
-        _line(norms, norm, color=f'C{at}')
+        _line(norms, norm, color=f'C{at}', linewidth=3.5 - at, alpha=0.7)  # two methods' norms are often the same
     for name, color in YARDSTICKS.items():
         if name in drawn:
             weight = runs[name][seeds[0]]['options'].get('standard_weight', 1.0)
@@ -196,14 +198,14 @@ def training(where: Condition, runs: Runs):
 
 
 def _line(axis, column: Sequence[float], **style) -> None:
-    axis.plot(range(1, len(column) + 1), column, linewidth=1.3, **style)
+    axis.plot(range(1, len(column) + 1), column, **{'linewidth': 1.3, **style})
 
 
 def widths(where: Condition, runs: Runs):
-    """Gain over standard against the step size, for each width; None where no width has two of them."""
+    """Gain over standard against the step size, for each width; None where fewer than two widths have two of them."""
     lines = {'-'.join(map(str, channels)): list(_gains(TABLES[f'small_width_{name}'], runs))
              for name, channels in WIDTHS.items()}
-    if not any(len(points) > 1 for points in lines.values()):
+    if sum(len(points) > 1 for points in lines.values()) < 2:
         return None
     figure, (axis,) = _subplots()
     for at, (channels, points) in enumerate(lines.items()):
@@ -212,8 +214,9 @@ def widths(where: Condition, runs: Runs):
             axis.errorbar(step * (1 + 0.03 * (at - 1)), found.mean, _half(found), color=f'C{at}', marker='o', capsize=3,
                           markerfacecolor='white' if found.n < stats.FEWEST_PAIRS else None)
         if points:
+            sure = all(found.n >= stats.FEWEST_PAIRS for _, found in points)
             axis.plot(*zip(*((step * (1 + 0.03 * (at - 1)), found.mean) for step, found in points), strict=True),
-                      color=f'C{at}', label=f'channels {channels}', zorder=0)
+                      color=f'C{at}', label=f'channels {channels}', zorder=0, linestyle='-' if sure else ':')
     axis.axhline(0, color='black', linewidth=0.8)
     axis.set_xscale('log', base=2)
     axis.set_xticks([0.25, 0.5, 1, 2], ['0.25', '0.5', '1', '2'])

@@ -21,7 +21,8 @@ def _line(where: str, runs: Mapping[int, Mapping[str, Any]]) -> str:
         _score(runs, 'test_top1', 'test top-1'), _score(runs, 'val_top1', 'validation'),
         _score(runs, 'robust_top1', 'under attack'))))]
     count = 'seed' if len(runs) == 1 else 'seeds'
-    parts.append(f"{count} {spans(runs)}, {one['epochs']} epochs of {seconds_per_epoch(runs):.3g} s on {hardware(one)}")
+    parts.append(f"{count} {spans(runs)}, {one['epochs']} epochs of {seconds_per_epoch(runs):.3g} s on "
+                 + places(runs.values()))
     parts.append(', '.join(f'{name} {one["versions"][name]}' for name in ('torch', 'timm')) + ', '
                  + commits(runs.values()))
     return '; '.join(parts) + '.'
@@ -48,11 +49,15 @@ def spans(seeds: Iterable[int]) -> str:
     return ', '.join(str(a) if a == b else f'{a}-{b}' for a, b in runs)
 
 
-def hardware(record: Mapping[str, Any]) -> str:
-    """A run's device and its share of it."""
-    if record['device'] != 'cpu':
-        return record['device'] + (f" ({record['jobs']} runs side by side)" if record['jobs'] > 1 else '')
-    return f"{record['threads']} CPU thread{'s' if record['threads'] > 1 else ''}"
+def places(found: Iterable[Mapping[str, Any]]) -> str:
+    """The devices of some runs, and their shares of them."""
+    return ' or '.join(sorted({_place(record) for record in found}))
+
+
+def _place(record: Mapping[str, Any]) -> str:
+    threads = f"{record['threads']} CPU thread{'s' if record['threads'] > 1 else ''}"
+    share = f" ({record['jobs']} runs side by side)" if record['jobs'] > 1 else ''
+    return (threads if record['device'] == 'cpu' else record['device']) + share
 
 
 def commits(found: Iterable[Mapping[str, Any]]) -> str:

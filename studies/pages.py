@@ -7,7 +7,7 @@ from typing import Any, Optional
 from studies import stats
 from studies.evidence import Comparison, Condition, Runs, compare, conditions_of, seconds_per_epoch, time_ratio, values
 from studies.figures import caption
-from studies.headers import commits, hardware, score, spans
+from studies.headers import commits, places, score, spans
 from studies.rows import RECIPES
 from studies.tables import TABLES, Row, Table
 
@@ -122,12 +122,11 @@ def section(table: Table, groups: Mapping[Condition, Runs]) -> Iterator[str]:
 def evidence(table: Table, runs: Runs) -> str:
     """Where a table's runs come from."""
     found = [record for row in table.rows for record in runs.get(row.recipe, {}).values()]
-    places = sorted({hardware(record) for record in found})
     hours = sum(record['seconds'] for record in found) / 3600
     versions = sorted({f"torch {r['versions']['torch']}, timm {r['versions']['timm']}" for r in found})
     seeds = {record['seed'] for record in found}
-    return (f"{len(found)} run{'s' if len(found) > 1 else ''}, seeds {spans(seeds)}, {hours:.1f} hours on "
-            f"{' and '.join(places)}; {'; '.join(versions)}; {commits(found)}")
+    return (f"{len(found)} run{'s' if len(found) > 1 else ''}, seeds {spans(seeds)}, {hours:.1f} hours in all, each on "
+            f"{places(found)}; {'; '.join(versions)}; {commits(found)}")
 
 
 def row_cells(table: Table, row: Row, runs: Runs, scale: float) -> Iterator[tuple[str, ...]]:

@@ -166,7 +166,8 @@ def test_notes_by_hand_and_unrun_tables_are_there():
 def test_headers_say_score_seeds_time_device_versions_commit():
     (one,) = headers(small())['small_alfa']
     assert one == ('Here (bf16, CPU): test top-1 73.16 ± 0.62; validation 74.16 ± 0.62; seeds 0-3, '
-                   '60 epochs of 11 s on 1 CPU thread; torch 2.15.0, timm 1.0.31, commit 0123456789+.')
+                   '60 epochs of 11 s on 1 CPU thread (2 runs side by side); torch 2.15.0, timm 1.0.31, '
+                   'commit 0123456789+.')
     assert spans([5, 0, 1, 2, 8]) == '0-2, 5, 8'
 
 
@@ -178,13 +179,17 @@ def history(eta=False):
 def test_figures_appear_with_their_runs_and_go_with_them(tmp_path):
     found = [*small(history()), record('small_alfa_block1', 0, 70.0), record('cost', 0, 20.0, seconds=2.0, jobs=1),
              record('cost_alfa_1_k3', 0, 20.0, seconds=6.0, jobs=1),
-             record('small_alfa_step1', 0, 70.0),
+             record('small_alfa_step1', 0, 70.0), record('small_half_width', 0, 65.0),
+             *(record(f'small_half_width_alfa_step{step}', 0, 66.0) for step in ('0.5', '1')),
              record('small_l_alfa', 0, 72.0, history=history(eta=True), blocks=['layer1', 'layer2'])]
     names = {path.name for path in draw_all(by_condition(found), tmp_path)}
     assert names == {'small_blocks_bf16_cpu.png', 'training_bf16_cpu.png', 'widths_bf16_cpu.png',
                      'eta_small_l_alfa_bf16_cpu.png', 'cost_fp32_cpu.png'}
     assert {path.name for path in tmp_path.iterdir()} == names
-    assert all(caption(path.stem) for path in tmp_path.iterdir())
+    assert len({caption(path.stem) for path in tmp_path.iterdir()}) == len(names)
+    assert caption('eta_small_l_alfa_bf16_cpu').startswith('small_l_alfa: ')
+    assert 'widths_bf16_cpu.png' not in {path.name for path in draw_all(by_condition(
+        [one for one in found if 'half' not in one['name']]), tmp_path)}, 'one width says nothing of widths'
     assert draw_all({}, tmp_path) == []
     assert not list(tmp_path.iterdir())
 
