@@ -23,6 +23,7 @@ class Row:
         size: Of model.safetensors, bytes.
         top1: Percent, on `split`.
         split: The data set's split that `top1` was measured on.
+        precision: What `top1` was measured in, 'bf16' or 'fp16'; None for float32.
         repo_id: Where it is on the Hub; None for weights that are in the package only.
         revision: The Hub's commit.
         commit: This project's commit that trained it.
@@ -36,6 +37,7 @@ class Row:
     size: int
     top1: float
     split: str
+    precision: Optional[str] = None
     repo_id: Optional[str] = None
     revision: Optional[str] = None
     commit: Optional[str] = None

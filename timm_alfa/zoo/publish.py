@@ -129,9 +129,11 @@ def published_config(run: Run, name: str, license: Optional[str]) -> dict[str, A
 
 def manifest_row(run: Run, name: str, weights: Path, **where) -> Row:
     """The row of manifest.json that makes a name load these weights from `where`: repo_id and revision, or file."""
+    precision = run.record.get('mixed_precision')
     return Row(
         name=name, sha256=sha256_of(weights), size=weights.stat().st_size, top1=round(run.evaluation.top1, 3),
-        split=run.evaluation.split, commit=run.record.get('commit'), pretrained_cfg=cfg_of(run.config), **where)
+        split=run.evaluation.split, precision=None if precision == 'no' else precision,
+        commit=run.record.get('commit'), pretrained_cfg=cfg_of(run.config), **where)
 
 
 def publish(
