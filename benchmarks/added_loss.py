@@ -19,7 +19,7 @@ from timm_alfa.training.ending import before_work, run_main
 
 
 def added_loss(model: nn.Module, loader, batches: int, block: str, **search) -> dict[str, float]:
-    """Means over the images of a loader's first batches: the clean loss, what the search adds to it at a feature, the l2 norm of delta."""
+    """Means over a loader's first images: the clean loss, what the search adds at a feature, the l2 norm of delta."""
     task = timm_alfa.create_task('alfa', model.eval(), blocks=block, **search)
     model.training = True  # of the model alone: a method acts in training mode, its layers go on as at inference
     total, count = torch.zeros(3, dtype=torch.float64), 0
