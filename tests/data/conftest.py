@@ -1,15 +1,7 @@
-import numpy as np
 import pytest
-from PIL import Image
+from pictures import picture
 
 MODEL = dict(input_size=(3, 8, 8), mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3), interpolation='bicubic', crop_pct=1.0)
-
-
-def picture(seed, size=(8, 8)):
-    """A random RGB image, width and height as given; its top left pixel is the seed."""
-    pixels = np.random.RandomState(seed).randint(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    pixels[0, 0] = seed
-    return Image.fromarray(pixels)
 
 
 @pytest.fixture

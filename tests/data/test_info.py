@@ -73,7 +73,8 @@ def test_one_split_for_both_is_told(root):
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(dataset='cifar10'), "unknown data set 'cifar10'.*torch/cifar10"),
     (dict(dataset='digit'), "Did you mean 'digits'"),
-    (dict(dataset='wds/x'), 'is a stream'),
+    (dict(dataset='tfds/x'), 'is a stream'),
+    (dict(dataset='wds/x'), "no folder 'x'"),
     (dict(dataset='HFIDS/x'), 'is a stream'),
     (dict(dataset='digits', train_split='training[:10%]'), "unknown split --train-split .* Known: train, test"),
     (dict(train_subset=5000), '1437 images to train on: fewer than --train-subset 5000'),

@@ -16,12 +16,13 @@ def flag(name: str) -> str:
 @dataclass(frozen=True)
 class DataConfig:
     """Which images, in which parts, by how many at a time."""
-    dataset: str = option('', 'digits, hfds/NAME or hfds/FOLDER, torch/NAME; empty: --data-dir, or else digits')
+    dataset: str = option(
+        '', 'digits, hfds/NAME or hfds/FOLDER, torch/NAME, wds/FOLDER; empty: --data-dir, or else digits')
     data_dir: str = option('', 'root of an image folder, or where the data set is kept')
     train_split: str = option('train', 'split to train on')
     val_split: str = option('validation', 'split to validate on; with --val-fraction it is the test split')
-    input_key: str | None = option(None, 'column of the images (hfds)')
-    target_key: str | None = option(None, 'column of the labels (hfds)')
+    input_key: str | None = option(None, 'column of the images (hfds), or their extensions (wds: jpg;png)')
+    target_key: str | None = option(None, 'column of the labels (hfds), or field of the .json files (wds)')
     class_map: str = option('', 'file with one class name a line, in the order of the labels')
     dataset_download: bool = option(False, 'let torchvision download the data set')
     num_classes: int | None = option(None, 'number of classes (default: as the data says)', low=1)
@@ -104,12 +105,12 @@ def idle_options(data: DataConfig, aug: AugConfig, kind: str, loader: str, spell
     """One line an option that is set and cannot have an effect.
 
     Args:
-        kind: What the data is: 'digits', 'hfds', 'torch' or 'folder'.
+        kind: What the data is: 'digits', 'hfds', 'torch', 'wds' or 'folder'.
         loader: What was chosen: 'memory' or 'timm'.
     """
     rows = (
         (data, kind == 'digits', 'with the embedded digits', ('data_dir', 'class_map')),
-        (data, kind != 'hfds', 'without an hfds/ data set', ('input_key', 'target_key')),
+        (data, kind not in ('hfds', 'wds'), 'without an hfds/ or wds/ data set', ('input_key', 'target_key')),
         (data, kind != 'torch', 'without a torch/ data set', ('dataset_download',)),
         (aug, loader == 'timm', 'with the timm loader', ('crop_padding',)),
         (aug, loader == 'memory', 'with the memory loader', ('train_interpolation',)),

@@ -20,7 +20,7 @@ class DataInfo:
     """Parts of the data and what is known of them. Counts are before corrupt images are left out.
 
     Attributes:
-        kind: 'digits', 'hfds', 'torch' or 'folder'.
+        kind: 'digits', 'hfds', 'torch', 'wds' or 'folder'.
         image_size: Channels, height and width of the first training image as stored.
         same_size: Whether all images looked at have that size.
         loader: 'memory' or 'timm'.

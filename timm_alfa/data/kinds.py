@@ -3,7 +3,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from timm_alfa.data import digits, folder, hfds, torchsets
+from timm_alfa.data import digits, folder, hfds, shards, torchsets
 from timm_alfa.data.config import DataConfig
 from timm_alfa.data.source import EVAL_NAMES, TRAIN_NAMES, Source
 from timm_alfa.errors import DataError, one_of
@@ -27,9 +27,10 @@ KINDS = {
     'digits': Kind(lambda data: digits.SPLITS, lambda data, split, first: digits.DigitsSource(split)),
     'hfds': Kind(hfds.splits, lambda data, split, first: hfds.HfdsSource(data, split), slices=True),
     'torch': Kind(torchsets.splits, lambda data, split, first: torchsets.TorchSource(data, split)),
+    'wds': Kind(shards.splits, lambda data, split, first: shards.ShardSource(data, split)),
     'folder': Kind(folder.splits, lambda data, split, first: folder.FolderSource(data, split, first)),
 }
-STREAMS = ('wds', 'tfds', 'hfids')
+STREAMS = ('tfds', 'hfids')
 
 
 def dataset_kind(data: DataConfig) -> str:
@@ -42,14 +43,14 @@ def dataset_kind(data: DataConfig) -> str:
     if slash and prefix.lower() in STREAMS:
         raise DataError(
             f"--dataset {data.dataset} is a stream: its order cannot be reproduced, so a run could not be resumed. "
-            'Use hfds/NAME or an image folder by --data-dir.')
-    if slash and prefix.lower() in ('hfds', 'torch'):
+            'Use hfds/NAME, wds/ with its shards on disk, or an image folder by --data-dir.')
+    if slash and prefix.lower() in ('hfds', 'torch', 'wds'):
         return prefix.lower()
     if data.dataset == '' and data.data_dir:
         return 'folder'
     if data.dataset in ('', 'digits'):
         return 'digits'
-    names = ['digits', 'hfds/NAME', 'hfds/FOLDER', *(f'torch/{name}' for name in torchsets.TORCH_NAMES)]
+    names = ['digits', 'hfds/NAME', 'hfds/FOLDER', 'wds/FOLDER', *(f'torch/{name}' for name in torchsets.TORCH_NAMES)]
     raise DataError(one_of('data set', data.dataset, names) + ' For an image folder give --data-dir alone.')
 
 
