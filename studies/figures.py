@@ -88,11 +88,11 @@ def _close(figure) -> None:
 
 
 def bars(table: Table, where: Condition, runs: Runs):
-    """Each row's paired difference to the standard row, with its interval; None where nothing can be compared."""
+    """Each row's paired difference to the standard row, with its interval; None where fewer than two were run."""
     first = table.rows[0].recipe
     found = [(row.label, comparison.difference) for row in table.rows[1:]
              for comparison in compare(table, row, runs) if comparison.other == first and comparison.difference]
-    if not found:
+    if sum(not label.startswith('standard') for label, _ in found) < 2:  # one place says nothing of places
         return None
     figure, (axis,) = _subplots(width=max(4.0, 1.0 + 0.9 * len(found)))
     for at, (_, difference) in enumerate(found):

@@ -51,13 +51,15 @@ def spans(seeds: Iterable[int]) -> str:
 
 def places(found: Iterable[Mapping[str, Any]]) -> str:
     """The devices of some runs, and their shares of them."""
-    return ' or '.join(sorted({_place(record) for record in found}))
+    found = list(found)
+    most = max(record['jobs'] for record in found)
+    share = f' (up to {most} runs side by side)' if most > 1 else ''
+    return ' or '.join(sorted({_place(record) for record in found})) + share
 
 
 def _place(record: Mapping[str, Any]) -> str:
     threads = f"{record['threads']} CPU thread{'s' if record['threads'] > 1 else ''}"
-    share = f" ({record['jobs']} runs side by side)" if record['jobs'] > 1 else ''
-    return (threads if record['device'] == 'cpu' else record['device']) + share
+    return threads if record['device'] == 'cpu' else record['device']
 
 
 def commits(found: Iterable[Mapping[str, Any]]) -> str:

@@ -199,7 +199,7 @@ def _small() -> Iterator[Table]:
         Row('small_alfa_step2', 'ALFA 2/255', against=both), Row('small_advprop', 'AdvProp', against=both)),
         note='The sum of two losses doubles the gradient: a gain counts against the doubled standard row too. '
              "'mean' keeps the gradient's size, and 'tail' adds to the last layer's only, so that their yardstick is "
-             'the standard row alone.', protocol='small')
+             "the standard row alone (of 'tail' this was seen after its first run).", protocol='small')
     yield Table('small_blocks', f'{title}: where to perturb (as figure 2)', (
         standard, doubled, Row('small_triple', 'standard, loss tripled'),
         Row('small_quadruple', 'standard, loss fourfold'),

@@ -8,7 +8,7 @@ from pictures import picture
 
 from timm_alfa.data import AugConfig, DataConfig, create_data, inspect_data
 from timm_alfa.data.shards import ShardSource, layout
-from timm_alfa.errors import AlfaError, DataError
+from timm_alfa.errors import AlfaError, AlfaWarning, DataError
 
 
 def add(archive, name, content):
@@ -85,25 +85,54 @@ def test_the_info_file_says_the_splits_and_is_held_to_what_it_says(root):
 
     assert len(listed()) == 2
     assert set(layout(config(root))) == {'part'}
-    with pytest.raises(DataError, match=r'holds 2 images, the info file says 5'):
+    with pytest.raises(DataError, match=r'holds 2 samples, the info file says 5'):
         listed(length=5)
-    with pytest.raises(DataError, match=r"lists shards that are not there, .*set-train-0009\.tar' and 0 others"):
+    with pytest.raises(DataError, match=r"shard '.*set-train-0009\.tar' is not there: complete the folder"):
         listed('set-train-0009.tar')
-    (root / '_info.json').write_text('{"splits": {"train": {}}}')
-    with pytest.raises(DataError, match=r"_info\.json' lists no splits with their filenames \(KeyError"):
+    write(root / 'more.tar', plain(7))
+    info(root, part=dict(filenames=['more.tar']), gone=dict(filenames=['gone.tar']))
+    assert len(ShardSource(config(root), 'part')) == 1  # whatever other splits lack
+
+
+@pytest.mark.parametrize(('split', 'fault'), [
+    ({}, "KeyError: 'filenames'"),
+    (dict(filenames='a.tar'), "TypeError: filenames is 'a.tar', not a list"),
+    (dict(filenames=['a.tar', 'b.tar'], shard_lengths=[1]), 'ValueError: 2 filenames, 1 shard_lengths'),
+])
+def test_an_info_file_that_says_too_little_is_told(root, split, fault):
+    info(root, train=split)
+    with pytest.raises(DataError, match=rf"_info\.json' does not list splits with their filenames \({fault}"):
+        layout(config(root))
+    info(root)
+    with pytest.raises(DataError, match=r'no shards in .*: _info\.json lists none'):
         layout(config(root))
 
 
+@pytest.mark.parametrize(('name', 'split'), [
+    ('my-test-set-train-0000.tar', 'train'), ('imagenet-val-train-1.tar', 'train'), ('validation.0.tar', 'validation')])
+def test_the_last_word_for_a_split_in_a_name_counts(tmp_path, name, split):
+    write(tmp_path / name, plain(0))
+    assert set(layout(config(tmp_path))) == {split}
+
+
 def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
-    write(tmp_path / 'train.0.tar', [[('png', png(0)), ('json', b'{"kind": "dog", "at": 1}')],
+    write(tmp_path / 'train.0.tar', [[('png', png(0)), ('json', b'{"kind": "dog", "at": 1, "list": [1]}')],
                                      [('json', b'{"kind": "cat", "at": 0}'), ('png', png(1))]])
     assert ShardSource(config(tmp_path, target_key='at'), 'train').targets.tolist() == [1, 0]
     (tmp_path / 'names.txt').write_text('dog\ncat\n')
     source = ShardSource(config(tmp_path, target_key='kind', class_map=str(tmp_path / 'names.txt')), 'train')
     assert (source.targets.tolist(), source.class_names) == ([0, 1], ('dog', 'cat'))
+    (tmp_path / 'numbers.pkl').write_bytes(pickle.dumps({0: 1, 1: 0}))
+    source = ShardSource(config(tmp_path, target_key='at', class_map=str(tmp_path / 'numbers.pkl')), 'train')
+    assert source.targets.tolist() == [0, 1]  # as timm maps them
+    with pytest.raises(DataError, match=r"no image of split 'train' has a label that is in '.*names\.txt'"):
+        ShardSource(config(tmp_path, target_key='at', class_map=str(tmp_path / 'names.txt')), 'train')
+    (tmp_path / 'broken.pkl').write_bytes(b'nothing pickled')
+    with pytest.raises(DataError, match=r"cannot read class map '.*broken\.pkl'"):
+        ShardSource(config(tmp_path, class_map=str(tmp_path / 'broken.pkl')), 'train')
     info(tmp_path, train=dict(filenames=['train.0.tar'], alt_label='at'))
     assert ShardSource(config(tmp_path), 'train').targets.tolist() == [1, 0]
-    for key in ('kind', 'nothing'):
+    for key in ('kind', 'nothing', 'list'):
         with pytest.raises(DataError, match='no image of split .* has a label'):
             ShardSource(config(tmp_path, target_key=key), 'train')
 
@@ -117,27 +146,77 @@ def test_a_wrong_label_is_named(root, label):
 
 def test_extensions_are_asked_for_and_a_sample_without_an_image_is_named(root):
     write(root / 'set-train-0001.tar', [[('left.png', png(3)), ('right.png', png(4)), ('cls', b'1')]])
-    with pytest.raises(DataError, match=r"sample './a\.b/sample000' of shard .*0001\.tar' has no image: .*right\.png"):
+    with pytest.raises(DataError, match=r"sample './a\.b/sample000' of shard .*0001\.tar' has no image .*right\.png"):
         ShardSource(config(root), 'train')
+    with pytest.warns(AlfaWarning, match="1 samples of split 'train' have no image"):
+        assert len(ShardSource(config(root, skip_corrupt=True), 'train')) == 3
     source = ShardSource(config(root, input_key='png;right.png'), 'train')
     assert source.image(3, 'RGB').tobytes() == picture(4).tobytes()
 
 
-@pytest.mark.parametrize('damage', ['cut', 'compressed', 'text', 'gone'])
-def test_a_damaged_shard_is_named_before_any_work(root, damage):
+def cut(whole, at):
+    return whole[:at]
+
+
+def flipped(whole, at):
+    return whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:]
+
+
+def zeroed(whole, at):
+    end = at + 512 - at % 512
+    return whole[:at] + bytes(end - at) + whole[end:]
+
+
+@pytest.mark.parametrize('damage', [cut, flipped, zeroed])
+@pytest.mark.parametrize('within', [0, 200, 600])
+def test_no_damage_makes_a_smaller_shard(root, damage, within):
+    """At the header of the last but one file, within it, and within its content."""
     path = root / 'set-train-0001.tar'
-    if damage == 'cut':
-        whole = path.read_bytes()
-        path.write_bytes(whole[:whole.index(png(4)[:40]) + 60])
-    elif damage == 'compressed':
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        start = archive.getmembers()[2].offset
+    path.write_bytes(damage(whole, start + within))
+    if within == 600 and damage is not cut:  # tar has no sum of contents: the decoder has
+        assert len(ShardSource(config(root), 'train')) == 5
+        return
+    with pytest.raises(DataError, match=r"shard '.*set-train-0001\.tar' (is damaged or cut off after|cannot be read)"):
+        ShardSource(config(root), 'train')
+
+
+@pytest.mark.parametrize('other', ['compressed', 'text', 'empty'])
+def test_what_is_no_shard_is_named(root, other):
+    path = root / 'set-train-0001.tar'
+    if other == 'compressed':
         write(path, plain(3), 'w:gz')
     else:
-        path.write_text('not a tar file') if damage == 'text' else path.unlink()
-    if damage == 'gone':  # names are all there is to go by
-        assert inspect_data(config(root)).train_images == 3
-        return
-    with pytest.raises(DataError, match=r"shard '.*set-train-0001\.tar' (is cut off in|cannot be read as)"):
+        path.write_text('not a tar file' * (other == 'text'))
+    with pytest.raises(DataError, match=r"shard '.*set-train-0001\.tar' cannot be read as an uncompressed tar file"):
         inspect_data(config(root))
+
+
+def test_a_file_that_is_there_twice_is_named(root):
+    write(root / 'set-train-0001.tar', [[*plain(3)[0], *plain(4)[0]]])
+    with pytest.raises(DataError, match=r'sample000\.png twice'):
+        ShardSource(config(root), 'train')
+
+
+def test_hidden_files_and_folders_are_no_samples(root):
+    path = root / 'set-train-0001.tar'
+    with tarfile.open(path, 'w') as archive:
+        folder = tarfile.TarInfo('d.d')
+        folder.type = tarfile.DIRTYPE
+        archive.addfile(folder)
+        for name, content in (('d.d/a.png', png(3)), ('d.d/._a.png', b'finder'), ('d.d/A.CLS', b'2')):
+            add(archive, name, content)
+    with pytest.raises(DataError, match=r"sample 'd\.d/A' of shard .* has no image"):
+        ShardSource(config(root), 'train')
+    with tarfile.open(path, 'w') as archive:
+        for name, content in (('d.d/' + 'a' * 200 + '.PNG', png(3)), ('d.d/._a.png', b'finder'),
+                              ('d.d/' + 'a' * 200 + '.cls', b'2')):
+            add(archive, name, content)
+    source = ShardSource(config(root), 'train')
+    assert source.targets.tolist() == [0, 1, 2, 2]
+    assert source.image(3, 'RGB').tobytes() == picture(3).tobytes()
 
 
 def test_a_broken_image_is_named_or_left_out(root):

@@ -2,10 +2,12 @@
 import io
 import json
 import os
+import pickle
 import re
 import tarfile
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,11 @@ from tqdm import tqdm
 
 from timm_alfa.data.config import DataConfig
 from timm_alfa.data.source import EVAL_NAMES, TRAIN_NAMES, Source, ordered_names, why
-from timm_alfa.errors import DataError, one_of
+from timm_alfa.errors import AlfaWarning, DataError, one_of
 
 INFOS = ('_info.json', 'info.json')  # timm's: splits, each with filenames and shard_lengths
 IMAGES = 'jpg;jpeg;png;webp'
-MEMBER = re.compile(r'((?:.*/)?[^.]+)\.([^/]+)')  # webdataset's: what goes before the first dot names the sample
+MEMBER = re.compile(r'((?:.*/)?[^./]+)\.([^/]+)')  # what goes before the first dot names the sample, as in webdataset
 SPLIT = re.compile(rf"(?:^|[-_.])({'|'.join((*TRAIN_NAMES, *EVAL_NAMES))})(?=[-_.])")
 
 
@@ -56,35 +58,40 @@ def layout(data: DataConfig) -> dict[str, Shards]:
     """The splits, as the folder's info file lists them, or else by the names of its shards.
 
     Raises:
-        DataError: There are none, or a shard that is listed is not there.
+        DataError: There are none.
     """
     root = root_of(data)
     info = next((root / name for name in INFOS if (root / name).is_file()), None)
     found = _listed(info) if info else _named(root)
     if not found:
-        raise DataError(f"no shards in '{root}': there is no {INFOS[0]}, and no NAME-train-0000.tar or the like.")
-    missing = [path for shards in found.values() for path in shards.paths if not path.is_file()]
-    if missing:
-        raise DataError(f"{info} lists shards that are not there, '{missing[0]}' and {len(missing) - 1} others: "
-                        'complete the folder.')
+        where = f'{info.name} lists none' if info else f'there is no {INFOS[0]}, and no NAME-train-0000.tar or the like'
+        raise DataError(f"no shards in '{root}': {where}.")
     return found
 
 
 def _listed(info: Path) -> dict[str, Shards]:
     try:
-        return {name: Shards(tuple(info.parent / file for file in split['filenames']),
-                             tuple(split.get('shard_lengths') or ()), split.get('alt_label') or None)
+        return {name: _of_info(info.parent, split)
                 for name, split in json.loads(info.read_text(encoding='utf-8'))['splits'].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"'{info}' lists no splits with their filenames ({type(error).__name__}: {why(error)}): mend "
-                        'it, or remove it and let the names of the shards say it.') from error
+        raise DataError(f"'{info}' does not list splits with their filenames ({type(error).__name__}: {why(error)}): "
+                        'mend it, or remove it and let the names of the shards say it.') from error
+
+
+def _of_info(root: Path, split: dict[str, Any]) -> Shards:
+    names, lengths = split['filenames'], split.get('shard_lengths') or ()
+    if isinstance(names, str):
+        raise TypeError(f"filenames is '{names}', not a list")
+    if lengths and len(lengths) != len(names):
+        raise ValueError(f'{len(names)} filenames, {len(lengths)} shard_lengths')
+    return Shards(tuple(root / name for name in names), tuple(lengths), split.get('alt_label') or None)
 
 
 def _named(root: Path) -> dict[str, Shards]:
     files: dict[str, list[Path]] = {}
     for path in sorted(root.glob('*.tar')):
-        if match := SPLIT.search(path.name):
-            files.setdefault(match[1], []).append(path)
+        if found := SPLIT.findall(path.name):
+            files.setdefault(found[-1], []).append(path)  # what stands before may be the data set's name
     return {name: Shards(tuple(paths)) for name, paths in files.items()}
 
 
@@ -97,9 +104,9 @@ def samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], tarfi
     """A shard's samples: their key, and their files by extension; neighbours of one key belong together.
 
     Raises:
-        DataError: It is no tar file, is compressed (positions in it cannot be read alone), or is cut off.
+        DataError: It is not there, is no tar file, is compressed (positions in it cannot be read alone), is damaged or
+            cut off, or has a file twice in a sample.
     """
-    size = path.stat().st_size
     try:
         with tarfile.open(path, 'r:') as archive:
             key, files = None, {}
@@ -107,20 +114,35 @@ def samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], tarfi
                 match = MEMBER.fullmatch(member.name) if member.isfile() else None
                 if match is None:
                     continue
-                if member.offset_data + member.size > size:
-                    raise DataError(f"shard '{path}' is cut off in {member.name}: copy it again.")
                 if match[1] != key and files:
                     yield key, files, archive
                     files = {}
-                key, files[match[2].lower()] = match[1], member
+                key, extension = match[1], match[2].lower()
+                if extension in files:
+                    raise DataError(f"shard '{path}' has {key}.{extension} twice: make it anew.")
+                files[extension] = member
+            if not _is_ended(archive):
+                raise DataError(f"shard '{path}' is damaged or cut off after {key}: copy it again.")
             if files:
                 yield key, files, archive
+    except FileNotFoundError as error:
+        raise DataError(f"shard '{path}' is not there: complete the folder.") from error
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"shard '{path}' cannot be read as an uncompressed tar file: {why(error)}.") from error
 
 
-def find_label(files: dict[str, tarfile.TarInfo], archive: tarfile.TarFile, target_key: str | None) -> Any:
-    """A sample's label: what its .cls file holds, or that field of its .json; None where it is not there."""
+def _is_ended(archive: tarfile.TarFile) -> bool:
+    """Whether zeros alone follow where tarfile stopped, a block at least: it stops at any bad header, too."""
+    archive.fileobj.seek(archive.offset)
+    rest = archive.fileobj.read(tarfile.BLOCKSIZE)
+    ended = len(rest) == tarfile.BLOCKSIZE
+    while rest and ended:
+        ended, rest = not any(rest), archive.fileobj.read(1 << 20)
+    return ended
+
+
+def find_label(files: dict[str, tarfile.TarInfo], archive: tarfile.TarFile, target_key: str | None) -> str | None:
+    """A sample's label as text: what its .cls file holds, or that field of its .json; None where it is not there."""
     name = 'json' if target_key else 'cls'
     if name not in files:
         return None
@@ -128,44 +150,82 @@ def find_label(files: dict[str, tarfile.TarInfo], archive: tarfile.TarFile, targ
     if not target_key:
         return text.strip()
     try:
-        return json.loads(text).get(target_key)
+        found = json.loads(text).get(target_key)
     except (ValueError, AttributeError):
         return None
+    return None if found is None else str(found)
+
+
+@dataclass
+class Index:
+    """Where a split's images lie, and their labels.
+
+    Attributes:
+        places: Shard, first byte and length of each.
+        targets: The labels; -1 where there is none.
+        starts: For each shard how many images come before it.
+        imageless: How many samples were left out because they have no image.
+    """
+    places: list[tuple[int, int, int]] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    imageless: int = 0
+
+
+def make_index(shards: Shards, data: DataConfig, names: dict[str, int], title: str = '') -> Index:
+    """Reads the headers of all shards, and the labels.
+
+    Raises:
+        DataError: A shard or a sample cannot be used; with `skip_corrupt` a sample without an image is left out.
+    """
+    index, target_key = Index(), data.target_key or shards.target_key
+    kinds = (data.input_key or IMAGES).lower().split(';')
+    quiet = True if int(os.environ.get('LOCAL_RANK', '0')) else None  # None: where there is a terminal
+    for at, path in enumerate(tqdm(shards.paths, title, leave=False, disable=quiet)):
+        index.starts.append(len(index.places))
+        before = index.imageless
+        for key, files, archive in samples(path):
+            image = next((files[kind] for kind in kinds if kind in files), None)
+            if image is not None:
+                index.places.append((at, image.offset_data, image.size))
+                index.targets.append(_number(find_label(files, archive, target_key), names))
+            elif data.skip_corrupt:
+                index.imageless += 1
+            else:
+                raise DataError(f"sample '{key}' of shard '{path}' has no image (--skip-corrupt leaves it out): "
+                                + one_of('extension --input-key', ';'.join(kinds), sorted(files)))
+        count = len(index.places) - index.starts[at] + index.imageless - before
+        if shards.lengths and count != shards.lengths[at]:
+            raise DataError(f"shard '{path}' holds {count} samples, the info file says {shards.lengths[at]}: copy it "
+                            'again, or mend the file.')
+    return index
 
 
 class ShardSource(Source):
-    """A split of tar shards: where each image lies, and its label.
+    """A split of tar shards.
 
     Args:
         data: `input_key`: extensions of images, such as 'jpg;png'. `target_key`: a field of the JSON sidecars, in place
-            of the .cls files. `class_map`: for labels that are names.
+            of the .cls files. `class_map`: what the labels stand for.
         split: One of `splits`.
+
+    Raises:
+        DataError: As `make_index`; or no image has a label.
     """
 
     def __init__(self, data: DataConfig, split: str):
-        shards = layout(data)[split]
-        kinds = (data.input_key or IMAGES).lower().split(';')
-        names = _class_names(data.class_map)
-        places, targets, self.starts = [], [], [0]
-        for at, path in enumerate(tqdm(shards.paths, f"indexing split '{split}'", leave=False, disable=None)):
-            for key, files, archive in samples(path):
-                image = next((files[kind] for kind in kinds if kind in files), None)
-                if image is None:
-                    raise DataError(f"sample '{key}' of shard '{path}' has no image: "
-                                    + one_of('extension --input-key', ';'.join(kinds), sorted(files)))
-                places.append((at, image.offset_data, image.size))
-                label = find_label(files, archive, data.target_key or shards.target_key)
-                targets.append(_number(label, names))
-            self.starts.append(len(places))
-            if shards.lengths and len(places) - self.starts[at] != shards.lengths[at]:
-                raise DataError(f"shard '{path}' holds {len(places) - self.starts[at]} images, the info file says "
-                                f'{shards.lengths[at]}: copy it again, or mend the file.')
-        if places and all(target < 0 for target in targets):
-            raise DataError(f"no image of split '{split}' has a label: give --target-key a field of the .json files "
-                            '(and --class-map for names), or shards with .cls files.')
-        super().__init__(split, targets, ordered_names(names))
-        self.paths = [str(path) for path in shards.paths]
-        self.places = torch.tensor(places, dtype=torch.int64).reshape(-1, 3)
+        shards, names = layout(data)[split], _class_names(data.class_map)
+        index = make_index(shards, data, names, f"indexing split '{split}'")
+        if index.imageless:
+            warnings.warn(f"{index.imageless} samples of split '{split}' have no image and are left out.", AlfaWarning,
+                          stacklevel=2)
+        if index.places and max(index.targets) < 0:
+            known = f" that is in '{data.class_map}'" if names else ''
+            raise DataError(f"no image of split '{split}' has a label{known}: give --target-key a field of the .json "
+                            'files (and --class-map for names), or shards with .cls files.')
+        super().__init__(split, index.targets, ordered_names(names))
+        self.paths, self.starts = [str(path) for path in shards.paths], index.starts
+        self.places = torch.tensor(index.places, dtype=torch.int64).reshape(-1, 3)
 
     def open(self, index: int) -> Image.Image:
         shard, start, size = self.places[index].tolist()
@@ -181,17 +241,18 @@ class ShardSource(Source):
 
 
 def _class_names(path: str) -> dict[str, int]:
+    """A class map by the text of its labels; {} without one."""
     try:
-        return load_class_map(path) if path else {}
-    except (AssertionError, OSError, ValueError) as error:
+        return {str(name): number for name, number in load_class_map(path).items()} if path else {}
+    except (AssertionError, AttributeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"cannot read class map '{path}': {why(error)}.") from error
 
 
-def _number(label: Any, names: dict[str, int]) -> int:
-    """A label as a number: by its name, or as it is; -1 where it is neither."""
-    if label in names:
-        return names[label]
+def _number(label: str | None, names: dict[str, int]) -> int:
+    """A label's number: what the class map says, or without one the number that it is; -1 where there is none."""
+    if label is None or names:
+        return names.get(label, -1)
     try:
-        return int(label) if int(label) == float(label) else -1
-    except (TypeError, ValueError, OverflowError):
+        return int(label)
+    except ValueError:
         return -1
