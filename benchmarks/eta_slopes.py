@@ -17,15 +17,36 @@ import torch
 from torch import nn
 
 import timm_alfa
+from timm_alfa.errors import ConfigError
 from timm_alfa.training import validate
 from timm_alfa.training.console import setup_logging
 from timm_alfa.training.ending import before_work, run_main
+from timm_alfa.training.files import first_line
 
 KEPT = ('blocks', 'steps', 'step_size', 'mode')
 
 
+def read_record(path: Path) -> dict:
+    """A record of studies/.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read '{path}': {first_line(error)}") from error
+
+
 def search_of(record: dict) -> tuple[dict, list[float]]:
-    """The options of a record's search, and the eta that its training ended with."""
+    """The options of a record's search, and the eta that its training ended with.
+
+    Raises:
+        ConfigError: It is not of an L-ALFA run.
+    """
+    if not record.get('history', {}).get('eta'):
+        raise ConfigError(f"the record is of {record.get('recipe', 'no recipe')}, which has no eta: give one of L-ALFA, "
+                          'such as results/runs/weights_resnet20s_l_alfa-s0.json.')
     options = record['options']
     return {key: options[f'alfa_{key}'] for key in KEPT if f'alfa_{key}' in options}, record['history']['eta'][-1]
 
@@ -51,8 +72,8 @@ def main() -> None:
     parser.add_argument('--batches', type=int, default=8, choices=range(1, 10000), metavar='N',
                         help='of the split that are looked at (8)')
     own, rest = parser.parse_known_args()
-    search, eta = search_of(json.loads(own.record.read_text()))
     with before_work():
+        search, eta = search_of(read_record(own.record))
         _, model, loader, _ = validate.run(validate.parse_args(rest))
     found, count = slopes(model, loader, own.batches, eta, **search)
     rows = [{'feature': block, 'eta': value, 'slope there': slope, 'images': count}

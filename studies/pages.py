@@ -113,7 +113,7 @@ def label(table: Table, recipe: str) -> str:
 def section(table: Table, groups: Mapping[Condition, Runs]) -> Iterator[str]:
     """A table that has runs, under each condition."""
     yield f'## {anchor(table)}'
-    yield f'{table.title}. {table.note}'
+    yield f'{table.title} (`{table.name}`). {table.note}'
     for where, runs in conditions_of(table, groups):
         yield f'{PROTOCOLS[table.protocol]}, {where.text}: {evidence(table, runs)}.'
         yield markdown(COLUMNS, [cells for row in table.rows for cells in row_cells(table, row, runs, where.scale)])

@@ -8,6 +8,7 @@ import timm
 import torch
 
 import timm_alfa
+from timm_alfa.errors import ConfigError
 
 FOLDER = Path(__file__).resolve().parents[2] / 'benchmarks'
 
@@ -51,3 +52,5 @@ def test_a_record_says_how_it_searched(script):
     options = dict(alfa_blocks='units:9', alfa_steps=3, alfa_step_size='1/255', alfa_mode='joint', alfa_eta_lr=0.01)
     assert script.search_of(dict(options=options, history=dict(eta=[[1, 0], [0.5, 0.5]]))) == (
         dict(blocks='units:9', steps=3, step_size='1/255', mode='joint'), [0.5, 0.5])
+    with pytest.raises(ConfigError, match='the record is of small, which has no eta'):
+        script.search_of(dict(options=options, recipe='small', history={}))

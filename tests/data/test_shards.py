@@ -8,7 +8,7 @@ from pictures import picture
 
 from timm_alfa.data import AugConfig, DataConfig, create_data, inspect_data
 from timm_alfa.data.shards import ShardSource, layout
-from timm_alfa.errors import AlfaError, AlfaWarning, DataError
+from timm_alfa.errors import AlfaWarning, DataError
 
 
 def add(archive, name, content):
@@ -125,23 +125,38 @@ def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
     (tmp_path / 'numbers.pkl').write_bytes(pickle.dumps({0: 1, 1: 0}))
     source = ShardSource(config(tmp_path, target_key='at', class_map=str(tmp_path / 'numbers.pkl')), 'train')
     assert source.targets.tolist() == [0, 1]  # as timm maps them
-    with pytest.raises(DataError, match=r"no image of split 'train' has a label that is in '.*names\.txt'"):
+    with pytest.raises(DataError, match=r"sample000' .* unknown label \(by --class-map .*names\.txt\) '1'.*dog, cat"):
         ShardSource(config(tmp_path, target_key='at', class_map=str(tmp_path / 'names.txt')), 'train')
     (tmp_path / 'broken.pkl').write_bytes(b'nothing pickled')
     with pytest.raises(DataError, match=r"cannot read class map '.*broken\.pkl'"):
         ShardSource(config(tmp_path, class_map=str(tmp_path / 'broken.pkl')), 'train')
     info(tmp_path, train=dict(filenames=['train.0.tar'], alt_label='at'))
     assert ShardSource(config(tmp_path), 'train').targets.tolist() == [1, 0]
-    for key in ('kind', 'nothing', 'list'):
-        with pytest.raises(DataError, match='no image of split .* has a label'):
+    (tmp_path / '_info.json').unlink()
+    for key, fault in ((None, r'there is no \.cls file: give --target-key one of .* at, kind, list'),
+                       ('kind', "its label is 'dog', no whole number: give --class-map"),
+                       ('att', "unknown field --target-key 'att'. Did you mean 'at'")):
+        with pytest.raises(DataError, match=rf"sample '\./a\.b/sample000' of shard '.*train\.0\.tar': {fault}"):
             ShardSource(config(tmp_path, target_key=key), 'train')
 
 
-@pytest.mark.parametrize('label', [b'x', b'1.5', b'', b'7'])
-def test_a_wrong_label_is_named(root, label):
+@pytest.mark.parametrize(('label', 'fault'), [
+    (b'x', "sample001' of shard .*0001\\.tar': its label is 'x', no whole number"), (b'1.5', "its label is '1.5'"),
+    (b'', "its label is ''"), (b'7', r"image 1 of shard '.*0001\.tar' has label 7, valid are 0\.\.2"),
+    (b'-1', 'has label -1, valid are')])
+def test_a_wrong_label_is_named(root, label, fault):
     write(root / 'set-train-0001.tar', [plain(3)[0], [('png', png(4)), ('cls', label)]])
-    with pytest.raises(DataError, match=r"image 1 of shard '.*set-train-0001\.tar' has label (-1|7), valid are 0\.\.2"):
+    with pytest.raises(DataError, match=fault):
         inspect_data(config(root, num_classes=3))
+
+
+def test_shards_that_are_not_there_or_not_taken_are_told(root):
+    write(root / 'set-train-0003.tar', plain(7))
+    with pytest.raises(DataError, match=r"shards between '.*set-train-0001\.tar' and 'set-train-0003\.tar' are not"):
+        inspect_data(config(root))
+    (root / 'set-train-0003.tar').rename(root / 'set-train-0002.tar.gz')
+    with pytest.warns(AlfaWarning, match=r'not taken: set-train-0002\.tar\.gz \(unpack compressed ones first\)'):
+        assert inspect_data(config(root)).train_images == 5
 
 
 def test_extensions_are_asked_for_and_a_sample_without_an_image_is_named(root):
@@ -208,7 +223,7 @@ def test_hidden_files_and_folders_are_no_samples(root):
         archive.addfile(folder)
         for name, content in (('d.d/a.png', png(3)), ('d.d/._a.png', b'finder'), ('d.d/A.CLS', b'2')):
             add(archive, name, content)
-    with pytest.raises(DataError, match=r"sample 'd\.d/A' of shard .* has no image"):
+    with pytest.raises(DataError, match=r"sample 'd\.d/a' of shard .*: there is no \.cls file"):
         ShardSource(config(root), 'train')
     with tarfile.open(path, 'w') as archive:
         for name, content in (('d.d/' + 'a' * 200 + '.PNG', png(3)), ('d.d/._a.png', b'finder'),
@@ -226,14 +241,17 @@ def test_a_broken_image_is_named_or_left_out(root):
     assert inspect_data(config(root, skip_corrupt=True)).image_size == (3, 8, 8)
 
 
-@pytest.mark.parametrize('options', [
-    dict(dataset='wds/'), dict(dataset='wds/x', data_dir='/nowhere'), dict(dataset='wds/https://host/set')])
-def test_what_is_no_folder_is_told(options):
-    with pytest.raises(AlfaError, match='no folder .* give --data-dir a folder with tar shards'):
+@pytest.mark.parametrize(('options', 'fault'), [
+    (dict(dataset='wds/'), "no folder ''"), (dict(dataset='wds/x', data_dir='/nowhere'), "no folder '/nowhere'"),
+    (dict(dataset='wds/https://host/set'), "shards of a server, 'https://host/set', are not read"),
+    (dict(dataset='wds', data_dir='{}/set-train-0000.tar'), "'.*0000.tar' is a shard")])
+def test_what_is_no_folder_is_told(root, options, fault):
+    options = {key: value.format(root) for key, value in options.items()}
+    with pytest.raises(DataError, match=fault + '.*: give --data-dir the folder that the shards are in'):
         inspect_data(DataConfig(**options))
 
 
 def test_a_folder_without_shards_is_told(tmp_path):
     (tmp_path / 'photos.tar').write_bytes(b'')
-    with pytest.raises(DataError, match=r'no shards in .*_info\.json'):
+    with pytest.raises(DataError, match=r'no shards in .*_info\.json, and no .*; not taken: photos\.tar'):
         inspect_data(config(tmp_path))

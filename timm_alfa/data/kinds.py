@@ -44,7 +44,7 @@ def dataset_kind(data: DataConfig) -> str:
         raise DataError(
             f"--dataset {data.dataset} is a stream: its order cannot be reproduced, so a run could not be resumed. "
             'Use hfds/NAME, wds/ with its shards on disk, or an image folder by --data-dir.')
-    if slash and prefix.lower() in ('hfds', 'torch', 'wds'):
+    if (slash or data.dataset == 'wds') and prefix.lower() in ('hfds', 'torch', 'wds'):
         return prefix.lower()
     if data.dataset == '' and data.data_dir:
         return 'folder'

@@ -1,5 +1,6 @@
 """WebDataset's tar shards in a folder, `wds/`: indexed once, then read by position, so that any order can be had."""
 import io
+import itertools
 import json
 import os
 import pickle
@@ -46,11 +47,12 @@ def root_of(data: DataConfig) -> Path:
     Raises:
         DataError: It is no folder of this machine.
     """
-    given = data.data_dir or data.dataset.split('/', 1)[1]
+    given = data.data_dir or data.dataset.partition('/')[2]
     root = Path(os.path.expanduser(given))
     if not given or not root.is_dir():
-        raise DataError(f"no folder '{given}' (of --dataset {data.dataset}, from {os.getcwd()}): give --data-dir a "
-                        'folder with tar shards; those of a server must be copied first.')
+        what = (f"'{given}' is a shard" if root.is_file() and given else f"shards of a server, '{given}', are not read"
+                if '://' in given else f"no folder '{given}' (from {os.getcwd()})")
+        raise DataError(f'--dataset {data.dataset}: {what}: give --data-dir the folder that the shards are in.')
     return root
 
 
@@ -65,7 +67,7 @@ def layout(data: DataConfig) -> dict[str, Shards]:
     found = _listed(info) if info else _named(root)
     if not found:
         where = f'{info.name} lists none' if info else f'there is no {INFOS[0]}, and no NAME-train-0000.tar or the like'
-        raise DataError(f"no shards in '{root}': {where}.")
+        raise DataError(f"no shards in '{root}': {where}{_others(root, found)}.")
     return found
 
 
@@ -92,12 +94,31 @@ def _named(root: Path) -> dict[str, Shards]:
     for path in sorted(root.glob('*.tar')):
         if found := SPLIT.findall(path.name):
             files.setdefault(found[-1], []).append(path)  # what stands before may be the data set's name
+    for paths in files.values():
+        for path, later in itertools.pairwise(paths):
+            before, number = re.fullmatch(r'(.*?)(\d*)', path.stem).groups()
+            after, next_number = re.fullmatch(r'(.*?)(\d*)', later.stem).groups()
+            if before == after and len(number) == len(next_number) and int(next_number) != int(number) + 1:
+                raise DataError(f"shards between '{path}' and '{later.name}' are not there: complete the folder, or "
+                                f'list its splits in {INFOS[0]}.')
     return {name: Shards(tuple(paths)) for name, paths in files.items()}
 
 
+def _others(root: Path, found: dict[str, Shards]) -> str:
+    """Words on files of a folder that look like shards and are not taken; '' where there are none."""
+    taken = {path for shards in found.values() for path in shards.paths}
+    like = {*root.glob('*.[tT][aA][rR]*'), *root.glob('*/*.tar')}
+    names = sorted(str(path.relative_to(root)) for path in like - taken)
+    packed = ' (unpack compressed ones first)' if any(not name.lower().endswith('.tar') for name in names) else ''
+    return f"; not taken: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}{packed}" if names else ''
+
+
 def splits(data: DataConfig) -> tuple[str, ...]:
-    """Names of the splits, without reading a shard."""
-    return tuple(layout(data))
+    """Names of the splits, without reading a shard; warns of files that are in none."""
+    root, found = root_of(data), layout(data)
+    if others := _others(root, found):
+        warnings.warn(f"'{root}' has shards of no split{others}.", AlfaWarning, stacklevel=2)
+    return tuple(found)
 
 
 def samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], tarfile.TarFile]]:
@@ -141,19 +162,46 @@ def _is_ended(archive: tarfile.TarFile) -> bool:
     return ended
 
 
-def find_label(files: dict[str, tarfile.TarInfo], archive: tarfile.TarFile, target_key: str | None) -> str | None:
-    """A sample's label as text: what its .cls file holds, or that field of its .json; None where it is not there."""
-    name = 'json' if target_key else 'cls'
-    if name not in files:
-        return None
-    text = archive.extractfile(files[name]).read().decode('utf-8', 'replace')
-    if not target_key:
-        return text.strip()
+def find_label(files: dict[str, tarfile.TarInfo], archive: tarfile.TarFile, target_key: str | None) -> str:
+    """A sample's label as text: what its .cls file holds, or that field of its .json.
+
+    Raises:
+        DataError: It is not there; the message says what is.
+    """
+    fields = _sidecar(files, archive) if target_key or 'cls' not in files else {}
+    if target_key:
+        if fields.get(target_key) is None:
+            raise DataError(one_of('field --target-key', target_key, sorted(fields)))
+        return str(fields[target_key])
+    if 'cls' not in files:
+        hint = f"give --target-key one of the fields of its .json, {', '.join(sorted(fields))}" if fields else 'add one'
+        raise DataError(f'there is no .cls file: {hint}.')
+    return archive.extractfile(files['cls']).read().decode('utf-8', 'replace').strip()
+
+
+def _sidecar(files: dict[str, tarfile.TarInfo], archive: tarfile.TarFile) -> dict[str, Any]:
     try:
-        found = json.loads(text).get(target_key)
-    except (ValueError, AttributeError):
-        return None
-    return None if found is None else str(found)
+        found = json.loads(archive.extractfile(files['json']).read())
+    except (KeyError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def to_number(label: str, class_map: str, names: dict[str, int]) -> int:
+    """A label's number: what the class map says, or without one the number that it is.
+
+    Raises:
+        DataError: There is none.
+    """
+    if names:
+        if label not in names:
+            raise DataError(f'{one_of(f"label (by --class-map {class_map})", label, list(names)[:10])}')
+        return names[label]
+    try:
+        return int(label)
+    except ValueError as error:
+        raise DataError(f"its label is '{label}', no whole number: give --class-map a file with the names, or another "
+                        '--target-key.') from error
 
 
 @dataclass
@@ -162,7 +210,7 @@ class Index:
 
     Attributes:
         places: Shard, first byte and length of each.
-        targets: The labels; -1 where there is none.
+        targets: The labels.
         starts: For each shard how many images come before it.
         imageless: How many samples were left out because they have no image.
     """
@@ -188,7 +236,10 @@ def make_index(shards: Shards, data: DataConfig, names: dict[str, int], title: s
             image = next((files[kind] for kind in kinds if kind in files), None)
             if image is not None:
                 index.places.append((at, image.offset_data, image.size))
-                index.targets.append(_number(find_label(files, archive, target_key), names))
+                try:
+                    index.targets.append(to_number(find_label(files, archive, target_key), data.class_map, names))
+                except DataError as error:
+                    raise DataError(f"sample '{key}' of shard '{path}': {error}") from error
             elif data.skip_corrupt:
                 index.imageless += 1
             else:
@@ -210,7 +261,7 @@ class ShardSource(Source):
         split: One of `splits`.
 
     Raises:
-        DataError: As `make_index`; or no image has a label.
+        DataError: As `make_index`.
     """
 
     def __init__(self, data: DataConfig, split: str):
@@ -219,10 +270,6 @@ class ShardSource(Source):
         if index.imageless:
             warnings.warn(f"{index.imageless} samples of split '{split}' have no image and are left out.", AlfaWarning,
                           stacklevel=2)
-        if index.places and max(index.targets) < 0:
-            known = f" that is in '{data.class_map}'" if names else ''
-            raise DataError(f"no image of split '{split}' has a label{known}: give --target-key a field of the .json "
-                            'files (and --class-map for names), or shards with .cls files.')
         super().__init__(split, index.targets, ordered_names(names))
         self.paths, self.starts = [str(path) for path in shards.paths], index.starts
         self.places = torch.tensor(index.places, dtype=torch.int64).reshape(-1, 3)
@@ -246,13 +293,3 @@ def _class_names(path: str) -> dict[str, int]:
         return {str(name): number for name, number in load_class_map(path).items()} if path else {}
     except (AssertionError, AttributeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"cannot read class map '{path}': {why(error)}.") from error
-
-
-def _number(label: str | None, names: dict[str, int]) -> int:
-    """A label's number: what the class map says, or without one the number that it is; -1 where there is none."""
-    if label is None or names:
-        return names.get(label, -1)
-    try:
-        return int(label)
-    except ValueError:
-        return -1
