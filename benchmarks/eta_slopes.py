@@ -45,7 +45,7 @@ def search_of(record: dict) -> tuple[dict, list[float]]:
         ConfigError: It is not of an L-ALFA run.
     """
     if not record.get('history', {}).get('eta'):
-        raise ConfigError(f"the record is of {record.get('recipe', 'no recipe')}, which has no eta: give one of L-ALFA, "
+        raise ConfigError(f"the record is of {record.get('recipe', 'no recipe')}, which has no eta: give one of L-ALFA "
                           'such as results/runs/weights_resnet20s_l_alfa-s0.json.')
     options = record['options']
     return {key: options[f'alfa_{key}'] for key in KEPT if f'alfa_{key}' in options}, record['history']['eta'][-1]
