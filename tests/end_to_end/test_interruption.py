@@ -79,6 +79,7 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
     wait_for(lambda: (tmp_path / 'run' / 'args.yaml').exists())
     time.sleep(0.5)
     run.signal(signal.SIGINT)
+    wait_for(lambda: 'Ctrl-C again' in run.stderr)  # a busy machine may be late to hear it
     time.sleep(1.2)
     assert run.children[0].is_alive()
     run.signal(signal.SIGINT)
