@@ -197,8 +197,8 @@ def training(where: Condition, runs: Runs):
     return figure
 
 
-def _line(axis, column: Sequence[float], **style) -> None:
-    axis.plot(range(1, len(column) + 1), column, **{'linewidth': 1.3, **style})
+def _line(axis, column: Sequence[float], linewidth: float = 1.3, **style) -> None:
+    axis.plot(range(1, len(column) + 1), column, linewidth=linewidth, **style)
 
 
 def widths(where: Condition, runs: Runs):

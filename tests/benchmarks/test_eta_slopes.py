@@ -1,8 +1,4 @@
 """The slopes that eta descends on, against differences of the loss."""
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import timm
 import torch
@@ -10,19 +6,10 @@ import torch
 import timm_alfa
 from timm_alfa.errors import ConfigError
 
-FOLDER = Path(__file__).resolve().parents[2] / 'benchmarks'
-
 
 @pytest.fixture(scope='module')
-def script():
-    sys.path.insert(0, str(FOLDER))  # for what it imports from beside it
-    try:
-        spec = importlib.util.spec_from_file_location('benchmarks_eta_slopes', FOLDER / 'eta_slopes.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(FOLDER))
+def script(load_script):
+    return load_script('eta_slopes')
 
 
 @pytest.mark.parametrize('mode', ['joint', 'separate'])

@@ -1,21 +1,14 @@
 """What cost figures rest on: turns, ratios, peaks and tables."""
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-PATH = Path(__file__).resolve().parents[2] / 'benchmarks' / 'measure.py'
-
 
 @pytest.fixture(scope='module')
-def measure():
-    spec = importlib.util.spec_from_file_location('benchmarks_measure', PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def measure(load_script):
+    return load_script('measure')
 
 
 def test_functions_take_turns_and_every_other_round_is_reversed(measure):

@@ -6,7 +6,7 @@ from timm.data import create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
 
 from timm_alfa.data.config import DataConfig
-from timm_alfa.data.source import EVAL_NAMES, TRAIN_NAMES, Source, ordered_names, why
+from timm_alfa.data.source import EVAL_NAMES, TRAIN_NAMES, Source, decoded, ordered_names, why
 from timm_alfa.errors import DataError
 
 
@@ -93,9 +93,7 @@ class FolderSource(Source):
 
     def open(self, index: int) -> Image.Image:
         with open(self.paths[index], 'rb') as file:
-            image = Image.open(file)
-            image.load()
-        return image
+            return decoded(file)
 
     def label(self, index: int) -> str:
         return f"image '{self.paths[index]}'"

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from timm_alfa.data.config import DataConfig
-from timm_alfa.data.source import Source, caught, ordered_names, why
+from timm_alfa.data.source import Source, caught, decoded, ordered_names, why
 from timm_alfa.errors import DataError, one_of
 
 
@@ -56,9 +56,7 @@ def _column(kind: str, given: str | None, usual: str, matching: list[str], colum
 
 def _decoded(item: dict) -> Image.Image:
     """An image from its bytes, or from its file where the row holds none."""
-    image = Image.open(io.BytesIO(item['bytes']) if item['bytes'] else item['path'])
-    image.load()
-    return image
+    return decoded(io.BytesIO(item['bytes']) if item['bytes'] else item['path'])
 
 
 class HfdsSource(Source):

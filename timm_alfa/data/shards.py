@@ -8,7 +8,7 @@ import re
 import tarfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from timm.data.readers.class_map import load_class_map
 from tqdm import tqdm
 
 from timm_alfa.data.config import DataConfig
-from timm_alfa.data.source import EVAL_NAMES, TRAIN_NAMES, Source, ordered_names, why
+from timm_alfa.data.source import EVAL_NAMES, TRAIN_NAMES, Source, decoded, ordered_names, why
 from timm_alfa.errors import AlfaWarning, DataError, one_of
+from timm_alfa.training.console import is_main_process
 
 INFOS = ('_info.json', 'info.json')  # timm's: splits, each with filenames and shard_lengths
 IMAGES = 'jpg;jpeg;png;webp'
@@ -33,7 +34,7 @@ class Shards:
 
     Attributes:
         paths: Files, in order.
-        lengths: How many images each is said to hold; empty where nothing says it.
+        lengths: How many samples each is said to hold; empty where nothing says it.
         target_key: Field of the JSON sidecars that holds the label, where the data names one.
     """
     paths: tuple[Path, ...]
@@ -50,8 +51,11 @@ def root_of(data: DataConfig) -> Path:
     given = data.data_dir or data.dataset.partition('/')[2]
     root = Path(os.path.expanduser(given))
     if not given or not root.is_dir():
-        what = (f"'{given}' is a shard" if root.is_file() and given else f"shards of a server, '{given}', are not read"
-                if '://' in given else f"no folder '{given}' (from {os.getcwd()})")
+        what = f"no folder '{given}' (from {os.getcwd()})"
+        if root.is_file():
+            what = f"'{given}' is a shard"
+        elif '://' in given:
+            what = f"shards of a server, '{given}', are not read"
         raise DataError(f'--dataset {data.dataset}: {what}: give --data-dir the folder that the shards are in.')
     return root
 
@@ -195,7 +199,7 @@ def to_number(label: str, class_map: str, names: dict[str, int]) -> int:
     """
     if names:
         if label not in names:
-            raise DataError(f'{one_of(f"label (by --class-map {class_map})", label, list(names)[:10])}')
+            raise DataError(one_of(f'label (by --class-map {class_map})', label, list(names)[:10]))
         return names[label]
     try:
         return int(label)
@@ -204,52 +208,30 @@ def to_number(label: str, class_map: str, names: dict[str, int]) -> int:
                         '--target-key.') from error
 
 
-@dataclass
-class Index:
-    """Where a split's images lie, and their labels.
+def index_shard(
+        path: Path, data: DataConfig, target_key: str | None, names: dict[str, int],
+) -> list[tuple[int, int, int] | None]:
+    """Each sample of a shard: its image's first byte and length, and its label; None for one without an image.
 
-    Attributes:
-        places: Shard, first byte and length of each.
-        targets: The labels.
-        starts: For each shard how many images come before it.
-        imageless: How many samples were left out because they have no image.
-    """
-    places: list[tuple[int, int, int]] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
-    imageless: int = 0
-
-
-def make_index(shards: Shards, data: DataConfig, names: dict[str, int], title: str = '') -> Index:
-    """Reads the headers of all shards, and the labels.
+    Args:
+        target_key: Field of the JSON sidecars, in place of the .cls files.
+        names: The class map.
 
     Raises:
-        DataError: A shard or a sample cannot be used; with `skip_corrupt` a sample without an image is left out.
+        DataError: The shard, or a label, cannot be used; or without `skip_corrupt` a sample has no image.
     """
-    index, target_key = Index(), data.target_key or shards.target_key
-    kinds = (data.input_key or IMAGES).lower().split(';')
-    quiet = True if int(os.environ.get('LOCAL_RANK', '0')) else None  # None: where there is a terminal
-    for at, path in enumerate(tqdm(shards.paths, title, leave=False, disable=quiet)):
-        index.starts.append(len(index.places))
-        before = index.imageless
-        for key, files, archive in samples(path):
-            image = next((files[kind] for kind in kinds if kind in files), None)
-            if image is not None:
-                index.places.append((at, image.offset_data, image.size))
-                try:
-                    index.targets.append(to_number(find_label(files, archive, target_key), data.class_map, names))
-                except DataError as error:
-                    raise DataError(f"sample '{key}' of shard '{path}': {error}") from error
-            elif data.skip_corrupt:
-                index.imageless += 1
-            else:
-                raise DataError(f"sample '{key}' of shard '{path}' has no image (--skip-corrupt leaves it out): "
-                                + one_of('extension --input-key', ';'.join(kinds), sorted(files)))
-        count = len(index.places) - index.starts[at] + index.imageless - before
-        if shards.lengths and count != shards.lengths[at]:
-            raise DataError(f"shard '{path}' holds {count} samples, the info file says {shards.lengths[at]}: copy it "
-                            'again, or mend the file.')
-    return index
+    kinds, found = (data.input_key or IMAGES).lower().split(';'), []
+    for key, files, archive in samples(path):
+        image = next((files[kind] for kind in kinds if kind in files), None)
+        if image is None and not data.skip_corrupt:
+            raise DataError(f"sample '{key}' of shard '{path}' has no image (--skip-corrupt leaves it out): "
+                            + one_of('extension --input-key', ';'.join(kinds), sorted(files)))
+        try:
+            found.append(image and (image.offset_data, image.size, to_number(
+                find_label(files, archive, target_key), data.class_map, names)))
+        except DataError as error:
+            raise DataError(f"sample '{key}' of shard '{path}': {error}") from error
+    return found
 
 
 class ShardSource(Source):
@@ -261,26 +243,34 @@ class ShardSource(Source):
         split: One of `splits`.
 
     Raises:
-        DataError: As `make_index`.
+        DataError: As `index_shard`; or a shard holds another number of samples than the info file says.
     """
 
     def __init__(self, data: DataConfig, split: str):
         shards, names = layout(data)[split], _class_names(data.class_map)
-        index = make_index(shards, data, names, f"indexing split '{split}'")
-        if index.imageless:
-            warnings.warn(f"{index.imageless} samples of split '{split}' have no image and are left out.", AlfaWarning,
+        places, self.starts, imageless = [], [], 0
+        quiet = None if is_main_process() else True  # None: where there is a terminal
+        for at, path in enumerate(tqdm(shards.paths, f"indexing split '{split}'", leave=False, disable=quiet)):
+            found = index_shard(path, data, data.target_key or shards.target_key, names)
+            if shards.lengths and len(found) != shards.lengths[at]:
+                raise DataError(f"shard '{path}' holds {len(found)} samples, the info file says {shards.lengths[at]}: "
+                                'copy it again, or mend the file.')
+            self.starts.append(len(places))
+            places += [(at, *place) for place in found if place]
+            imageless += found.count(None)
+        if imageless:
+            warnings.warn(f"{imageless} samples of split '{split}' have no image and are left out.", AlfaWarning,
                           stacklevel=2)
-        super().__init__(split, index.targets, ordered_names(names))
-        self.paths, self.starts = [str(path) for path in shards.paths], index.starts
-        self.places = torch.tensor(index.places, dtype=torch.int64).reshape(-1, 3)
+        self.paths = [str(path) for path in shards.paths]
+        table = torch.tensor(places, dtype=torch.int64).reshape(-1, 4)
+        self.places = table[:, :3].clone()
+        super().__init__(split, table[:, 3].clone(), ordered_names(names))
 
     def open(self, index: int) -> Image.Image:
         shard, start, size = self.places[index].tolist()
         with open(self.paths[shard], 'rb') as file:
             file.seek(start)
-            image = Image.open(io.BytesIO(file.read(size)))
-        image.load()
-        return image
+            return decoded(io.BytesIO(file.read(size)))
 
     def label(self, index: int) -> str:
         shard = int(self.places[index, 0])

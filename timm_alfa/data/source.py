@@ -79,6 +79,13 @@ class Part:
         return len(self.indices)
 
 
+def decoded(file) -> Image.Image:
+    """An image, read to its end from a path or a file that may then be closed."""
+    image = Image.open(file)
+    image.load()
+    return image
+
+
 def caught(read: Callable, *args):
     """What `read` gives, or the DataError it raises."""
     try:

@@ -1,0 +1,22 @@
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / 'benchmarks'
+
+
+@pytest.fixture(scope='session')
+def load_script():
+    """Imports a file of benchmarks/ by its name, under a name that is not its own."""
+    def load(name):
+        sys.path.insert(0, str(FOLDER))  # for what it imports from beside it
+        try:
+            spec = importlib.util.spec_from_file_location(f'benchmarks_{name}', FOLDER / f'{name}.py')
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+        finally:
+            sys.path.remove(str(FOLDER))
+    return load
