@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from studies import stats
 from studies.evidence import Condition, Runs, compare, conditions_of, time_ratio
-from studies.rows import RECIPES, WIDTHS
+from studies.rows import RECIPES, WIDTH_STEPS, WIDTHS
 from studies.tables import TABLES, Table
 
 WIDTH = 6.4
@@ -16,8 +16,9 @@ CAPTIONS = dict(
     cost='Seconds an epoch as multiples of standard training.',
     training='Cross-entropy of clean and of moved features, the gap between them, and how far features are moved, over '
              'the epochs; averaged over the seeds that all of them share.',
-    widths='Gain over standard training against the step size, a line for each width of the network; 95% intervals, '
-           'hollow and joined by dots where there are fewer than three pairs.')
+    widths='Against the step size, a line for each width of the network: points above standard training with its loss '
+           'doubled, which is ALFA with a step of zero (95% intervals, hollow and joined by dots where there are fewer '
+           'than three pairs), and the loss that moving the features adds in the last epoch, averaged over seeds.')
 
 
 def draw_all(groups: Mapping[Condition, Runs], folder: Path) -> list[Path]:
@@ -202,36 +203,54 @@ def _line(axis, column: Sequence[float], linewidth: float = 1.3, **style) -> Non
 
 
 def widths(where: Condition, runs: Runs):
-    """Gain over standard against the step size, for each width; None where fewer than two widths have two of them."""
-    lines = {'-'.join(map(str, channels)): list(_gains(TABLES[f'small_width_{name}'], runs))
-             for name, channels in WIDTHS.items()}
+    """What a step size gives and what loss it adds, for each width; None where fewer than two have two of them."""
+    lines = {name: list(_step_gains(TABLES[f'small_width_{name}'], runs)) for name in WIDTHS}
     if sum(len(points) > 1 for points in lines.values()) < 2:
         return None
-    figure, (axis,) = _subplots()
-    for at, (channels, points) in enumerate(lines.items()):
-        for step, found in points:
+    figure, (points, losses) = _subplots(2, width=11.0)
+    for at, (name, found) in enumerate(lines.items()):
+        if found:
+            style = dict(color=f'C{at}', label='channels ' + '-'.join(map(str, WIDTHS[name])))
             # side by side, so that intervals can be told apart
-            axis.errorbar(step * (1 + 0.03 * (at - 1)), found.mean, _half(found), color=f'C{at}', marker='o', capsize=3,
-                          markerfacecolor='white' if found.n < stats.FEWEST_PAIRS else None)
-        if points:
-            sure = all(found.n >= stats.FEWEST_PAIRS for _, found in points)
-            axis.plot(*zip(*((step * (1 + 0.03 * (at - 1)), found.mean) for step, found in points), strict=True),
-                      color=f'C{at}', label=f'channels {channels}', zorder=0, linestyle='-' if sure else ':')
-    axis.axhline(0, color='black', linewidth=0.8)
-    axis.set_xscale('log', base=2)
-    axis.set_xticks([0.25, 0.5, 1, 2], ['0.25', '0.5', '1', '2'])
-    axis.set(xlabel='step size x 255', ylabel='points above standard')
-    axis.legend(fontsize=9, frameon=False)
-    _titled(axis, 'Step size against width, small data', where)
+            _gain_line(points, [(step * (1 + 0.04 * (at - 1)), gain) for step, _, gain in found], **style)
+            added = ((step, _added_loss(runs[recipe])) for step, recipe, _ in found)
+            losses.plot(*zip(*(point for point in added if point[1] is not None)), marker='o', **style)  # noqa: B905
+    points.axhline(0, color='black', linewidth=0.8)
+    steps = [float(step) for step in WIDTH_STEPS]
+    for axis in (points, losses):
+        axis.set_xscale('log', base=2)
+        axis.set_xticks(steps, [f'{step:g}' for step in steps])
+        axis.set_xlabel('step size x 255')
+        axis.legend(fontsize=9, frameon=False)
+    points.set_ylabel('points above the doubled loss')
+    losses.set(ylabel='moved minus clean loss', yscale='log')
+    _titled(points, 'Step size against width, small data', where)
+    _titled(losses, 'Loss that moving the features adds', where)
     return figure
 
 
-def _gains(table: Table, runs: Runs) -> Iterator[tuple[float, stats.Difference]]:
-    base = table.rows[0].recipe
-    for row in (row for row in table.rows if '/255' in row.label):
-        for comparison in compare(table, row, runs):
-            if comparison.difference is not None and comparison.other == base:
-                yield float(row.label.split()[1].split('/')[0]), comparison.difference
+def _gain_line(axis, points: Sequence[tuple[float, stats.Difference]], color: str, label: str) -> None:
+    """Differences with their intervals; hollow and dotted where too few pairs stand behind one."""
+    for at, found in points:
+        axis.errorbar(at, found.mean, _half(found), color=color, marker='o', capsize=3,
+                      markerfacecolor='white' if found.n < stats.FEWEST_PAIRS else None)
+    sure = all(found.n >= stats.FEWEST_PAIRS for _, found in points)
+    axis.plot(*zip(*((at, found.mean) for at, found in points), strict=True), color=color, label=label, zorder=0,
+              linestyle='-' if sure else ':')
+
+
+def _step_gains(table: Table, runs: Runs) -> Iterator[tuple[float, str, stats.Difference]]:
+    """Step size x 255, recipe, and what it makes beside the table's first row."""
+    for row in table.rows[1:]:
+        for found in compare(table, row, runs):
+            if found.difference is not None:
+                yield float(row.label.split()[1].split('/')[0]), row.recipe, found.difference
+
+
+def _added_loss(runs: Mapping[int, Mapping[str, Any]]) -> Optional[float]:
+    """Moved minus clean training loss in the last epoch, averaged over seeds; None where it was not recorded."""
+    clean, moved = (mean_history(runs, f'train_loss_{part}', list(runs)) for part in ('clean', 'adv'))
+    return moved[-1] - clean[-1] if moved else None
 
 
 def _half(difference: Optional[stats.Difference]) -> float:

@@ -33,7 +33,9 @@ BLOCKS = {'resnet20s': ('1', '2', '2,3', '1,2,3'), 'resnet56s': ('1', '2', '2,3'
           'resnet18': ('1', '2', '3', '3,4', '2,3,4', '1,2,3,4')}
 STEPS = ('0.5', '1.0', '1.5', '2.0')
 GAMMAS = (0.1, 0.2, 0.5, 1.0, 2.0, 10.0)
-WIDTHS = {'half': [8, 16, 32], 'once': [16, 32, 64], 'double': [32, 64, 128]}  # channels of resnet20s
+WIDTHS = {'quarter': [4, 8, 16], 'half': [8, 16, 32], 'once': [16, 32, 64], 'double': [32, 64, 128]}  # of resnet20s
+# Factors of four: a few seeds cannot tell steps apart that lie closer.
+WIDTH_STEPS = ('0.5', '2', '8')
 REGULARISERS = {'smoothing': dict(smoothing=0.1), 'mixup': dict(mixup=0.2),
                 'ema': dict(model_ema=True, model_ema_decay=0.99)}
 
@@ -110,7 +112,7 @@ def _small() -> Iterator[Recipe]:
     yield row('_l_alfa', l_alfa(alfa_mode='joint'), 2)
     yield row('_alfa_tail', alfa('0.5', alfa_grad='tail'))
     yield row('_alfa_preact', alfa('0.5', blocks='layer3.2.bn2'))
-    for step in ('0.25', '1', '2'):
+    for step in WIDTH_STEPS[1:]:
         yield row(f'_alfa_step{step}', alfa(step), 3)
     yield row('_advprop', ADVPROP)
     for blocks in BLOCKS['resnet20s']:
@@ -121,11 +123,10 @@ def _small() -> Iterator[Recipe]:
         yield row(f'_{name}', {**STANDARD, **options}, 3)
         yield row(f'_double_{name}', {**DOUBLED, **options}, 3)
         yield row(f'_alfa_{name}', {**alfa('0.5'), **options}, 3)
-    for width in ('half', 'double'):
+    for width in ('quarter', 'half', 'double'):
         options = dict(model_kwargs=dict(channels=WIDTHS[width]))
-        yield row(f'_{width}_width', {**STANDARD, **options}, 3)
         yield row(f'_{width}_width_double', {**DOUBLED, **options}, 3)
-        for step in ('0.25', '0.5', '1', '2'):
+        for step in WIDTH_STEPS:
             yield row(f'_{width}_width_alfa_step{step}', {**alfa(step), **options}, 3)
 
 
