@@ -6,7 +6,7 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional
 from studies import records, stats
 from studies.jobs import Job
 from studies.rows import RECIPES
-from studies.tables import Row, Table
+from studies.tables import Contrast, Row, Table
 
 
 class Condition(NamedTuple):
@@ -58,12 +58,13 @@ def values(runs: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, floa
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against another one."""
+    """A row against another one: in the table's metric, and in the loss on the test split."""
     row: Row
     other: str
     paper: Optional[float]
     difference: Optional[stats.Difference]
     verdict: Optional[str]
+    loss: Optional[stats.Difference] = None
 
     @property
     def more(self) -> Optional[str]:
@@ -96,7 +97,18 @@ def compare(table: Table, row: Row, runs: Runs, scale: float = 1.0) -> Iterator[
             paper, claim = table.paper_gain(row, other), table.claim(row, other)
         else:
             paper = claim = None
-        yield Comparison(row, other, paper, difference, stats.verdict(difference, claim))
+        loss = stats.paired(*(values(runs.get(recipe, {}), table.loss) for recipe in (row.recipe, other)))
+        yield Comparison(row, other, paper, difference, stats.verdict(difference, claim), loss)
+
+
+def contrasts(table: Table, runs: Runs) -> Iterator[tuple[Contrast, stats.Difference, Optional[stats.Difference]]]:
+    """What a table's rows say together, in its metric and in the loss on the test split, where all were run."""
+    for one in table.contrasts:
+        found, loss = (
+            stats.contrast([(factor, values(runs.get(recipe, {}), metric)) for recipe, factor in one.weights.items()])
+            for metric in (table.metric, table.loss))
+        if found is not None:
+            yield one, found, loss
 
 
 def seconds_per_epoch(runs: Mapping[int, Mapping[str, Any]]) -> Optional[float]:

@@ -12,7 +12,7 @@ from studies.tables import TABLES, Table
 
 WIDTH = 6.4
 CAPTIONS = dict(
-    eta="{recipe}: L-ALFA's magnitudes over the epochs, averaged over seeds.",
+    eta="{recipe}: L-ALFA's magnitudes over the epochs, a line a seed; the last feature's are black.",
     cost='Seconds an epoch as multiples of standard training.',
     training='Cross-entropy of clean and of moved features, the gap between them, and how far features are moved, over '
              'the epochs; averaged over the seeds that all of them share.',
@@ -119,16 +119,15 @@ def mean_history(runs: Mapping[int, Mapping[str, Any]], column: str, seeds: Sequ
 
 
 def eta(recipe: str, where: Condition, runs: Mapping[int, Mapping[str, Any]]):
-    """L-ALFA's magnitudes over epochs, averaged over seeds; the last block's in black."""
+    """L-ALFA's magnitudes over epochs, a line a seed; the last block's in black."""
     series = [record['history']['eta'] for record in runs.values() if 'eta' in record['history']]
-    epochs, size = min(map(len, series)), len(series[0][0])
     blocks = next(iter(runs.values()))['blocks']
     figure, (axis,) = _subplots(width=7.2)
-    for at in range(size):
-        line = [sum(one[epoch][at] for one in series) / len(series) for epoch in range(epochs)]
-        last = at == size - 1
-        axis.plot(range(1, epochs + 1), line, label=blocks[at], color='black' if last else _shade(at, size),
-                  linewidth=2.2 if last else 1.2)
+    for at, block in enumerate(blocks):
+        last = at == len(blocks) - 1
+        for which, one in enumerate(series):
+            _line(axis, [epoch[at] for epoch in one], linewidth=2.2 if last else 1.4,
+                  label=None if which else block, color='black' if last else _shade(at, len(blocks)))
     axis.set(xlabel='epoch', ylabel='eta')
     axis.legend(fontsize=8, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
     place = 'Figure 4: ' if recipe in (row.recipe for row in TABLES['figure4'].rows) else ''
@@ -138,7 +137,7 @@ def eta(recipe: str, where: Condition, runs: Mapping[int, Mapping[str, Any]]):
 
 def _shade(at: int, size: int):
     import matplotlib
-    return matplotlib.colormaps['viridis'](0.05 + 0.85 * at / max(1, size - 1))
+    return f'C{at}' if size <= 11 else matplotlib.colormaps['viridis'](0.05 + 0.85 * at / (size - 1))
 
 
 def cost(where: Condition, runs: Runs):
@@ -164,7 +163,7 @@ def cost(where: Condition, runs: Runs):
 
 
 YARDSTICKS = dict(small='black', small_double='0.6')
-TRAINING = ('small_alfa', 'small_alfa_mean', 'small_noise')  # all moved at the last block, by as much or less
+TRAINING = ('small_alfa', 'small_alfa_mean')  # by as much, and with as many seeds as the yardsticks
 
 
 def training(where: Condition, runs: Runs):
@@ -175,7 +174,7 @@ def training(where: Condition, runs: Runs):
             if row.recipe in drawn and mean_history(runs[row.recipe], 'delta_norm', seeds)]
     if not rows:
         return None
-    figure, (losses, gaps, norms) = _subplots(3, width=13.0, height=4.0)
+    figure, (losses, gaps, norms) = _subplots(3, width=11.0)
     for at, row in enumerate(rows):
         clean, moved, norm = (mean_history(runs[row.recipe], name, seeds)
                               for name in ('train_loss_clean', 'train_loss_adv', 'delta_norm'))
@@ -189,6 +188,8 @@ def training(where: Condition, runs: Runs):
             _line(losses, [loss / weight for loss in mean_history(runs[name], 'train_loss', seeds)], color=color,
                   label=next(row.label for row in TABLES['small'].rows if row.recipe == name))
     losses.set(xlabel='epoch', ylabel='training loss: clean, moved (dotted)', yscale='log')
+    losses.set_yticks([0.3, 0.5, 1, 2], ['0.3', '0.5', '1', '2'])
+    losses.set_yticks([], minor=True)
     gaps.set(xlabel='epoch', ylabel='moved minus clean')
     norms.set(xlabel='epoch', ylabel='l2 norm of delta, mean over images', ylim=(0, 1.15 * norms.get_ylim()[1]))
     losses.legend(fontsize=8, frameon=False)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from studies import stats
-from studies.evidence import Comparison, Condition, Runs, compare, conditions_of, seconds_per_epoch, time_ratio, values
+from studies.evidence import (
+    Comparison, Condition, Runs, compare, conditions_of, contrasts, seconds_per_epoch, time_ratio, values)
 from studies.figures import caption
 from studies.headers import commits, places, score, spans
 from studies.rows import RECIPES
@@ -20,9 +21,10 @@ How to read it:
 
 - Scores are top-1 on the test split, read once a run, of the checkpoint that was best on the validation split; mean ±
   standard deviation over n seeds ("2/6": two of the six that the recipe plans). A seed draws the weights, the order of
-  images, and the images that are held out or left out.
+  images, and the images that are held out or left out; the test images are always the same.
 - Differences are paired: runs of one seed start from the same weights and see the same images in the same order. The
-  interval is Student's, 95%, for each difference by itself.
+  interval is Student's, 95%, for each difference by itself, over seeds, from three pairs on. "test loss" is the
+  difference in mean cross-entropy on the test split: less is better, and it varies less than the count of right images.
 - A claim is a direction: **held** or **not held** where the interval lies on one side of zero, **undecided** where it
   does not, or where there are fewer than three pairs. "paper inside" says whether the paper's difference lies within
   our interval: a gain may be real and yet not as large, and an undecided one may rule out the paper's size.
@@ -35,7 +37,7 @@ How to read it:
   where a table is about time, and compared where runs had the same kind of device and as many threads, one at a time.
 """
 COLUMNS = ('row', 'paper', 'here', 'n', 'against', "paper's difference", 'difference here [95%]', 'pairs', 'verdict',
-           'more', 'paper inside', 's an epoch')
+           'more', 'paper inside', 'test loss', 's an epoch')
 PROTOCOLS = dict(paper="The paper's protocol", small='The small-data protocol', other='This protocol')
 
 
@@ -49,7 +51,7 @@ def page(groups: Mapping[Condition, Runs], left_out: list[str], figures: list[Pa
         notes: Text by hand, put at the top.
     """
     run = [table for table in TABLES.values() if conditions_of(table, groups)]
-    parts = [HEAD, notes.strip(), *summary(run, groups)]
+    parts = [HEAD, *summary(run, groups), notes.strip()]
     for table in run:
         parts += section(table, groups)
     parts += pictures(figures)
@@ -67,7 +69,7 @@ def summary(tables: list[Table], groups: Mapping[Condition, Runs]) -> Iterator[s
     yield '## In short'
     for protocol in ('paper', 'small'):
         rows = list(verdicts([table for table in tables if table.protocol == protocol], groups))
-        yield f'{PROTOCOLS[protocol]}: {tally(rows)}'
+        yield f'{PROTOCOLS[protocol]}: {tally(rows)}{effort(protocol, groups)}'
         yield from [markdown(('table', 'claim', "paper's difference", 'difference here [95%]', 'pairs', 'verdict',
                               'paper inside', 'on'), rows)] if rows else ()
 
@@ -83,7 +85,7 @@ def verdicts(tables: list[Table], groups: Mapping[Condition, Runs]) -> Iterator[
                     seen.add(key)
                     cells = comparison_cells(table, found)
                     yield (f'[{table.name}](#{anchor(table)})', claim_text(table, found), *cells[1:4],
-                           f'**{found.verdict}**', cells[-1], where.text)
+                           f'**{found.verdict}**', cells[6], where.text)
 
 
 def tally(rows: list[tuple[str, ...]]) -> str:
@@ -91,7 +93,16 @@ def tally(rows: list[tuple[str, ...]]) -> str:
     if not rows:
         return 'no claim has been put to the test at its full schedule yet.'
     counts = Counter(row[5].strip('*') for row in rows)
-    return ', '.join(f'{counts[name]} {name}' for name in (stats.HELD, stats.NOT_HELD, stats.UNDECIDED)) + '.'
+    return (', '.join(f'{counts[name]} {name}' for name in (stats.HELD, stats.NOT_HELD, stats.UNDECIDED))
+            + f'. By chance alone {0.025 * len(rows):.1f} of {len(rows)} would be held.')
+
+
+def effort(protocol: str, groups: Mapping[Condition, Runs]) -> str:
+    """How many runs stand behind a protocol's tables, each counted once, and how long they took."""
+    recipes = {row.recipe for table in TABLES.values() if table.protocol == protocol for row in table.rows}
+    found = [record for runs in groups.values() for recipe in recipes & runs.keys() for record in runs[recipe].values()]
+    hours = sum(record['seconds'] for record in found) / 3600
+    return f' {len(found)} runs, {hours:.1f} hours of {places(found)}.' if found else ''
 
 
 def claim_text(table: Table, found: Comparison) -> str:
@@ -117,6 +128,9 @@ def section(table: Table, groups: Mapping[Condition, Runs]) -> Iterator[str]:
     for where, runs in conditions_of(table, groups):
         yield f'{PROTOCOLS[table.protocol]}, {where.text}: {evidence(table, runs)}.'
         yield markdown(COLUMNS, [cells for row in table.rows for cells in row_cells(table, row, runs, where.scale)])
+        together = [(one.label, difference(found), difference(loss, 3), str(found.n))
+                    for one, found, loss in contrasts(table, runs)]
+        yield markdown(('rows together', 'points [95%]', 'test loss', 'seeds'), together) if together else ''
 
 
 def evidence(table: Table, runs: Runs) -> str:
@@ -132,12 +146,12 @@ def evidence(table: Table, runs: Runs) -> str:
 def row_cells(table: Table, row: Row, runs: Runs, scale: float) -> Iterator[tuple[str, ...]]:
     """A row's lines: the first with its score, one for each comparison."""
     found = stats.sample(list(values(runs.get(row.recipe, {}), table.metric).values()))
-    head = (row.label, paper_score(row) if scale == 1 else '', '' if found is None else score(found),
+    head = (row.label, paper_score(row) if scale == 1 else '', 'not run' if found is None else score(found),
             '' if found is None else count(found.n, RECIPES[row.recipe].seeds))
     cost = time_cell(table, row, runs) if table.timed else ''
     comparisons = [c for c in compare(table, row, runs, scale) if c.difference is not None or c.paper is not None]
     if not comparisons:
-        yield (*head, *[''] * 7, cost)
+        yield (*head, *[''] * 8, cost)
     for at, comparison in enumerate(comparisons):
         yield (*(head if at == 0 else [''] * 4), *comparison_cells(table, comparison), cost if at == 0 else '')
 
@@ -148,11 +162,12 @@ def count(n: int, planned: int) -> str:
 
 
 def comparison_cells(table: Table, found: Comparison) -> tuple[str, ...]:
-    """From 'against' to 'paper inside'."""
+    """From 'against' to 'test loss'."""
     inside, here = found.paper_inside, found.difference
     printed = '' if found.paper is None else f'{found.paper:+.2f}'
     return (label(table, found.other), printed, difference(here), '' if here is None else str(here.n),
-            found.verdict or '', found.more or '', '' if inside is None else 'yes' if inside else 'no')
+            found.verdict or '', found.more or '', '' if inside is None else 'yes' if inside else 'no',
+            difference(found.loss, 3))
 
 
 def paper_score(row: Row) -> str:
@@ -162,11 +177,12 @@ def paper_score(row: Row) -> str:
     return f'{row.paper:.2f}{spread}' + ('' if row.seconds is None else f' ({row.seconds:g} s)')
 
 
-def difference(found: Optional[stats.Difference]) -> str:
+def difference(found: Optional[stats.Difference], digits: int = 2) -> str:
     """A paired difference with its interval."""
     if found is None:
         return ''
-    return f'{found.mean:+.2f}' + ('' if found.low is None else f' [{found.low:+.2f}, {found.high:+.2f}]')
+    mean, low, high = (None if x is None else f'{x:+.{digits}f}' for x in (found.mean, found.low, found.high))
+    return mean if low is None else f'{mean} [{low}, {high}]'
 
 
 def time_cell(table: Table, row: Row, runs: Runs) -> str:

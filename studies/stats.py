@@ -18,7 +18,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired differences: mean, their standard deviation, n, and the confidence interval (None for one pair)."""
+    """Paired differences: mean, their standard deviation, n, and the confidence interval (None for too few pairs)."""
     mean: float
     std: Optional[float]
     n: int
@@ -43,12 +43,19 @@ def paired(ours: Mapping[int, float], other: Mapping[int, float], confidence: fl
         ours: Values by seed.
         other: What they are compared with, by seed.
     """
-    seeds = sorted(ours.keys() & other.keys())
-    found = sample([ours[seed] - other[seed] for seed in seeds])
-    if found is None:
-        return None
-    if found.std is None:
-        return Difference(found.mean, None, found.n)
+    return contrast([(1.0, ours), (-1.0, other)], confidence)
+
+
+def contrast(terms: Sequence[tuple[float, Mapping[int, float]]], confidence: float = 0.95) -> Optional[Difference]:
+    """Student's t interval of a weighted sum of rows, seed by seed; None without a seed that all of them have.
+
+    Args:
+        terms: A factor and values by seed, each.
+    """
+    seeds = sorted(set.intersection(*({*values} for _, values in terms)))
+    found = sample([math.fsum(factor * values[seed] for factor, values in terms) for seed in seeds])
+    if found is None or found.n < FEWEST_PAIRS:
+        return None if found is None else Difference(found.mean, found.std, found.n)
     from scipy.stats import t
     half = t.ppf(0.5 + confidence / 2, found.n - 1) * found.std / math.sqrt(found.n)
     return Difference(found.mean, found.std, found.n, found.mean - half, found.mean + half)

@@ -131,6 +131,32 @@ def test_a_gain_counts_against_the_doubled_loss_wherever_losses_are_summed():
     assert 'The small-data protocol: 1 held, 0 not held, 1 undecided.' in shown
 
 
+def test_rows_that_answer_a_question_together_are_shown_with_their_loss():
+    gains = dict(small=0.0, small_alfa=1.51, small_double=1.0, small_alfa_mean=0.2)
+    found = [record(name, seed, base + gain + 0.1 * seed * (name == 'small_double'), test_loss=1 - gain)
+             for seed, base in enumerate(BASE) for name, gain in gains.items()]
+    # halves of (1.51 - 1 - 0.1 seed) + (0.2 - 0), and of (1 + 0.1 seed - 0) + (1.51 - 0.2)
+    shown = text(found)
+    assert line(shown, '| moving the features').split('|')[2:5] == [' +0.28 [+0.18, +0.38] ',
+                                                                    ' -0.355 [-0.355, -0.355] ', ' 4 ']
+    assert ' +1.23 [+1.13, +1.33] ' in line(shown, '| doubling the gradient')
+    without = text([one for one in found if one['recipe'] != 'small_alfa_mean'])
+    assert 'rows together' not in without, 'a part of the sum is missing'
+
+
+def test_every_contrast_sums_to_zero_over_rows_of_its_table():
+    for table in TABLES.values():
+        for one in table.contrasts:
+            assert {*one.weights} <= {row.recipe for row in table.rows}, one.label
+            assert sum(one.weights.values()) == 0, one.label
+
+
+def test_runs_are_counted_once_whatever_tables_they_stand_in():
+    summary = text(small()).split('## In short')[1].split('## small')[0]
+    assert '8 runs, 1.3 hours of 1 CPU thread' in summary
+    assert 'By chance alone 0.0 of 1 would be held.' in summary
+
+
 def test_a_commit_that_changed_within_a_run_and_one_with_changes_are_shown():
     (one,) = headers([record('small', 0, 70.0, commit=f"{'a' * 40}, {'b' * 40}+")])['small']
     assert one.endswith('commits aaaaaaaaaa bbbbbbbbbb+.')

@@ -30,6 +30,15 @@ def test_only_common_seeds_are_paired_and_by_seed_not_by_order():
     assert stats.paired({1: 1.0}, {2: 1.0}) is None
 
 
+def test_a_contrast_is_the_paired_difference_of_weighted_sums():
+    half = {seed: (FIRST[seed] + SECOND[seed]) / 2 for seed in range(9)}  # one of the ten is missing
+    found = stats.contrast([(0.5, FIRST), (0.5, SECOND), (-1.0, half)])
+    assert found.n == 9 and found.mean == pytest.approx(0, abs=1e-12)
+    more = {seed: value + seed for seed, value in half.items()}
+    assert stats.contrast([(1.0, more), (-0.5, FIRST), (-0.5, SECOND)]).mean == pytest.approx(4)
+    assert stats.contrast([(1.0, SECOND), (-1.0, FIRST)]) == stats.paired(SECOND, FIRST)
+
+
 def test_sample():
     assert stats.sample([]) is None
     assert stats.sample([3.0]) == stats.Sample(3.0, None, 1)
@@ -45,10 +54,10 @@ def test_verdict(low, high, claim, wanted):
 
 def test_too_few_pairs_decide_nothing_even_when_they_agree():
     two = stats.paired({0: 1.0, 1: 1.0}, {0: 0.5, 1: 0.5})
-    assert two.low == two.high == 0.5
-    assert stats.verdict(two, 1) == UNDECIDED
     one = stats.paired({0: 1.0}, {0: 0.5})
-    assert stats.verdict(one, 1) == UNDECIDED
+    for found in (one, two):
+        assert found.mean == 0.5 and found.low is found.high is None
+        assert stats.verdict(found, 1) == UNDECIDED
     assert stats.verdict(None, 1) is None
 
 
