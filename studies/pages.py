@@ -6,7 +6,16 @@ from typing import Any, Optional
 
 from studies import stats
 from studies.evidence import (
-    Comparison, Condition, Runs, compare, conditions_of, contrasts, seconds_per_epoch, time_ratio, values)
+    Comparison,
+    Condition,
+    Runs,
+    compare,
+    conditions_of,
+    contrasts,
+    seconds_per_epoch,
+    time_ratio,
+    values,
+)
 from studies.figures import caption
 from studies.headers import commits, places, score, spans
 from studies.rows import RECIPES
