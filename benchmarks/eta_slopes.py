@@ -4,8 +4,9 @@
         --model resnet20s.l_alfa_c10 --pretrained --dataset hfds/uoft-cs/cifar10 --input-key img --split test
 
 The record gives blocks, steps, step size, mode and eta; flags that follow it are validate.py's, and say which weights
-and images. Layers are as at inference. Slopes are without the l1 term, which the projection on sum 1 takes out again as
-long as no eta is negative.
+and images. With `--even` eta is the same for every feature, which is where training begins: with weights that never saw
+a perturbation, the slopes say where eta would go before it has changed them. Layers are as at inference. Slopes are
+without the l1 term, which the projection on sum 1 takes out again as long as no eta is negative.
 """
 import argparse
 import itertools
@@ -71,14 +72,19 @@ def main() -> None:
     parser.add_argument('record', type=Path, help="results/runs/NAME.json of an L-ALFA run")
     parser.add_argument('--batches', type=int, default=8, choices=range(1, 10000), metavar='N',
                         help='of the split that are looked at (8)')
+    parser.add_argument('--even', action='store_true', help='where eta begins, not where it ended')
+    parser.add_argument('--name', help="of the results: whose weights these are (the record's)")
     own, rest = parser.parse_known_args()
+    name = own.name or own.record.stem
     with before_work():
         search, eta = search_of(read_record(own.record))
         _, model, loader, _ = validate.run(validate.parse_args(rest))
+    if own.even:
+        eta = [1 / len(eta)] * len(eta)
     found, count = slopes(model, loader, own.batches, eta, **search)
     rows = [{'feature': block, 'eta': value, 'slope there': slope, 'images': count}
             for (block, slope), value in zip(found.items(), eta, strict=True)]
-    measure.write(own.results, f'eta_slopes_{own.record.stem}', 'What eta descends on', {own.record.stem: rows})
+    measure.write(own.results, f'eta_slopes_{name}', 'What eta descends on', {name: rows})
 
 
 if __name__ == '__main__':
