@@ -22,6 +22,15 @@ def _has_statistics(module: nn.Module) -> bool:
     return any(name.startswith('running_') and buffer is not None for name, buffer in module._buffers.items())
 
 
+def lacking(model: nn.Module) -> str:
+    """Why norms of its own would make no difference to a pass of this model; empty where they would."""
+    layers = batch_norms(model).values()
+    if all(type(layer).__name__.startswith('Frozen') for layer in layers):
+        kind = 'only frozen batch norm' if layers else 'no layers with running statistics'
+        return f'{type(model).__name__} has {kind}'
+    return ''
+
+
 @contextmanager
 def still(model: nn.Module) -> Iterator[None]:
     """While inside, no running statistic of the model moves; layers still normalise with batch statistics.

@@ -12,6 +12,7 @@ import torch.nn as nn
 
 from timm_alfa import search
 from timm_alfa.errors import ConfigError
+from timm_alfa.loss_scale import LossScale, gradients
 from timm_alfa.search import precise
 
 Numbers = Optional[Sequence[float]]
@@ -31,6 +32,10 @@ class Pixels:
     def of(self, input: torch.Tensor) -> torch.Tensor:
         """Normalised images [B, C, H, W] as pixels, 0 to 1."""
         return precise(input) * self._channels(self.std, input) + self._channels(self.mean, input)
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels [B, C, H, W], 0 to 1, as a network takes them."""
+        return (pixels - self._channels(self.mean, pixels)) / self._channels(self.std, pixels)
 
     def moved(self, input: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
         """The normalised images [B, C, H, W] with their pixels moved by delta."""
@@ -80,7 +85,7 @@ def ascend_pixels(
         step_size: float,
         eps: float,
         random_start: bool = True,
-        scale: float = 1.0,
+        scale: Optional[LossScale] = None,
         generator: Optional[torch.Generator] = None,
 ) -> torch.Tensor:
     """Projected gradient ascent: delta <- clip(delta + step_size * sign(grad)), `steps` times (Madry et al. 2018).
@@ -93,7 +98,7 @@ def ascend_pixels(
         step_size: In pixels.
         eps: Bound of every pixel's move.
         random_start: Start uniformly within eps, drawn from the generator of the device, instead of at zero.
-        scale: Factor of the loss, so that gradients in half precision do not underflow.
+        scale: Of the loss, so that gradients in half precision do not underflow.
         generator: Draws the random start, in place of the device's generator.
 
     Returns:
@@ -107,8 +112,7 @@ def ascend_pixels(
     def gradient(found):
         with torch.enable_grad():
             at = found[0].detach().requires_grad_()
-            grad, = torch.autograd.grad(loss(pixels.moved(input.detach(), at)) * scale, at)
-        return [grad]
+            return gradients(loss(pixels.moved(input.detach(), at)), [at], scale)
 
     for _ in range(steps):
         delta = search.ascend(gradient, [delta], 1, step_size)[0].clamp(low, high)

@@ -149,7 +149,7 @@ class Replay:
         for index in sorted(set(changes) - {start}, key=lambda i: record.taken[i].moment):
             self._go_on_with(changes[index], self.names[index], makes)
         with ExitStack() as stack:
-            stack.enter_context(without_checkpointing(self._uncheckpointed[start]))
+            stack.enter_context(without_checkpointing(set().union(*(self._uncheckpointed[i] for i in changes))))
             if taken.states is not None:
                 stack.enter_context(generators.kept(trees.device_of(taken.value)))
             stack.enter_context(redirected(

@@ -8,7 +8,6 @@ import torch
 
 Tensors = list[torch.Tensor]
 NORMS = ('linf', 'l2')
-LOSS_SCALE = 2.0 ** 15  # of a loss in an fp16 search, whose gradients would underflow; fp16 has no larger power of 2
 _HALF = (torch.float16, torch.bfloat16)
 
 

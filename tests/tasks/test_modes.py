@@ -7,8 +7,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 from settings import assert_same_buffers, assert_same_grads, check_step, gradients, tiny
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.utils.model import freeze_batch_norm_2d
 
 from timm_alfa import create_task, search
+from timm_alfa.errors import AlfaWarning, BlockError
 
 QUICK = dict(steps=2, step_size=0.05)
 
@@ -75,6 +77,61 @@ def test_gradients_that_overflow_in_fp16_leave_the_loss_finite(norm):
     with torch.autocast('cpu', torch.float16):
         _, result = stepped(model, input, target, blocks='2', norm=norm)
     assert torch.isfinite(result['loss_adv'])
+
+
+@pytest.mark.parametrize('name', ['alfa', 'adv_train'])
+def test_where_a_whole_search_overflows_in_fp16_the_next_ones_do_not(name):
+    """Without it, every gradient is NaN in every step, and the method is standard training for good."""
+    model, input, target = tiny(size=16, dtype=torch.float32)
+    factor = lambda output, y: F.cross_entropy(output, y) * 1e6  # noqa: E731
+    options = dict(blocks='2') if name == 'alfa' else dict(mean=(0.5,), std=(0.5,), random_start=False)
+    task, size = create_task(name, model, factor, steps=1, step_size=1e-3, **options), {}
+    for step in range(12):
+        with torch.autocast('cpu', torch.float16):
+            size[step] = float(task(input, target)['delta_norm'])
+    assert size[0] < 0.1 * size[11], 'the fault that is mended was not there'
+    with torch.autocast('cpu', torch.float16, enabled=False):
+        assert size[11] > 0.9 * float(task(input, target)['delta_norm'])
+    other = create_task(name, model, factor, steps=1, step_size=1e-3, **options)
+    other.load_task_state(copy.deepcopy(task.get_task_state()))
+    with torch.autocast('cpu', torch.float16):
+        assert float(other(input, target)['delta_norm']) == pytest.approx(size[11], rel=1e-3), 'it is resumed'
+
+
+@pytest.mark.parametrize('bn', ['shared', 'aux'])
+def test_a_feature_inside_of_a_norm_is_refused_where_the_norm_would_run_on_placeholders(bn):
+    model, input, target = tiny('test_efficientnet', 32)
+    with pytest.raises(BlockError, match=r"such as blocks\.1\.0\.bn1\.act: name blocks\.1\.0\.bn1, or give bn='clean'"):
+        create_task('alfa', model, blocks='blocks.1.0.bn1.act', bn=bn)
+    for blocks, norms_of in (('blocks.1.0.bn1', bn), ('blocks.1.0.bn1.act', 'clean')):
+        _, result = stepped(copy.deepcopy(model), input, target, blocks=blocks, bn=norms_of)
+        assert torch.isfinite(result['loss'])
+
+
+@pytest.mark.parametrize('bn', ['shared', 'aux'])
+def test_norms_that_can_make_no_difference_are_told(bn):
+    for model, why in ((freeze_batch_norm_2d(tiny()[0]), 'only frozen batch norm'),
+                       (tiny('test_vit', 32)[0], 'no layers with running statistics')):
+        with pytest.warns(AlfaWarning, match=f"bn='{bn}' has no effect: {type(model).__name__} has {why}"):
+            create_task('alfa', model, bn=bn)
+
+
+class WithADeadEnd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.front, self.dead, self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.front(x).relu()
+        self.dead(x)
+        return self.head(self.body(x).tanh())
+
+
+@pytest.mark.parametrize('steps', [1, 2])
+def test_of_several_blocks_the_one_that_reaches_nothing_is_named(steps):
+    task = create_task('alfa', WithADeadEnd(), blocks='dead,body', steps=steps)
+    with pytest.raises(BlockError, match='nothing of dead reaches the loss'):
+        task(torch.randn(4, 4), torch.arange(4) % 3)
 
 
 @pytest.mark.parametrize('eps', [None, 0.01])
@@ -161,7 +218,8 @@ def test_accumulated_gradients_are_the_sum(name):
 @pytest.mark.parametrize(('arch', 'size', 'spec'), [
     ('resnet20s', 16, 'last'), ('resnet20s', 16, 'all'), ('resnet20s', 16, 'layer2.1,layer3.2.bn2'),
     ('test_resnet', 32, 'all'), ('test_efficientnet', 32, 'all'), ('test_vit', 32, 'all'),
-    ('swin_s3_tiny_224', 32, '2,4'), ('test_convnext', 32, 'all')])
+    ('swin_s3_tiny_224', 32, '2,4'), ('test_convnext', 32, 'all'),
+    ('test_convnext', 32, 'stages.1,stages.2.blocks.1.conv_dw')])  # the later one within what is checkpointed
 @pytest.mark.parametrize('config', [{}, dict(mode='joint', bn='shared')], ids=str)
 def test_checkpointed_activations_change_nothing(arch, size, spec, config):
     """Loss and gradients are equal; running statistics are what a checkpointed standard step makes of them."""
@@ -213,15 +271,16 @@ def test_half_precision_searches_where_single_precision_does(arch, dtype):
         kept = task.search
         task.search = lambda *a, kept=kept, half=half: signs.setdefault(half, kept(*a))
         if not half:
-            checked = task._checked
-            task._checked = lambda g, *a, checked=checked: grads.extend(checked(g, *a)) or grads[-1:]
+            exact = task._gradients
+            task._gradients = lambda *a, exact=exact, **k: grads.append(exact(*a, **k)) or grads[-1]
         with torch.autocast('cpu', dtype, enabled=half):
             result = task(input, target)
         result['loss'].backward()
         assert torch.isfinite(result['loss'])
         assert all(torch.isfinite(p.grad).all() for p in task.model.parameters() if p.grad is not None)
     exact, found = signs[False][0][0], signs[True][0][0]
-    large = grads[0].abs() > 0.1 * grads[0].abs().mean()
+    size = grads[0][0][0].abs()
+    large = size > 0.1 * size.mean()
     assert found.dtype == torch.float32
     agreed = (exact.sign() == found.sign())[large].float().mean()
     assert agreed > (0.95 if dtype == torch.float16 else 0.9), f'{float(agreed):.3f} of the signs agree'
@@ -252,7 +311,6 @@ def test_networks_that_are_half_themselves(dtype):
 
 
 def test_replays_of_a_wrapped_model_use_what_is_inside():
-    from timm_alfa.errors import AlfaWarning
     model, input, target = tiny(size=16, batch=2)
     with pytest.warns(AlfaWarning, match='wrapped') as caught:
         task = create_task('alfa', torch.compile(copy.deepcopy(model), backend='eager'), blocks='2', bn='aux', **QUICK)

@@ -28,10 +28,8 @@ class AdvPropTask(PixelTask):
     def __init__(self, model: nn.Module, criterion=None, *, config: AdvPropConfig, **kwargs):
         aux = norms.auxiliary(unwrapped(model))
         super().__init__(model, criterion, config=config, own={'aux': aux} if aux else None, **kwargs)
-        if all(type(norm).__name__.startswith('Frozen') for norm in aux.values()):
-            kind = 'only frozen batch norm' if aux else 'no layers with running statistics'
-            warn(f'{type(self.model).__name__} has {kind}: there are no auxiliary norms, clean and adversarial images '
-                 'go through the same layers.')
+        if lacking := norms.lacking(self.model):
+            warn(f'{lacking}: there are no auxiliary norms, clean and adversarial images go through the same layers.')
 
     def through(self):
         return norms.in_place_of(self.model, self.own.aux) if self.own else super().through()

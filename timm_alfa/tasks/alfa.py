@@ -6,6 +6,7 @@ import torch
 
 from timm_alfa import norms, search, trees
 from timm_alfa.errors import BlockError
+from timm_alfa.loss_scale import LossScale, gradients
 from timm_alfa.options import option
 from timm_alfa.replay import Record
 from timm_alfa.tasks.features import FeatureConfig, FeatureTask, additions
@@ -36,26 +37,26 @@ class AlfaConfig(FeatureConfig):
 class AlfaTask(FeatureTask):
     """Adversarial feature augmentation (equations 3 and 4): the perturbation is found by ascent on the loss."""
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.loss_scale = LossScale()
+
     def clean_gradients(self, record: Record, loss_clean: torch.Tensor) -> Optional[list]:
         """Gradients of one backward pass through the tail: at delta = 0 they are the first step of every search."""
         if not self.config.steps or self.config.random_start or self.config.bn == 'aux':
             return None
-        flat = trees.floats(record.features)
-        scale = self._scale(record, range(len(self.blocks)))
         with norms.still(self.model):
-            grads = torch.autograd.grad(loss_clean * scale, flat, retain_graph=True, allow_unused=True)
-        return _nested(self._checked(grads, flat, record), record.features)
+            return self._gradients(loss_clean, record.features, record, range(len(self.blocks)), retain_graph=True)
 
     def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:
         features = [trees.floats(record.features[i]) for i in group]
         shape = lambda flat: _nested(flat, features)  # noqa: E731
 
         def gradient(flat):
-            flat = [d.detach().requires_grad_() for d in flat]
+            delta = shape([d.detach().requires_grad_() for d in flat])
             with norms.still(self.own or self.model):  # auxiliary norms too
-                loss = self.criterion(self.tail(record, additions(group, shape(flat))), target)
-                grads = torch.autograd.grad(loss * self._scale(record, group), flat, allow_unused=True)
-            return self._checked(grads, flat, record)
+                loss = self.criterion(self.tail(record, additions(group, delta)), target)
+                return trees.floats(self._gradients(loss, delta, record, group))
 
         config = self.config
         with torch.enable_grad():
@@ -72,13 +73,20 @@ class AlfaTask(FeatureTask):
         radius = self.config.step_size if self.config.eps is None else self.config.eps
         return search.random_within(delta, radius, self.config.norm)
 
-    def _scale(self, record: Record, group: Sequence[int]) -> float:
-        return search.LOSS_SCALE if self.in_fp16(record, group) else 1.0
+    def _gradients(self, loss: torch.Tensor, at: Sequence, record: Record, group: Sequence[int], **kwargs) -> list:
+        """Gradients of the loss, up to a positive factor, at the features of a group or what is added to them.
 
-    def _checked(self, grads, at: Sequence[torch.Tensor], record: Record) -> list[torch.Tensor]:
-        if all(g is None for g in grads):
-            raise BlockError(f"nothing of {', '.join(self.blocks)} reaches the loss: name other blocks.")
-        return [torch.zeros_like(x) if g is None else g for g, x in zip(grads, at, strict=True)]
+        Raises:
+            BlockError: Nothing of a feature reaches the loss.
+        """
+        flat = trees.floats(at)
+        scale = self.loss_scale if self.in_fp16(record, group) else None
+        nested = _nested(gradients(loss, flat, scale, allow_unused=True, **kwargs), at)
+        dead = [self.blocks[i] for i, grads in zip(group, nested, strict=True) if all(g is None for g in grads)]
+        if dead:
+            raise BlockError(f"nothing of {', '.join(dead)} reaches the loss: name other blocks.")
+        return [[torch.zeros_like(x) if g is None else g for g, x in zip(grads, trees.floats(one), strict=True)]
+                for grads, one in zip(nested, at, strict=True)]
 
 
 def _nested(flat: Sequence[torch.Tensor], like: Sequence) -> list[list[torch.Tensor]]:

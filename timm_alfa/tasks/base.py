@@ -7,6 +7,7 @@ from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 
 from timm_alfa.errors import CheckpointError, warn
+from timm_alfa.loss_scale import LossScale
 from timm_alfa.sharded import cut_like, gathered
 from timm_alfa.tasks.trainable import Trainable
 from timm_alfa.wrappers import unwrapped
@@ -32,6 +33,9 @@ class MethodTask(ClassificationTask):
             model = unwrapped(model)
         super().__init__(Trainable(model, **own) if own else model, criterion, **kwargs)
         self.config = config
+        for line in config.idle():
+            warn(line)
+        self.loss_scale: Optional[LossScale] = None  # of methods that search
         self.updates = 0
         self._stepped = True
         self._counted_early = False
@@ -133,8 +137,10 @@ class MethodTask(ClassificationTask):
         self.load_task_state(task_state, strict=strict, ema=ema)
 
     def get_task_state(self, module: Optional[nn.Module] = None, ema: bool = False) -> dict[str, Any]:
-        """Updates so far, and what the method trains beside the model."""
+        """Updates so far, the scale of the search's loss, and what the method trains beside the model."""
         state: dict[str, Any] = {'updates': self.updates}
+        if self.loss_scale is not None:
+            state['loss_scale'] = self.loss_scale.state_dict()
         own = unwrapped(module if module is not None else self.get_trainable_module(ema=ema))
         if isinstance(own, Trainable):
             state['own'] = {k: v for k, v in own.state_dict().items() if not k.startswith('model.')}
@@ -145,6 +151,8 @@ class MethodTask(ClassificationTask):
         if state is None:
             return
         self.updates = int(state['updates'])
+        if self.loss_scale is not None and 'loss_scale' in state:
+            self.loss_scale.load_state_dict(state['loss_scale'])
         own = unwrapped(module if module is not None else self.get_trainable_module(ema=ema))
         if isinstance(own, Trainable):
             now = own.state_dict()

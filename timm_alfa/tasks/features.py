@@ -10,8 +10,10 @@ import torch.nn as nn
 from timm_alfa import norms, search, trees
 from timm_alfa.blocks import resolve_blocks
 from timm_alfa.deferred import DeferredLosses
-from timm_alfa.errors import warn
+from timm_alfa.errors import BlockError, warn
+from timm_alfa.loss_scale import autocasts_to_fp16
 from timm_alfa.options import option
+from timm_alfa.places import ancestors
 from timm_alfa.replay import Record, Replay
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.wrappers import unwrapped
@@ -50,20 +52,33 @@ class FeatureTask(MethodTask):
         kwargs: For `timm.task.ClassificationTask`.
 
     Raises:
-        BlockError: The block spec names nothing in this model.
+        BlockError: The block spec names nothing in this model, or what the other options do not go with.
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: FeatureConfig, own=None, **kwargs):
         own: dict = dict(own or {})
         if config.bn == 'aux':
             own['aux'] = norms.auxiliary(unwrapped(model))
-            if not own['aux']:
-                warn(f"bn='aux' has no effect: {type(model).__name__} has no layers with running statistics.")
+        lacking = norms.lacking(unwrapped(model))
+        if config.bn != 'clean' and lacking:
+            warn(f"bn='{config.bn}' has no effect: {lacking}.")
         super().__init__(model, criterion, config=config, own=own, **kwargs)
         self.blocks = resolve_blocks(self.model, config.blocks)
+        if config.bn != 'clean':
+            self._refuse_features_of_norms()
         self._replay = Replay(self.model, self.blocks)
-        for line in config.idle():
-            warn(line)
+
+    def _refuse_features_of_norms(self) -> None:
+        """A norm around a feature runs again in its replays, on placeholders: its statistics must not move then.
+
+        Raises:
+            BlockError: A feature lies inside of a layer with running statistics.
+        """
+        layers = norms.batch_norms(self.model).keys()
+        inside = {block: around for block in self.blocks for around in sorted(layers & ancestors(block))}
+        if inside:
+            raise BlockError(f"bn='{self.config.bn}' takes no feature inside of a layer with running statistics, such "
+                             f"as {', '.join(inside)}: name {', '.join(inside.values())}, or give bn='clean'.")
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         record = self._replay.record(input, self.trainable_module)
@@ -170,8 +185,7 @@ class FeatureTask(MethodTask):
 
     def in_fp16(self, record: Record, group: Sequence[int]) -> bool:
         """Whether gradients at these features are in fp16, where they can underflow."""
-        device = trees.device_of(record.output).type
-        return (torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16) or any(
+        return autocasts_to_fp16(trees.device_of(record.output)) or any(
             f.dtype == torch.float16 for i in group for f in trees.floats(record.features[i]))
 
 

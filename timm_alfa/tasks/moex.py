@@ -8,10 +8,11 @@ import torch.nn as nn
 
 from timm_alfa import trees
 from timm_alfa.blocks import resolve_blocks
-from timm_alfa.errors import BlockError, ConfigError, warn
+from timm_alfa.errors import BlockError, ConfigError
 from timm_alfa.options import option
 from timm_alfa.redirect import redirected, without_checkpointing
 from timm_alfa.replay import Replay
+from timm_alfa.search import precise
 from timm_alfa.tasks.base import MethodTask
 
 EPSILON = 1e-5
@@ -51,8 +52,6 @@ class MoExTask(MethodTask):
     def __init__(self, model: nn.Module, criterion=None, *, config: MoExConfig, **kwargs):
         super().__init__(model, criterion, config=config, **kwargs)
         self.layer = _resolve(self.model, config.layer)
-        for line in config.idle():
-            warn(line)
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         if torch.rand((), device='cpu').item() >= self.config.prob:
@@ -130,8 +129,7 @@ def exchange_moments(
     Raises:
         ConfigError: The channels do not fall into groups.
     """
-    half = feature.dtype in (torch.float16, torch.bfloat16)
-    x = (feature.float() if half else feature)
+    x = precise(feature)
     x = x.movedim(-1, 1) if channels_last else x
     shape = x.shape
     if norm == 'gn':

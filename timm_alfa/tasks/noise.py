@@ -4,7 +4,7 @@ from typing import Iterator, Optional
 
 import torch
 
-from timm_alfa import trees
+from timm_alfa import search, trees
 from timm_alfa.options import option
 from timm_alfa.replay import Record
 from timm_alfa.tasks.features import FeatureConfig, FeatureTask
@@ -31,5 +31,4 @@ class NoiseTask(FeatureTask):
         return [[self._draw(f) for f in trees.floats(record.features[i])] for i in group]
 
     def _draw(self, feature: torch.Tensor) -> torch.Tensor:
-        half = feature.dtype in (torch.float16, torch.bfloat16)
-        return torch.randn_like(feature, dtype=torch.float32 if half else feature.dtype) * self.config.std
+        return torch.randn_like(feature, dtype=search.precise(feature[:0]).dtype) * self.config.std

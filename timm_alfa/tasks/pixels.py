@@ -8,12 +8,13 @@ import torch.nn as nn
 
 from timm_alfa import generators, norms, search
 from timm_alfa.errors import warn
+from timm_alfa.loss_scale import LARGEST, LossScale, autocasts_to_fp16
 from timm_alfa.options import option
 from timm_alfa.pixels import ascend_pixels, in_pixels, pixels_of
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.wrappers import unwrapped
 
-_IMAGE_SCALE = 2.0 ** 10  # for each image, of the loss under fp16 autocast, where the loss is in single precision
+_IMAGE_SCALE = 2.0 ** 10  # where the scale of an image's own loss begins in fp16
 _OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below
 _CHECKS = 2  # steps in which that is looked at: the first may be a trial on noise
 
@@ -65,9 +66,8 @@ class PixelTask(MethodTask):
         pixels = pixels_of(unwrapped(model), config.mean, config.std)
         super().__init__(model, criterion, config=config, **kwargs)
         self.pixels = pixels
+        self.loss_scale = LossScale(_IMAGE_SCALE)
         self._checks = _CHECKS
-        for line in config.idle():
-            warn(line)
 
     def through(self):
         """The context of passes with perturbed images: which norms they go through."""
@@ -80,16 +80,17 @@ class PixelTask(MethodTask):
         and in the pass that follows it.
         """
         self._check(input)
-        config = self.config
+        config, fp16 = self.config, _in_fp16(input)
 
         def loss(images):
             with generators.kept(images.device):
-                return self.criterion(self.model(images), target)
+                found = self.criterion(self.model(images), target)
+            return found * _images(found, len(images)) if fp16 else found
 
         with norms.still(self.own or self.model), self.through():
             delta = ascend_pixels(
                 loss, input, self.pixels, steps=config.steps, step_size=config.step_size, eps=config.eps,
-                random_start=config.random_start, scale=_scale(input))
+                random_start=config.random_start, scale=self.loss_scale if fp16 else None)
         return self.pixels.moved(input.detach(), delta), delta
 
     def delta_norm(self, delta: torch.Tensor) -> torch.Tensor:
@@ -110,9 +111,10 @@ class PixelTask(MethodTask):
                  'of the loader.')
 
 
-def _scale(input: torch.Tensor) -> float:
-    """Of the loss in a search: in fp16 its gradients would underflow, and their sign knows no scale."""
-    device, scale = input.device.type, _IMAGE_SCALE * len(input)
-    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
-        return scale
-    return min(scale, search.LOSS_SCALE) if input.dtype == torch.float16 else 1.0
+def _images(loss: torch.Tensor, count: int) -> float:
+    """By how much a mean over the batch is scaled more than an image's own loss, as far as fp16 goes."""
+    return min(count, LARGEST / _IMAGE_SCALE) if loss.dtype == torch.float16 else count
+
+
+def _in_fp16(input: torch.Tensor) -> bool:
+    return input.dtype == torch.float16 or autocasts_to_fp16(input.device)

@@ -1,5 +1,6 @@
 """Standard training, the yardstick: timm's ClassificationTask with the interface of the other methods."""
 from dataclasses import dataclass
+from typing import Iterator
 
 import torch
 
@@ -12,6 +13,10 @@ class StandardConfig:
     """Options of standard training."""
     weight: float = option(1.0, 'factor of the loss: 2 gives gradients the size that clean plus perturbed loss have',
                            above=0)
+
+    def idle(self) -> Iterator[str]:
+        """What cannot have an effect, one line each: nothing."""
+        yield from ()
 
 
 class StandardTask(MethodTask):

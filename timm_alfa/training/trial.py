@@ -24,6 +24,8 @@ def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes:
     statistics, training, updates = RunningStatistics(task), task.training, getattr(task, 'updates', None)
     target = torch.arange(2, device=accelerator.device) % num_classes
     input = torch.randn(2, *input_size, device=accelerator.device)
+    if pixels := getattr(task, 'pixels', None):
+        input = pixels.normalised(input.sigmoid())
     try:
         if updates is not None:
             task.updates = getattr(task.config, 'start', 0)  # a step that perturbs

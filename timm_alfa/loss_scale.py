@@ -1,0 +1,66 @@
+"""The factor of a loss whose gradients are searched in fp16."""
+from typing import Any, Optional, Sequence
+
+import torch
+
+LARGEST = 2.0 ** 15  # fp16 has no larger power of 2
+FALL, RISE, STEADY = 0.25, 2.0, 1000
+
+
+class LossScale:
+    """A power of 2 that keeps gradients of a search from underflowing; their sign does not know it.
+
+    It falls where a gradient is not finite: an entry that is NaN gets no direction, and often all of them are. After
+    `STEADY` gradients that were finite it rises again, never above where it began: a network that never overflows is
+    searched at one scale. All of it stays on the device. `torch.amp.GradScaler` does the like for the training step
+    and is left to it.
+
+    Args:
+        start: Where it begins.
+    """
+
+    def __init__(self, start: float = LARGEST):
+        self.start = start
+        self._value, self._steady = torch.tensor(start), torch.tensor(0)
+
+    def __call__(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss times the scale."""
+        self._value, self._steady = self._value.to(loss.device), self._steady.to(loss.device)
+        return loss * self._value
+
+    def update(self, grads: Sequence[Optional[torch.Tensor]]) -> None:
+        """Falls or rises by what became of a scaled loss."""
+        finite = torch.stack([g.isfinite().all() for g in grads if g is not None]).all()
+        steady = torch.where(finite, self._steady + 1, 0)
+        higher = (self._value * RISE).clamp_max(self.start)
+        self._value = torch.where(finite, torch.where(steady == STEADY, higher, self._value), self._value * FALL)
+        self._steady = steady % STEADY
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it stands."""
+        return {'value': self._value.item(), 'steady': self._steady.item()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` returned."""
+        self._value, self._steady = torch.tensor(state['value']), torch.tensor(state['steady'])
+
+
+def autocasts_to_fp16(device: torch.device) -> bool:
+    """Whether autocast to fp16 is on."""
+    return torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type) == torch.float16
+
+
+def gradients(loss: torch.Tensor, at: Sequence[torch.Tensor], scale: Optional[LossScale], **kwargs) -> tuple:
+    """Gradients of a loss, up to a positive factor.
+
+    Args:
+        at: Tensors.
+        scale: Of the loss; None: it is not scaled.
+        kwargs: For `torch.autograd.grad`.
+    """
+    if scale is None:
+        return torch.autograd.grad(loss, at, **kwargs)
+    grads = torch.autograd.grad(scale(loss), at, **kwargs)
+    if any(g is not None for g in grads):
+        scale.update(grads)
+    return grads
