@@ -111,3 +111,8 @@ def test_shapes_of_features():
     assert feature_shape(x) == [3, 4]
     assert feature_shape((x, {'a': x[:, :1]})) == [[3, 4], [[1, 4]]]
     assert feature_shape(None) is None
+
+
+@pytest.mark.parametrize('names', [('layer1', 'layer4'), ['layer4', 'layer1'], (1, 4)])
+def test_names_in_a_list_are_those_of_the_spec(resnet18, names):
+    assert resolve_blocks(resnet18, names) == ('layer1', 'layer4')

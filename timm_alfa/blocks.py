@@ -1,5 +1,5 @@
 """Turns a block spec such as 'last' or 'units:9' into module names, for any model of timm."""
-from typing import Any, Optional, Sequence
+from typing import Any, Optional, Sequence, Union
 
 import torch.nn as nn
 
@@ -11,21 +11,22 @@ _WORDS = ("'last', 'all', 'units', 'units:N', 'convs', stage numbers ('3' or '1,
           "or module names ('layer3.1', 'layer4.*')")
 
 
-def resolve_blocks(model: nn.Module, spec: str) -> tuple[str, ...]:
+def resolve_blocks(model: nn.Module, spec: Union[str, Sequence[str]]) -> tuple[str, ...]:
     """Module names of the features that a spec means, in the order in which the model registers them.
 
     That is nearly always the order of the forward pass; no pass is run to find out.
 
     Args:
         model: Any classifier; wrappers (DistributedDataParallel, torch.compile) are looked through.
-        spec: 'last', stage numbers from 1 ('3', '1,3'), 'all', 'units', 'units:N', 'convs', or names and globs.
+        spec: 'last', stage numbers from 1 ('3', '1,3'), 'all', 'units', 'units:N', 'convs', or names and globs; names,
+            globs and numbers also as a list or tuple.
 
     Raises:
         BlockError: The spec names nothing; the message lists what there is.
     """
     model = unwrapped(model)
     stages = stages_of(model)
-    text = str(spec).strip()
+    text = (','.join(map(str, spec)) if isinstance(spec, (list, tuple)) else str(spec)).strip()
     if text == 'convs':
         return _known(convs_of(model), text, model, stages)
     if text in ('last', 'all'):
