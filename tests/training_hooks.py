@@ -61,6 +61,20 @@ def rank_one_nan():
     Trainer.indexed = indexed
 
 
+def rank_one_overflows():
+    """The running statistics of the second process alone overflow, in its third update."""
+    from timm_alfa.training.guard import running_buffers
+    from timm_alfa.training.loop import Trainer
+    original = Trainer.step
+
+    def step(self):
+        original(self)
+        if os.environ.get('RANK') == '1' and self.state.updates == 2:
+            running_buffers(self.run.task)[0].fill_(float('inf'))
+
+    Trainer.step = step
+
+
 def never_done():
     """An update that takes for ever."""
     import time

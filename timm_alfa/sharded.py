@@ -38,6 +38,11 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if hasattr(tensor, 'full_tensor') else tensor
 
 
+def piece(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a sharded tensor; any other tensor itself."""
+    return tensor.to_local() if hasattr(tensor, 'to_local') else tensor
+
+
 def cut_like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
     """This process's piece of a whole tensor, as `pattern` is sharded; the tensor itself if that is whole too.
 

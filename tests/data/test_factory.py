@@ -46,6 +46,24 @@ def test_both_loaders_give_the_same_images_where_nothing_is_augmented(root, mode
         assert left[0].equal(right[0]) and left[1].equal(right[1])
 
 
+@pytest.mark.parametrize('interpolation', ['nearest', 'bilinear', 'bicubic'])
+@pytest.mark.parametrize('side', [4, 16])
+def test_both_loaders_resize_alike(root, model_config, interpolation, side):
+    """Shrunk by the same code; enlarged by torch and by PIL, which round and clamp in other places."""
+    inputs = model_config | dict(input_size=(3, side, side), interpolation=interpolation, mean=(0,) * 3, std=(1,) * 3)
+    left, right = (next(iter(create_eval_loader(config(root, loader=loader), model_config=inputs, split='val')))[0]
+                   for loader in ('memory', 'timm'))
+    assert (left - right).abs().mean() <= (1 / 255 if side == 16 and interpolation != 'nearest' else 0)
+
+
+def test_an_interpolation_that_memory_lacks_is_refused_where_it_matters(root, model_config):
+    lanczos = model_config | dict(interpolation='lanczos')
+    create_eval_loader(config(root, loader='memory'), model_config=lanczos, split='val')
+    with pytest.raises(ConfigError, match="--interpolation of the memory loader 'lanczos'.*nearest"):
+        create_eval_loader(
+            config(root, loader='memory'), model_config=lanczos | dict(input_size=(3, 16, 16)), split='val')
+
+
 def test_information_once_gathered_is_used(root, model_config):
     options = config(root, val_fraction=0.25)
     info = inspect_data(options, seed=5)

@@ -62,6 +62,15 @@ def test_processes_agree_on_an_update_that_is_not_finite(tmp_path):
     assert all(value.isfinite().all() for value in Runs(tmp_path).weights('run').values())
 
 
+def test_processes_agree_on_what_is_not_finite(tmp_path):
+    argv = train_args(tmp_path, 'run', '--task', 'standard', '-b', '8', '--checkpoint-every', '2')
+    run = Processes(tmp_path, argv, count=2, hooks=['rank_one_overflows'])
+    assert run.wait(60) == [1, 1]
+    (line,) = [line for line in run.stderr.splitlines() if 'error:' in line]
+    assert 'after update 4 in epoch 1' in line and "update-2'" in line
+    assert [each.name for each in state_folders(tmp_path / 'run' / 'last')] == ['000001-update-2']
+
+
 def test_misuse_is_told_once_and_nothing_is_written(tmp_path):
     run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'alfa', '--alfa-blocks', 'layer9'), count=2)
     assert run.wait(60) == [2, 2]

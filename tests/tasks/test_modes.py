@@ -116,6 +116,14 @@ def test_norms_that_can_make_no_difference_are_told(bn):
             create_task('alfa', model, bn=bn)
 
 
+@pytest.mark.parametrize(('name', 'options', 'why'), [
+    ('alfa', dict(mode='joint'), "mode='joint' has no effect with one block, layer3"),
+    ('l_alfa', dict(blocks='last'), 'with one block, layer3, eta is always 1: this is ALFA')])
+def test_options_that_one_block_makes_idle_are_told(name, options, why):
+    with pytest.warns(AlfaWarning, match=why):
+        create_task(name, tiny()[0], **options)
+
+
 class WithADeadEnd(nn.Module):
     def __init__(self):
         super().__init__()

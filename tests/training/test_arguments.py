@@ -86,6 +86,7 @@ def test_all_faults_come_in_one_message():
     (['--model', 'ftp:me/net'], "Unknown model source 'ftp'"),
     (['--model', 'resnet18.no_such_tag'], "unknown model 'resnet18.no_such_tag'"),
     (['--warmup-epochs', '2', '--warmup-updates', '9'], 'are both given'),
+    (['--warmup-epochs', '2', '--warmup-updates', '0'], 'are both given'),
     (['--decay-milestones', '5', '3'], 'rising epochs'),
     (['--experiment', '../up'], "--experiment is '../up'"),
     (['--freeze-bn', '--sync-bn'], 'exclude each other'),
@@ -95,10 +96,15 @@ def test_all_faults_come_in_one_message():
     (['--model-kwargs', 'depth'], "'depth': give name=value"),
     (['--epo', '3'], "unknown option '--epo'. Did you mean '--epochs'?"),
     (['--bce-sum'], 'belongs to --bce-loss'),
+    (['--torchcompile', 'inducter'], "unknown backend of torch.compile 'inducter'. Did you mean 'inductor'?"),
     (['--loader', 'memory', '--aa', 'rand-m9'], "needs timm's transforms"),
 ])
 def test_faults(argv, part):
     assert any(part in line for line in faults(*argv)), faults(*argv)
+
+
+def test_a_name_of_this_zoo_is_a_model():
+    assert parse_args(['--model', 'resnet50.alfa_in1k']).model.model == 'resnet50.alfa_in1k'
 
 
 def test_faults_of_yaml_name_the_file(tmp_path):
@@ -124,6 +130,7 @@ def test_faults_of_a_runs_options_name_the_run(tmp_path):
     (['--clip-mode', 'agc'], 'without --clip-grad'),
     (['--data-dir', '/d', '--decay-milestones', '50', '250'], '250 is never reached in 200 epochs'),
     (['--lr', '1', '--lr-base', '2'], 'beside --lr'),
+    (['--data-dir', '/d', '--epochs', '6', '--mixup', '0.2', '--mixup-off-epoch', '6'], '6 is never reached in 6 epo'),
     (['--resume', '/some/run', '--experiment', 'other'], '--experiment has no effect with --resume RUN'),
 ])
 def test_options_without_effect_warn(argv, part):

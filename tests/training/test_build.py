@@ -53,6 +53,20 @@ def test_every_schedule_runs(sched):
     assert (used[-1] < 0.05) == (sched in ('cosine', 'tanh', 'poly', 'wsd', 'rsqrt'))
 
 
+@pytest.mark.parametrize(('epochs', 'every'), [('0.5', 176), ('0.001', 1), ('1', 352)])
+def test_steps_of_part_of_an_epoch(epochs, every):
+    """step takes no share of the run: less than an epoch is that many updates."""
+    used = [rate for rate, *_ in rates('--lr', '1', '--epochs', '2', '--sched', 'step', '--decay-epochs', epochs,
+                                       '--decay-rate', '0.5')]
+    changes = [update for update in range(1, len(used)) if used[update] < used[update - 1]]
+    assert changes[:3] == [every, 2 * every, 3 * every][:len(changes)] and changes
+
+
+def test_wsd_takes_a_share_of_the_run():
+    used = [rate for rate, *_ in rates('--lr', '1', '--epochs', '4', '--sched', 'wsd', '--decay-epochs', '0.25')]
+    assert next(update for update, rate in enumerate(used) if rate < 1) == pytest.approx(3 * PER_EPOCH, abs=1)
+
+
 def test_learning_rate_scales_with_the_batch():
     options = parse_args(['--data-dir', '/d']).optim
     assert learning_rate(options, 512)[0] == pytest.approx(0.2)

@@ -5,12 +5,13 @@ import signal
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from timm.layers import EvoNorm2dB0
 from torch import nn
 
 from timm_alfa.errors import AlfaWarning, CheckpointError, ConfigError
 from timm_alfa.training import loop
-from timm_alfa.training.guard import RunningStatistics, StopFlag
+from timm_alfa.training.guard import RunningStatistics, StopFlag, is_finite
 from timm_alfa.training.loop import Trainer, TrainingError
 from timm_alfa.training.states import state_folders
 
@@ -69,7 +70,132 @@ def test_patience_ends_the_run_and_the_last_state_stays(runs, poison):
     poison(3, 4, 5)
     with pytest.raises(TrainingError, match='3 updates in a row, up to update 6 in epoch 1.*Lower --lr'):
         runs('--task', 'standard', '--nan-patience', '3', '--checkpoint-every', '2')
-    assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000002-update-4']
+    assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-2']
+
+
+def resumed(runs, *argv):
+    """The run gone on with after other options, and whether all of its files' weights are finite."""
+    record = runs('--task', 'standard', *argv, '--resume', 'auto', '--resume-anyway')
+    names = ('model_last.safetensors', 'model_best.safetensors')
+    return record, all(value.isfinite().all() for name in names for value in runs.weights('run', name).values())
+
+
+def test_weights_that_are_not_finite_replace_nothing(runs, monkeypatch):
+    """A step of a gradient that is not finite, after a loss that was: states and files stay those before."""
+    original = Trainer.step
+
+    def step(self):
+        if self.state.updates == 8:
+            next(self.run.model.parameters()).grad[0] = float('inf')
+        original(self)
+
+    monkeypatch.setattr(Trainer, 'step', step)
+    with pytest.raises(TrainingError, match=r"after update 9 in epoch 2 .*not finite.*last state, '.*update-8'"):
+        runs('--task', 'standard', '--checkpoint-every', '1')
+    assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000009-update-8']
+    assert all(value.isfinite().all() for value in runs.weights('run').values())
+    monkeypatch.setattr(Trainer, 'step', original)
+    record, finite = resumed(runs, '--lr', '0.01')
+    assert finite and record['epochs_done'] == 2 and record['skipped_updates'] == 0
+
+
+def test_a_rate_that_is_far_too_high_leaves_finite_files(runs):
+    """Running statistics overflow first; the epoch's end, and a state in each update, follow."""
+    with pytest.raises(TrainingError, match='Lower --lr .*goes on from the last state'):
+        runs('--model', 'resnet20s', '--task', 'standard', '--lr', '1e12', '--checkpoint-every', '1')
+    written = [load_file(file) for file in runs.output.rglob('*.safetensors')]
+    assert written and all(value.isfinite().all() for tensors in written for value in tensors.values())
+
+
+@pytest.mark.parametrize('at', [5, 4])
+def test_weights_are_not_finite_at_the_end_of_an_epoch(at, runs, monkeypatch):
+    """Of the epoch's last update, or of one before it, so that its losses were no longer finite either."""
+    original = Trainer.step
+
+    def step(self):
+        original(self)
+        if self.state.updates == 6 + at:
+            next(self.run.model.parameters()).data[0] = float('nan')
+
+    monkeypatch.setattr(Trainer, 'step', step)
+    best = []
+    write_epoch = Trainer.write_epoch
+    monkeypatch.setattr(Trainer, 'write_epoch', lambda self, *args: (best.append(args), write_epoch(self, *args)))
+    with pytest.raises(TrainingError, match=r"update 12 in epoch 2 .*last state, '.*update-6'"):
+        runs('--task', 'standard')
+    assert len(best) == 1
+    assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-6']
+
+
+def test_a_signal_saves_no_state_that_is_not_finite(runs, monkeypatch):
+    original = Trainer.step
+
+    def step(self):
+        original(self)
+        if self.state.updates == 3:
+            next(self.run.model.parameters()).data[0] = float('nan')
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Trainer, 'step', step)
+    with pytest.raises(TrainingError, match=r"last state, '.*update-2'"):
+        runs('--task', 'standard', '--checkpoint-every', '2')
+    assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-2']
+
+
+def test_a_run_without_a_state_is_told_that_it_starts_again(runs, poison):
+    poison(0, 1)
+    with pytest.raises(TrainingError, match='starts again: there is no state yet'):
+        runs('--task', 'standard', '--nan-patience', '2')
+    assert resumed(runs)[0]['epochs_done'] == 2
+
+
+def test_an_epoch_that_ends_on_a_bad_batch_counts(runs, poison):
+    """Its weights are sound, as their evaluation shows: the state and the best weights are written."""
+    poison(5)
+    record = runs('--task', 'standard', '--epochs', '1')
+    assert (record['skipped_updates'], record['best_epoch']) == (1, 1)
+    assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-6']
+
+
+def test_an_epoch_without_a_finite_loss_to_evaluate_is_not_kept(runs, poison, monkeypatch):
+    """The second epoch ends on a bad batch and its evaluation has no finite loss, whatever accuracy it claims."""
+    original = loop.evaluate
+
+    def evaluate(*args):
+        metrics = original(*args)
+        return metrics if not poisoned.bad_in_a_row else {**metrics, 'loss': float('nan'), 'top1': 100.0}
+
+    monkeypatch.setattr(loop, 'evaluate', evaluate)
+    update = Trainer.update
+
+    def watched(self, window):
+        nonlocal poisoned
+        poisoned = self.state
+        if self.state.updates == 11:
+            window = [(input * float('nan'), target, indices) for input, target, indices in window]
+        update(self, window)
+
+    poisoned = None
+    monkeypatch.setattr(Trainer, 'update', watched)
+    record = runs('--task', 'standard', '--epochs', '2')
+    assert record['best_epoch'] == 1 and record['val_top1'] < 100
+    assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-6']
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda model: model[0].weight.data[0].fill_(float('inf')),
+    lambda model: model[1].running_var[1:].fill_(float('nan'))])
+def test_what_is_not_finite_is_seen(spoil):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    assert is_finite(model) and is_finite(nn.Identity())
+    spoil(model)
+    assert not is_finite(model)
+
+
+def test_weights_that_do_not_train_may_be_infinite():
+    model = nn.Linear(2, 2).requires_grad_(False)
+    model.weight.data[0, 0] = float('-inf')
+    assert is_finite(model)
 
 
 def test_a_finite_loss_resets_the_patience(runs, poison):
@@ -79,9 +205,29 @@ def test_a_finite_loss_resets_the_patience(runs, poison):
 
 def test_agc_leaves_the_classifier_alone(runs):
     run = runs.prepare('--task', 'standard', '--clip-grad', '0.01', '--clip-mode', 'agc')
-    clipped = {id(p) for p in loop.clipped_parameters(run.model, 'agc')}
+    clipped = {id(p) for p in loop.clipped_parameters(run.task, 'agc')}
     assert [name for name, p in run.model.named_parameters() if id(p) not in clipped] == ['fc.weight', 'fc.bias']
-    assert len(loop.clipped_parameters(run.model, 'norm')) == len(clipped) + 2
+    assert len(loop.clipped_parameters(run.task, 'norm')) == len(clipped) + 2
+
+
+def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
+    """Gradients that follow from all that is clipped have the norm asked for."""
+    from timm_alfa.training.loop import dispatch_clip_grad
+    norms = []
+
+    def clip(parameters, *args):
+        dispatch_clip_grad(parameters, *args)
+        norms.append(torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in everything if p.grad is not None])))
+
+    run = runs.prepare('--task', 'l_alfa', '--alfa-blocks', 'all', '--alfa-bn', 'aux', '--clip-grad', '1e-3',
+                       '--epochs', '1')
+    everything = [p for p in run.task.parameters() if p is not run.task.eta]
+    monkeypatch.setattr(loop, 'dispatch_clip_grad', clip)
+    from timm_alfa.training.train import train
+    train(run)
+    assert len(everything) > len(list(run.model.parameters()))
+    assert norms and all(norm <= 1.001e-3 for norm in norms)
+    assert id(run.task.eta) not in {id(p) for p in loop.clipped_parameters(run.task, 'norm')}
 
 
 def test_accumulation_that_accelerate_is_told_of_divides_no_loss(runs, monkeypatch):

@@ -110,6 +110,7 @@ def test_args_hold_every_option_and_the_environment(finished):
     content = yaml.safe_load((runs.output / 'run' / 'args.yaml').read_text())
     assert content['alfa_blocks'] == 'all' and content['epochs'] == 2 and content['lr'] == 0.03
     assert {'versions', 'commit', 'device', 'num_processes', 'command'} <= set(content['environment'])
+    assert not {'resume', 'resume_anyway', 'dry_run'} & set(content), 'they are of one start, and another has its own'
 
 
 def test_no_secret_gets_into_files(monkeypatch):
@@ -159,20 +160,23 @@ def test_units():
     assert (short_number(812), short_number(27345), short_number(2.5e7)) == ('812', '27.3k', '25M')
 
 
-def test_table_lines_up():
-    import logging
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda entry: lines.append(entry.getMessage())
-    logger = logging.getLogger('timm_alfa')
-    logger.addHandler(handler)
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    try:
+def table_lines(caplog, *rows):
+    """What a table of these rows logs."""
+    with caplog.at_level('INFO', 'timm_alfa'):
         table = Table()
-        for epoch in (1, 200):
-            table.row({'epoch': epoch, 'lr': 0.1, 'train_loss': 2.0 * epoch, 'val_top1': 3.0, 'seconds': 4000.0}, False)
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        for at, row in enumerate(rows, 1):
+            table.row({'epoch': at, 'lr': 0.1, 'val_top1': 3.0, 'seconds': 4000.0, **row}, False)
+    return caplog.messages
+
+
+def test_table_lines_up(caplog):
+    lines = table_lines(caplog, {'train_loss': 2.0}, {'epoch': 200, 'train_loss': 400.0})
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1 and '1:06:40' in lines[1]
+
+
+def test_a_column_that_comes_up_later_is_shown_under_a_new_header(caplog):
+    """As with --alfa-start: the first epochs have no adversarial loss."""
+    lines = table_lines(caplog, {}, {'train_loss_adv': 0.4321}, {})
+    headers = [line for line in lines if 'epoch' in line]
+    assert [lines.index(line) for line in headers] == [0, 2] and len({len(line) for line in lines[2:]}) == 1
+    assert 'adv loss' not in headers[0] and 'adv loss' in headers[1] and '0.4321' in lines[3]

@@ -85,9 +85,23 @@ def test_resume_equals_undisturbed(name, runs, kill_after, monkeypatch):
     assert runs.rows('whole') == runs.rows('cut')
     for file in ('model_last.safetensors', 'model_best.safetensors'):
         assert same(runs.weights('whole', file), runs.weights('cut', file))
-    timed = {'seconds', 'seconds_per_epoch', 'images_per_second', 'experiment', 'run', 'command'}
+    timed = {'seconds', 'seconds_per_epoch', 'images_per_second', 'experiment', 'run'}
     assert {key for key in undisturbed if undisturbed[key] != resumed[key]} <= timed
     assert resumed['seconds'] > 0
+
+
+@pytest.mark.parametrize('changes', [False, True])
+def test_the_command_is_the_one_that_began_the_run_or_changed_it(changes, runs, kill_after, monkeypatch):
+    monkeypatch.setattr('sys.argv', ['train.py', 'begun'])
+    kill_after(3, saved=True)
+    with pytest.raises(Killed):
+        runs('--task', 'standard', '--checkpoint-every', '1')
+    monkeypatch.undo()
+    monkeypatch.setattr('sys.argv', ['train.py', 'resumed'])
+    record = runs('--task', 'standard', '--resume', 'auto', *(['--resume-anyway', '--lr', '0.02'] if changes else []))
+    want = ['train.py', 'resumed' if changes else 'begun']
+    options = yaml.safe_load((runs.output / 'run' / 'args.yaml').read_text())
+    assert record['command'] == options['environment']['command'] == want
 
 
 def test_dropout_matters_to_the_comparison(runs):
@@ -111,6 +125,23 @@ def test_other_options_are_refused_and_listed(runs):
         runs('--task', 'standard', '--epochs', '1', '--lr', '0.01', '--weight-decay', '1e-3', '--resume', 'auto')
     record = runs('--task', 'standard', '--epochs', '2', '--resume', 'auto', '--resume-anyway', '--workers', '1')
     assert record['epochs_done'] == 2
+
+
+def test_another_loader_is_refused_and_auto_is_what_it_comes_to(runs):
+    """Loaders augment in different ways: memory pads and crops, timm resizes."""
+    runs('--task', 'standard', '--epochs', '1')
+    with pytest.raises(CheckpointError, match='--loader was memory, is timm'):
+        runs('--task', 'standard', '--epochs', '1', '--loader', 'timm', '--resume', 'auto')
+    assert runs('--task', 'standard', '--epochs', '1', '--loader', 'memory', '--resume', 'auto')['epochs_done'] == 1
+
+
+@pytest.mark.parametrize(('before', 'now'), [('memory', 'timm'), ('timm', 'memory')])
+def test_a_state_that_does_not_tell_its_loader_has_that_of_its_options(before, now, runs):
+    runs('--task', 'standard', '--epochs', '1', '--loader', before)
+    forget(runs, 'loader')
+    with pytest.raises(CheckpointError, match=f'--loader was {before}, is {now}'):
+        runs('--task', 'standard', '--epochs', '1', '--loader', now, '--resume', 'auto')
+    assert runs('--task', 'standard', '--epochs', '1', '--loader', before, '--resume', 'auto')['epochs_done'] == 1
 
 
 def test_another_optimizer_cannot_go_on(runs):

@@ -1,11 +1,15 @@
 """What comes before a run is built."""
+import json
+import warnings
 from types import SimpleNamespace
 
 import pytest
 
-from timm_alfa.errors import DataError
-from timm_alfa.training import setup
+from timm_alfa.errors import AlfaWarning, DataError
+from timm_alfa.training import setup, train
 from timm_alfa.training.arguments import parse_args
+from timm_alfa.training.folder import RunFolder
+from timm_alfa.training.state import Progression
 
 
 @pytest.mark.parametrize(('first', 'flags', 'order'), [
@@ -31,3 +35,40 @@ def test_one_process_of_a_machine_downloads_before_the_others(first, flags, orde
     else:
         assert setup.open_data(config, accelerator) == 'info'
     assert events == order
+
+
+def test_a_method_that_begins_after_the_run_is_told(runs):
+    with pytest.warns(AlfaWarning, match='--alfa-start: 12 is never reached in 12 updates: nothing is perturbed'):
+        runs.prepare('--task', 'alfa', '--alfa-start', '12')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', AlfaWarning)
+        runs.prepare('--task', 'alfa', '--alfa-start', '11')
+        runs.prepare('--task', 'standard')
+
+
+def test_an_average_that_would_be_of_the_initial_weights_is_told(runs):
+    with pytest.warns(AlfaWarning, match='after 12 updates with a decay of 0.9998 the average is still 100% the init'):
+        runs.prepare('--task', 'standard', '--model-ema')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', AlfaWarning)
+        runs.prepare('--task', 'standard', '--model-ema', '--model-ema-decay', '0.9')
+        runs.prepare('--task', 'standard', '--model-ema', '--model-ema-warmup')
+
+
+@pytest.mark.parametrize(('loader', 'crop_pct'), [('auto', 1.0), ('memory', 1.0), ('timm', 0.95)])
+def test_the_crop_is_the_one_that_the_loader_makes(loader, crop_pct, runs):
+    """timm reads it from config.json: it has to score the pictures that the run did."""
+    run = runs.prepare('--task', 'standard', '--loader', loader)
+    assert run.model.default_cfg['crop_pct'] == 0.95 and run.input_config['crop_pct'] == crop_pct
+    train.begin_folder(run, RunFolder(runs.output / 'run'), Progression())
+    assert json.loads((runs.output / 'run' / 'config.json').read_text())['pretrained_cfg']['crop_pct'] == crop_pct
+
+
+def test_a_crop_that_the_loader_does_not_make_is_told(runs):
+    with pytest.warns(AlfaWarning, match='--crop-pct 0.5 has no effect with the memory loader.*--loader timm'):
+        assert runs.prepare('--task', 'standard', '--crop-pct', '0.5').input_config['crop_pct'] == 1.0
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', AlfaWarning)
+        runs.prepare('--task', 'standard', '--crop-pct', '1')
+        run = runs.prepare('--task', 'standard', '--crop-pct', '0.5', '--loader', 'timm')
+        assert run.input_config['crop_pct'] == 0.5

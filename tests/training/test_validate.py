@@ -6,7 +6,7 @@ import pytest
 import timm
 from safetensors.torch import save_file
 
-from timm_alfa.errors import CheckpointError, ConfigError
+from timm_alfa.errors import AlfaWarning, CheckpointError, ConfigError
 from timm_alfa.training.validate import parse_args, run, validate
 from timm_alfa.zoo.weights import sha256_of
 
@@ -32,6 +32,15 @@ def test_every_name_of_a_checkpoint(form, batch, trained):
     assert found['split'] == 'test'  # what was read: the digits have no other split to validate on
     for key in ('top1', 'top5', 'loss'):
         assert found[key] == pytest.approx(result[f'val_{key}'], rel=1e-5)
+
+
+def test_a_crop_that_the_loader_does_not_make_is_told(trained):
+    folder, result = trained
+    with pytest.warns(AlfaWarning, match='--crop-pct 0.5 has no effect with the memory loader.*--loader timm'):
+        found = score('--checkpoint', str(folder), '--crop-pct', '0.5')
+    assert found['loss'] == pytest.approx(result['val_loss'])
+    cropped = score('--checkpoint', str(folder), '--crop-pct', '0.5', '--loader', 'timm')
+    assert cropped['loss'] != pytest.approx(result['val_loss'], rel=1e-3)
 
 
 def test_a_bare_file_with_its_model(trained, tmp_path):

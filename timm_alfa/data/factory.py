@@ -92,8 +92,8 @@ def _loaders(parts, spec: LoaderSpec, eval_batch: int, loader: str, size, same: 
         if id(part.source) not in stores:
             needed = torch.cat([p.indices for p in parts if p is not None and p.source is part.source])
             stores[id(part.source)] = Store(
-                part.source, needed.sort().values, _store_size(size, same, spec.input_size), workers=spec.workers,
-                skip_corrupt=spec.skip_corrupt, progress=spec.rank == 0)
+                part.source, needed.sort().values, _store_size(size, same, spec.input_size), spec.interpolation,
+                workers=spec.workers, skip_corrupt=spec.skip_corrupt, progress=spec.rank == 0)
         made.append(MemoryLoader(part, own, stores[id(part.source)]))
     return made
 

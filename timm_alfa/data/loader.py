@@ -49,9 +49,12 @@ class Loader:
     and the step, so that `set_epoch(e, k)` goes on exactly where another process stopped after k batches.
 
     Attributes:
+        name: How options call this kind of loader.
         last_indices: Indices into the source of the latest batch, int64.
         skipped_indices: Distinct corrupt images left out so far.
     """
+
+    name: str
 
     def __init__(self, part: Part, spec: LoaderSpec):
         self.part, self.spec = part, spec

@@ -14,10 +14,14 @@ from tqdm import tqdm
 from timm_alfa.data import order
 from timm_alfa.data.loader import Loader, LoaderSpec
 from timm_alfa.data.source import Part, Source, image_mode
-from timm_alfa.errors import DataError
+from timm_alfa.errors import ConfigError, DataError, one_of
 
 CHUNK = 256  # images a thread decodes at a time
 SHOW_PROGRESS_ABOVE = 20_000
+RESIZING = {  # torch's ways to what PIL gives for these names
+    'bilinear': InterpolationMode.BILINEAR, 'bicubic': InterpolationMode.BICUBIC,
+    'nearest': InterpolationMode.NEAREST_EXACT,
+}
 ON_DEVICE_BELOW = 2 * 2 ** 30  # bytes of a store kept in a GPU's memory
 
 
@@ -35,6 +39,7 @@ class Store:
             source: Source,
             indices: torch.Tensor,
             size: tuple[int, int, int],
+            interpolation: str = 'bicubic',
             *,
             workers: int = 0,
             skip_corrupt: bool = False,
@@ -42,7 +47,7 @@ class Store:
     ):
         self.source = source
         mode = image_mode(size[0])
-        fit = create_transform(size, crop_pct=1.0, interpolation='bicubic', use_prefetcher=True)
+        fit = create_transform(size, crop_pct=1.0, interpolation=interpolation, use_prefetcher=True)
         pixels = torch.empty(len(indices), *size, dtype=torch.uint8)
         faults: dict[int, DataError] = {}
 
@@ -109,7 +114,9 @@ def crop_flip(
 
 class MemoryLoader(Loader):
     """Batches of a store. Augmentation follows from the seed, the epoch and an image's place in the epoch's order, so
-    that it differs between ranks and does not depend on their number."""
+    that it differs between ranks and does not depend on their number. Images are evaluated whole: `crop_pct` is 1."""
+
+    name = 'memory'
 
     def __init__(self, part: Part, spec: LoaderSpec, store: Store):
         held = part.indices[store.row[part.indices] >= 0]
@@ -122,6 +129,9 @@ class MemoryLoader(Loader):
             store.pixels = store.pixels.to(spec.device)
         self.pixels, self.rows = store.pixels, store.row[held]
         self.targets = part.source.targets[held]
+        self.resizes = tuple(store.pixels.shape[2:]) != tuple(spec.input_size[1:])
+        if self.resizes and spec.interpolation not in RESIZING:
+            raise ConfigError(one_of('--interpolation of the memory loader', spec.interpolation, list(RESIZING)))
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         epoch, places = self.epoch, self.order()
@@ -143,7 +153,6 @@ class MemoryLoader(Loader):
         pixels = self.pixels[rows.to(self.pixels.device)].to(spec.device)
         if draws is not None:
             pixels = crop_flip(pixels, draws, aug.crop_padding, aug.hflip, aug.vflip)
-        if tuple(pixels.shape[2:]) != tuple(spec.input_size[1:]):
-            mode = InterpolationMode.BICUBIC if spec.interpolation == 'bicubic' else InterpolationMode.BILINEAR
-            pixels = resize(pixels, list(spec.input_size[1:]), mode, antialias=True)
+        if self.resizes:
+            pixels = resize(pixels, list(spec.input_size[1:]), RESIZING[spec.interpolation], antialias=True)
         return self.normalise(pixels)

@@ -77,6 +77,8 @@ class Batches:
 class WorkerLoader(Loader):
     """Batches read from a source by worker processes."""
 
+    name = 'timm'
+
     def __init__(self, part: Part, spec: LoaderSpec):
         super().__init__(part, spec)
         self.batches = Batches()

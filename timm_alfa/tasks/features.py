@@ -66,6 +66,8 @@ class FeatureTask(MethodTask):
         self.blocks = resolve_blocks(self.model, config.blocks)
         if config.bn != 'clean':
             self._refuse_features_of_norms()
+        if config.mode == 'joint' and len(self.blocks) == 1:
+            warn(f"mode='joint' has no effect with one block, {self.blocks[0]}.")
         self._replay = Replay(self.model, self.blocks)
 
     def _refuse_features_of_norms(self) -> None:

@@ -45,6 +45,8 @@ class LAlfaTask(AlfaTask):
                  'perturbed.')
             config = replace(config, blocks='units')
         names = resolve_blocks(model, config.blocks)
+        if len(names) == 1:
+            warn(f'with one block, {names[0]}, eta is always 1: this is ALFA.')
         device = kwargs.get('device')
         super().__init__(model, criterion, config=config,
                          own={'eta': nn.Parameter(torch.ones(len(names), device=device))}, **kwargs)

@@ -26,7 +26,8 @@ DESCRIPTION = (
     'their own: '
     + ', '.join(f"--{key.replace('_', '-')} {value}" for key, value in DIGITS_DEFAULTS.items()) + '.')
 # What belongs to a start of train.py and not to the run it goes on with.
-NOT_FROM_RUN = ('output', 'experiment', 'resume', 'resume_anyway', 'dry_run')
+OF_ONE_START = ('resume', 'resume_anyway', 'dry_run')  # they say how a run is entered, not what it is
+NOT_FROM_RUN = ('output', 'experiment', *OF_ONE_START)
 TITLES = {
     'model': 'Model', 'data': 'Data', 'aug': 'Augmentation and regularisation', 'task': 'Task',
     'optim': 'Loss and optimizer', 'schedule': 'Schedule', 'ema': 'Moving average of the weights', 'run': 'Run',

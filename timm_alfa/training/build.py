@@ -1,4 +1,5 @@
 """From options to what the loop turns: model, criterion, task, optimizer, schedule."""
+import warnings
 from pathlib import Path
 from typing import Any, Optional
 
@@ -14,7 +15,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
-from timm_alfa.errors import AlfaError, ConfigError
+from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError
 from timm_alfa.training.config import ModelConfig, OptimConfig, TrainConfig
 from timm_alfa.training.files import first_line
 from timm_alfa.training.weights import load_weights, read_weights
@@ -65,6 +66,21 @@ def input_config(options: ModelConfig, model: nn.Module) -> dict[str, Any]:
         return resolve_input_data_config(model, {k: v for k, v in given.items() if v is not None})
     except (ValueError, AssertionError) as error:
         raise ConfigError(f'the input of the model: {first_line(error)}') from error
+
+
+def evaluated_input(inputs: dict[str, Any], options: ModelConfig, loader: str) -> dict[str, Any]:
+    """What `input_config` gave, as a loader evaluates images: the memory loader shows all of an image.
+
+    Args:
+        options: The model's, or a checkpoint's.
+        loader: 'memory' or 'timm'.
+    """
+    if loader != 'memory':
+        return inputs
+    if options.crop_pct not in (None, 1):
+        warnings.warn(f'--crop-pct {options.crop_pct:g} has no effect with the memory loader, which evaluates whole '
+                      'images: add --loader timm to crop them.', AlfaWarning, stacklevel=2)
+    return {**inputs, 'crop_pct': 1.0}
 
 
 def place_model(model: nn.Module, options: ModelConfig, device: torch.device) -> nn.Module:
@@ -136,14 +152,14 @@ def build_schedule(
     """
     options, epochs = config.schedule, config.epochs
     milestones = options.decay_milestones or (epochs / 4, epochs * 3 / 4)
-    decay = options.decay_epochs
+    decay, shares = options.decay_epochs, options.sched in ('wsd', 'rsqrt')
     arguments = dict(
         num_epochs=epochs * updates_per_epoch,
         warmup_epochs=warmup_updates(config, updates_per_epoch),
         # timm lets a milestone act one step early; one more makes the rate change right after that many epochs
         decay_milestones=[round(milestone * updates_per_epoch) + 1 for milestone in milestones],
-        # a share of the run stays one
-        decay_epochs=decay if decay is None or decay < 1 else round(decay * updates_per_epoch),
+        # a share of the run stays one, where timm takes shares
+        decay_epochs=decay if decay is None or (shares and decay < 1) else max(1, round(decay * updates_per_epoch)),
     )
     if options.sched == 'step' and decay is None:
         arguments['decay_epochs'] = 90 * updates_per_epoch

@@ -57,7 +57,7 @@ def save_state(states: States, run, state: Progression, totals: Totals, options:
         torch.save(task, folder / 'task.pt')
         scaler = run.accelerator.scaler
         content = dict(progression=state.to_dict(), options=options, num_processes=len(processes),
-                       mixed_precision=run.accelerator.mixed_precision,
+                       mixed_precision=run.accelerator.mixed_precision, loader=run.data.loader,
                        scaler=scaler.state_dict() if scaler is not None else None, skipped=skipped)
         (folder / 'state.json').write_text(json.dumps(content, indent=1))
 

@@ -4,6 +4,7 @@ from typing import Callable, Iterator, NamedTuple
 
 from timm_alfa.data import pair_faults
 from timm_alfa.errors import one_of
+from timm_alfa.zoo import TAGS
 
 
 def faults_across(config, spell) -> Iterator[str]:
@@ -34,6 +35,10 @@ def _unknown_names(config) -> Iterator[str]:
     known = list_optimizers()
     if config.optim.opt.lower() not in known:
         yield nearest('optimizer', config.optim.opt, known, 'timm.optim.list_optimizers() lists them')
+    if config.model.torchcompile:
+        from torch._dynamo import list_backends
+        if config.model.torchcompile not in (backends := list_backends(None)):
+            yield one_of('backend of torch.compile', config.model.torchcompile, backends)
 
 
 def model_faults(name: str) -> Iterator[str]:
@@ -46,7 +51,8 @@ def model_faults(name: str) -> Iterator[str]:
         yield f"--model is '{name}', which looks like a path or a Hub id: write 'local-dir:{name}' or 'hf-hub:{name}'."
     elif not timm.is_model(base):
         yield nearest('model', name, timm.list_models(), '`timm.list_models()` lists them')
-    elif dot and name not in (tags := timm.list_pretrained(base + '.*')):
+    elif dot and name not in (tags := [*timm.list_pretrained(base + '.*'),
+                                       *(tag for tag in TAGS if tag.startswith(f'{base}.'))]):
         yield nearest('model', name, tags, 'A tag follows the dot')
 
 
@@ -107,5 +113,18 @@ def without_effect(config, spell) -> Iterator[str]:
     late = [m for m in milestones or () if m >= epochs] if config.schedule.sched == 'multistep' else []
     if late:
         yield f"{spell('decay_milestones')}: {', '.join(f'{m:g}' for m in late)} is never reached in {epochs} epochs."
+    if config.aug.mixup_off_epoch >= epochs and config.aug.mixes:
+        yield f"{spell('mixup_off_epoch')}: {config.aug.mixup_off_epoch} is never reached in {epochs} epochs."
     if config.run.dry_run and config.run.log_with:
         yield f"{spell('log_with')} has no effect with --dry-run."
+
+
+def idle_in(config, updates: int) -> Iterator[str]:
+    """A line for each option that does nothing in so many updates, a number that only the data tell."""
+    start = getattr(config.task_options, 'start', 0)
+    if start >= updates:
+        yield f'--{config.task_prefix}-start: {start} is never reached in {updates} updates: nothing is perturbed.'
+    ema = config.ema
+    if ema.model_ema and not ema.model_ema_warmup and (left := ema.model_ema_decay ** updates) > 0.5:
+        yield (f'--model-ema: after {updates} updates with a decay of {ema.model_ema_decay:g} the average is still '
+               f'{left:.0%} the initial weights: lower --model-ema-decay or add --model-ema-warmup.')

@@ -128,7 +128,11 @@ def _metavar(item: Option, kind: Any) -> str:
 
 def _help_text(item: Option) -> str:
     default = default_of(item.field)
-    shown = '' if default is None or default is False or default in ('', {}) else _number(default) if isinstance(default, float) else default
+    shown: Any = default
+    if default is None or default is False or default in ('', {}):
+        shown = ''
+    elif isinstance(default, float):
+        shown = _number(default)
     if default is True:
         return f"{item.field.metadata['help']} (on; --no-{item.key.replace('_', '-')})".replace('%', '%%')
     return (item.field.metadata['help'] + (f' ({shown}{item.note})' if shown != '' else '')).replace('%', '%%')

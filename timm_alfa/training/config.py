@@ -27,7 +27,7 @@ class ModelConfig:
     mean: Optional[tuple[float, ...]] = option(None, 'Mean of each input channel, in [0, 1] (none: the model\'s).')
     std: Optional[tuple[float, ...]] = option(None, 'Deviation of each input channel (none: the model\'s).', above=0)
     interpolation: Optional[str] = option(
-        None, 'How images are resized (none: the model\'s).', choices=('bilinear', 'bicubic', 'nearest', 'random'))
+        None, 'How images are resized (none: the model\'s).', choices=('bilinear', 'bicubic', 'nearest'))
     crop_pct: Optional[float] = option(
         None, 'Share of the side kept by the evaluation crop (none: the model\'s).', above=0)
     gp: Optional[str] = option(None, 'Global pooling: fast, avg, max, avgmax, catavgmax (none: the model\'s).')
@@ -104,7 +104,7 @@ class ScheduleConfig:
     min_lr: float = option(0.0, 'Smallest learning rate of schedules that decay to one.', low=0)
 
     def faults(self, spell) -> Iterator[str]:
-        if self.warmup_epochs and self.warmup_updates:
+        if self.warmup_epochs and self.warmup_updates is not None:
             yield (f"{spell('warmup_epochs')} {self.warmup_epochs:g} and {spell('warmup_updates')} "
                    f'{self.warmup_updates} are both given: give one.')
         milestones = self.decay_milestones

@@ -3,7 +3,7 @@ import logging
 import os
 import sys
 import time
-from typing import Any, Optional
+from typing import Any
 
 from tqdm import tqdm
 
@@ -57,15 +57,16 @@ COLUMNS = (
 
 
 class Table:
-    """The table of epochs, a row at a time; columns that the first row lacks are left out."""
+    """The table of epochs, a row at a time; a column is there from the first row on that has it."""
 
     def __init__(self):
-        self.columns: Optional[list[tuple]] = None
+        self.columns: list[tuple] = []
 
     def row(self, row: dict[str, Any], best: bool) -> None:
         """Logs one epoch; `best` marks the best so far."""
-        if self.columns is None:
-            self.columns = [column for column in COLUMNS if row.get(column[1]) is not None]
+        columns = [column for column in COLUMNS if column in self.columns or row.get(column[1]) is not None]
+        if columns != self.columns:
+            self.columns = columns
             logger.info('  '.join(title.rjust(self._width(spec, title)) for title, _, spec in self.columns))
         logger.info('  '.join(self._cell(row.get(key), spec, title) for title, key, spec in self.columns)
                     + ('  *' if best else ''))

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from timm_alfa.norms import batch_norms
+from timm_alfa.sharded import piece
 from timm_alfa.training.console import is_main_process
 
 
@@ -96,6 +97,15 @@ def running_buffers(*modules: nn.Module) -> list[torch.Tensor]:
     """The running statistics of all norms that the modules hold."""
     return [buffer for module in modules for norm in batch_norms(module).values()
             for buffer in norm.buffers(recurse=False)]
+
+
+@torch.no_grad()
+def is_finite(module: nn.Module) -> bool:
+    """Whether the weights that train and the running statistics of a module are finite: this process's part of them."""
+    parts = [*(p for p in module.parameters() if p.requires_grad), *running_buffers(module)]
+    if not parts:
+        return True
+    return bool(torch.stack([piece(part).isfinite().all() for part in parts]).all())
 
 
 class RunningStatistics:

@@ -1,4 +1,5 @@
 """The training loop: updates, epochs, and what is saved between them."""
+import math
 import time
 from contextlib import nullcontext
 from itertools import islice
@@ -15,12 +16,12 @@ from timm_alfa.training.console import Progress, Table, logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.folder import BEST, LAST, RunFolder
 from timm_alfa.training.gathering import gather, on_main
-from timm_alfa.training.guard import Consensus, RunningStatistics, StopFlag
+from timm_alfa.training.guard import Consensus, RunningStatistics, StopFlag, is_finite
 from timm_alfa.training.randomness import seed_all
 from timm_alfa.training.record import redact
 from timm_alfa.training.setup import Run
 from timm_alfa.training.state import Progression
-from timm_alfa.training.states import States
+from timm_alfa.training.states import States, state_folders
 from timm_alfa.training.totals import Totals
 from timm_alfa.training.units import parse_interval
 from timm_alfa.training.weights import plain_state
@@ -55,7 +56,7 @@ class Trainer:
         self.began, self.seconds_before = time.perf_counter(), state.seconds
         self.consensus = Consensus(self.accelerator)
         self.statistics = RunningStatistics(run.task)
-        self.clipped = clipped_parameters(run.model, self.config.optim.clip_mode)
+        self.clipped = clipped_parameters(run.task, self.config.optim.clip_mode)
         self.interval = parse_interval(self.config.run.checkpoint_every)
         self.saved_at = time.monotonic()
         batches = len(run.data.train)
@@ -71,7 +72,7 @@ class Trainer:
 
         Raises:
             Stopped: After a signal, with the state saved.
-            TrainingError: The loss was not finite too often in a row.
+            TrainingError: The loss was not finite too often in a row, or the weights are not.
             CheckpointError: The state could not be saved; the one before is still whole.
         """
         try:
@@ -169,9 +170,14 @@ class Trainer:
         if state.bad_in_a_row >= options.nan_patience:
             raise TrainingError(
                 f'the loss was not finite in {state.bad_in_a_row} updates in a row, up to update {state.updates + 1} '
-                f'in epoch {state.epoch + 1}; the latest images were {shown}. Lower --lr (it is '
-                f'{self.learning_rate:.3g}), add --clip-grad 1 or --warmup-updates 200, or train in bf16 or fp32; then '
-                '--resume auto --resume-anyway goes on from the last state.')
+                f'in epoch {state.epoch + 1}; the latest images were {shown}. {self.way_on()}')
+
+    def way_on(self) -> str:
+        """What to change after a run that came apart, and from where it then goes on."""
+        kept = state_folders(self.states.path)
+        where = f"goes on from the last state, '{kept[-1]}'" if kept else 'starts again: there is no state yet'
+        return (f'Lower --lr (it is {self.learning_rate:.3g}), add --clip-grad 1 or --warmup-updates 200, or train in '
+                f'bf16 or fp32; then --resume auto --resume-anyway {where}.')
 
     @property
     def learning_rate(self) -> float:
@@ -196,16 +202,35 @@ class Trainer:
         state.epoch_images += images
         done = -(-state.batch // self.config.optim.grad_accum_steps)
         self.progress.update(images, f'{done}/{self.run.updates_per_epoch}')
-        if self.flags.save or self.flags.stop:
+        # a loss that is not finite may be the weights' fault: then the state from before is the one to go on from
+        if self.flags.stop or (self.flags.save and not state.bad_in_a_row):
             self.save()
         if self.flags.stop:
             raise Stopped
 
     def save(self) -> None:
-        """Writes the state."""
+        """Writes the state.
+
+        Raises:
+            TrainingError: It would not be finite; the one before is still there.
+        """
+        self.check_finite()
         self.state.seconds = self.seconds_before + time.perf_counter() - self.began
         save_state(self.states, self.run, self.state, self.totals, self.options)
         self.saved_at = time.monotonic()
+
+    def check_finite(self) -> None:
+        """Sees to it that no file gets weights or running statistics that are not finite. Every process calls it.
+
+        The loss of an update is that before its step: a gradient that is not finite shows only in the next one.
+
+        Raises:
+            TrainingError: There are some on any process; they will never be finite again.
+        """
+        if not all(gather(self.accelerator, [is_finite(self.run.task)])):
+            raise TrainingError(
+                f'after update {self.state.updates} in epoch {self.state.epoch + 1} weights or running statistics are '
+                f'not finite: they are not saved. {self.way_on()}')
 
     # between epochs
 
@@ -213,9 +238,11 @@ class Trainer:
         """Evaluates, writes the epoch's row, the best and the last weights, and the state.
 
         Raises:
+            TrainingError: The weights are not finite.
             Stopped: A signal broke the evaluation off; the state saved is that after the epoch's last update.
         """
         run, state = self.run, self.state
+        self.check_finite()
         own = RunningStatistics(*with_norms(run))
         self.synchronise_statistics()
         row = self.row()
@@ -223,7 +250,10 @@ class Trainer:
             own.restore()  # a run that goes on averages them again, which need not give the same to the last bit
             self.save()
             raise Stopped
-        best = row['val_top1'] > state.best.get('val_top1', -1)
+        # finite weights may be lost all the same, if neither training nor evaluation had a finite loss at last: what
+        # was saved before stays, but for the best weights, which there must be
+        lost = state.bad_in_a_row > 0 and not math.isfinite(row['val_loss'])
+        best = not (lost and state.best) and row['val_top1'] > state.best.get('val_top1', -1)
         state.rows.append(row)
         if best:
             state.best_epoch = state.epoch + 1
@@ -235,7 +265,8 @@ class Trainer:
         on_main(self.accelerator, self.write_epoch, weights, best)
         self.table.row(row, best)
         self.accelerator.log({key: value for key, value in row.items() if value is not None}, step=state.epoch)
-        self.save()
+        if not lost:
+            self.save()
 
     def asked_to_stop(self) -> bool:
         """Whether any process has got a signal. Every process calls it."""
@@ -275,14 +306,20 @@ class Trainer:
         self.folder.save_summary(self.state.rows)
 
 
-def clipped_parameters(model: nn.Module, mode: str) -> list[nn.Parameter]:
-    """What gradients are clipped of: agc leaves out the classifier, as its paper and timm do."""
+def clipped_parameters(task, mode: str) -> list[nn.Parameter]:
+    """What gradients are clipped of: the model and the modules beside it, such as auxiliary norms.
+
+    A method's bare parameters, such as L-ALFA's eta, are no weights and have a rate of their own. agc leaves out the
+    classifier, as its paper and timm do.
+    """
+    modules = task.own.children() if task.own is not None else [task.model]
+    parameters = [p for module in modules for p in module.parameters()]
     if mode != 'agc':
-        return list(model.parameters())
-    head = model.get_classifier()
+        return parameters
+    head = task.model.get_classifier()
     heads = head if isinstance(head, (tuple, list)) else [head]  # some have two
     left_out = {id(p) for each in heads if isinstance(each, nn.Module) for p in each.parameters()}
-    return [p for p in model.parameters() if id(p) not in left_out]
+    return [p for p in parameters if id(p) not in left_out]
 
 
 def eta_values(task) -> Optional[list[float]]:

@@ -82,7 +82,7 @@ def command() -> list[str]:
     return words
 
 
-def environment(accelerator, commit: Optional[str]) -> dict[str, Any]:
+def environment(accelerator, commit: Optional[str], command: list[str]) -> dict[str, Any]:
     """What the run ran on, for args.yaml."""
     return dict(versions=versions(), commit=commit, device=device_name(accelerator.device),
-                num_processes=accelerator.num_processes, mixed_precision=accelerator.mixed_precision, command=command())
+                num_processes=accelerator.num_processes, mixed_precision=accelerator.mixed_precision, command=command)

@@ -9,7 +9,8 @@ from timm_alfa.training.state import Progression
 
 FREE = frozenset((
     'output', 'experiment', 'resume', 'resume_anyway', 'checkpoint_every', 'keep', 'nan_patience', 'log_interval',
-    'log_with', 'dry_run', 'workers', 'pin_mem', 'dataset_download', 'loader'))
+    'log_with', 'dry_run', 'workers', 'pin_mem', 'dataset_download',
+    'loader'))  # what it came to is compared: 'auto' and its choice are the same
 
 
 def differing_options(before: dict[str, Any], now: dict[str, Any], same_batch: bool) -> Iterator[str]:
@@ -43,6 +44,10 @@ def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool
     precision = run.accelerator.mixed_precision
     if (trained := content.get('mixed_precision', precision)) != precision:
         lines.append(f'precision was {trained}, is {precision} ({launch_in(trained)} ...)')
+    loader = run.data.loader
+    chosen = before['loader'] if before['loader'] != 'auto' else loader  # of states from before they told it
+    if (trained := content.get('loader', chosen)) != loader:
+        lines.append(f'--loader was {trained}, is {loader}')
     if not lines:
         return False
     if before['opt'] != options['opt']:

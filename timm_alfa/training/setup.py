@@ -15,6 +15,7 @@ from timm_alfa.data import DataInfo, create_data, inspect_data
 from timm_alfa.errors import AlfaWarning, ConfigError
 from timm_alfa.tasks import create_task
 from timm_alfa.training import build, record
+from timm_alfa.training.checks import idle_in
 from timm_alfa.training.config import DIGITS_DEFAULTS, TrainConfig
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.files import first_line
@@ -171,6 +172,7 @@ def prepare(config: TrainConfig) -> Run:
     info = open_data(config, accelerator)
     model = build.build_model(config, info.num_classes)
     inputs = build.input_config(config.model, model)
+    inputs = build.evaluated_input(inputs, config.model, info.loader)
     model = build.place_model(model, config.model, accelerator.device)
     task = create_task(config.task.task, model, criterion=build.build_criterion(config), device=accelerator.device,
                        **task_arguments(config.task_options, inputs))
@@ -229,6 +231,8 @@ def describe(run: Run, lr_reason: str) -> None:
                 config.data.batch_size, accelerator.num_processes, config.optim.grad_accum_steps)
     logger.info('schedule: %d epochs of %d updates, %s, learning rate %.6g (%s)', config.epochs, run.updates_per_epoch,
                 config.schedule.sched, run.lr, lr_reason)
+    for line in idle_in(config, config.epochs * run.updates_per_epoch):
+        warnings.warn(line, AlfaWarning, stacklevel=2)
     logger.info('device: %s, precision %s', accelerator.device, accelerator.mixed_precision)
     recipe = config.recipe_precision
     if recipe not in (None, accelerator.mixed_precision):

@@ -19,6 +19,7 @@ class Progression:
         seconds: Time of the whole run so far, all its stretches together.
         epoch_seconds: Training time of the epoch at hand, and its images so far.
         commits: Of the code, that took part, in order; states from before there was this list have none.
+        command: Words of the command line that began the run, or last changed its options.
     """
 
     epoch: int = 0
@@ -35,6 +36,7 @@ class Progression:
     epoch_seconds: float = 0.0
     epoch_images: int = 0
     commits: list[str] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)
 
     def takes_part(self, commit: Optional[str]) -> None:
         """Notes the commit that a stretch of the run begins with."""

@@ -3,6 +3,7 @@ import json
 from typing import Any
 
 from timm_alfa.training import record
+from timm_alfa.training.arguments import OF_ONE_START
 from timm_alfa.training.checkpoint import load_state, read_state
 from timm_alfa.training.claim import FolderLock, claim_folder
 from timm_alfa.training.console import launch_in, logger
@@ -34,6 +35,7 @@ def train(run: Run) -> dict[str, Any]:
         state = restore(run, folder, totals)
         if state.epoch < run.config.epochs or not state.commits:
             state.takes_part(run.commit)
+        state.command = state.command or record.command()
         on_main(run.accelerator, begin_folder, run, folder, state)
         start_trackers(run, folder)
         trainer = Trainer(run, folder, states, state, totals, stop)
@@ -58,6 +60,8 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
         return Progression()
     changed = check_options(found[1], run, record.redact(run.config.flat()))
     state = load_state(*found, run, totals, changed)
+    if changed:
+        state.command = []
     logger.info('resume: going on after update %d (epoch %d of %d) from %s', state.updates,
                 min(state.epoch + 1, run.config.epochs), run.config.epochs, found[0])
     return state
@@ -80,8 +84,8 @@ def begin_folder(run: Run, folder: RunFolder, state: Progression) -> None:
     if state.epoch < run.config.epochs:
         folder.remove_result()
     logger.info('run: %s', folder.path)
-    options = record.redact(run.config.flat())
-    folder.save_args(options, record.redact(record.environment(run.accelerator, state.commit)))
+    options = record.redact({key: value for key, value in run.config.flat().items() if key not in OF_ONE_START})
+    folder.save_args(options, record.redact(record.environment(run.accelerator, state.commit, state.command)))
     tag = f'{run.config.task.task}_{dataset_name(run)}'
     about = dict(tag=tag)
     inputs = {key: run.input_config[key] for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')}
@@ -100,7 +104,7 @@ def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
     """The record of a run that a signal ended early, and how to go on."""
     run.accelerator.end_training()
     precision = run.accelerator.mixed_precision
-    logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: %s --resume %s',
+    logger.info('stopped after update %d (epoch %d of %d). Go on from the last state with: %s --resume %s',
                 state.updates, min(state.epoch + 1, run.config.epochs), run.config.epochs,
                 'train.py' if precision == 'no' else launch_in(precision), folder.path)
     return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,

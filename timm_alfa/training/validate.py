@@ -14,7 +14,7 @@ from timm_alfa.data import DataConfig, create_eval_loader
 from timm_alfa.errors import ConfigError
 from timm_alfa.options import option
 from timm_alfa.training import record
-from timm_alfa.training.build import input_config
+from timm_alfa.training.build import evaluated_input, input_config
 from timm_alfa.training.cli import (
     Given,
     build_parser,
@@ -143,10 +143,11 @@ def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any, Optional[s
         config.data, model_config=inputs, split=config.split.split, num_classes=model.num_classes,
         rank=accelerator.process_index, world_size=accelerator.num_processes, device=accelerator.device,
         channels_last=config.checkpoint.channels_last)
+    inputs = evaluated_input(inputs, config.checkpoint, loader.name)
     data = config.data.dataset or config.data.data_dir or 'the embedded digits'
     name = config.checkpoint.checkpoint or config.checkpoint.model
     logger.info('model: %s, input %s; %d images of %s, split %s', name, 'x'.join(map(str, inputs['input_size'])),
-                loader.images, data, config.split.split)
+                loader.images, data, loader.part.source.split)
     return accelerator, model, loader, sha256
 
 
