@@ -102,8 +102,9 @@ def tally(rows: list[tuple[str, ...]]) -> str:
     if not rows:
         return 'no claim has been put to the test at its full schedule yet.'
     counts = Counter(row[5].strip('*') for row in rows)
+    able = sum(int(row[4]) >= stats.FEWEST_PAIRS for row in rows)
     return (', '.join(f'{counts[name]} {name}' for name in (stats.HELD, stats.NOT_HELD, stats.UNDECIDED))
-            + f'. By chance alone {0.025 * len(rows):.1f} of {len(rows)} would be held.')
+            + f'. By chance alone {0.025 * able:.1f} of the {able} with enough pairs would be held.')
 
 
 def effort(protocol: str, groups: Mapping[Condition, Runs]) -> str:

@@ -3,17 +3,17 @@ from typing import Any, Optional, Sequence
 
 import torch
 
-LARGEST = 2.0 ** 15  # fp16 has no larger power of 2
-FALL, RISE, STEADY = 0.25, 2.0, 1000
+LARGEST, SMALLEST = 2.0 ** 15, 2.0 ** -15  # fp16 has no larger power of 2
+FALL, RISE, STEADY = 0.25, 2.0, 200
 
 
 class LossScale:
     """A power of 2 that keeps gradients of a search from underflowing; their sign does not know it.
 
-    It falls where a gradient is not finite: an entry that is NaN gets no direction, and often all of them are. After
-    `STEADY` gradients that were finite it rises again, never above where it began: a network that never overflows is
-    searched at one scale. All of it stays on the device. `torch.amp.GradScaler` does the like for the training step
-    and is left to it.
+    It falls where a gradient of a finite loss is not finite: what was infinite on the way is NaN at the feature, which
+    points nowhere, and often all of it is. A loss that is not finite is not the scale's fault. After `STEADY` gradients
+    that were finite it rises again, never above where it began: a network that never overflows is searched at one
+    scale. All of it stays on the device. `torch.amp.GradScaler` does the like for the training step and is left to it.
 
     Args:
         start: Where it begins.
@@ -28,12 +28,13 @@ class LossScale:
         self._value, self._steady = self._value.to(loss.device), self._steady.to(loss.device)
         return loss * self._value
 
-    def update(self, grads: Sequence[Optional[torch.Tensor]]) -> None:
-        """Falls or rises by what became of a scaled loss."""
+    def update(self, loss: torch.Tensor, grads: Sequence[Optional[torch.Tensor]]) -> None:
+        """Falls or rises by what became of a loss that was scaled."""
         finite = torch.stack([g.isfinite().all() for g in grads if g is not None]).all()
         steady = torch.where(finite, self._steady + 1, 0)
-        higher = (self._value * RISE).clamp_max(self.start)
-        self._value = torch.where(finite, torch.where(steady == STEADY, higher, self._value), self._value * FALL)
+        value = torch.where(steady == STEADY, (self._value * RISE).clamp_max(self.start), self._value)
+        overflowed = loss.detach().isfinite() & ~finite
+        self._value = torch.where(overflowed, (self._value * FALL).clamp_min(SMALLEST), value)
         self._steady = steady % STEADY
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,5 +63,5 @@ def gradients(loss: torch.Tensor, at: Sequence[torch.Tensor], scale: Optional[Lo
         return torch.autograd.grad(loss, at, **kwargs)
     grads = torch.autograd.grad(scale(loss), at, **kwargs)
     if any(g is not None for g in grads):
-        scale.update(grads)
+        scale.update(loss, grads)
     return grads

@@ -154,7 +154,7 @@ def test_every_contrast_sums_to_zero_over_rows_of_its_table():
 def test_runs_are_counted_once_whatever_tables_they_stand_in():
     summary = text(small()).split('## In short')[1].split('## small')[0]
     assert '8 runs, 1.3 hours of 1 CPU thread' in summary
-    assert 'By chance alone 0.0 of 1 would be held.' in summary
+    assert 'By chance alone 0.0 of the 1 with enough pairs would be held.' in summary
 
 
 def test_a_commit_that_changed_within_a_run_and_one_with_changes_are_shown():

@@ -73,6 +73,15 @@ def test_patience_ends_the_run_and_the_last_state_stays(runs, poison):
     assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-2']
 
 
+def test_a_state_that_a_bad_update_put_off_follows_the_next_good_one(runs, poison):
+    poison(3)
+    saved, save = [], Trainer.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, 'save', lambda self: (saved.append(self.state.updates), save(self)))
+        runs('--task', 'standard', '--epochs', '1', '--checkpoint-every', '2')
+    assert saved[:2] == [2, 5]
+
+
 def resumed(runs, *argv):
     """The run gone on with after other options, and whether all of its files' weights are finite."""
     record = runs('--task', 'standard', *argv, '--resume', 'auto', '--resume-anyway')
@@ -118,12 +127,12 @@ def test_weights_are_not_finite_at_the_end_of_an_epoch(at, runs, monkeypatch):
             next(self.run.model.parameters()).data[0] = float('nan')
 
     monkeypatch.setattr(Trainer, 'step', step)
-    best = []
+    written = []
     write_epoch = Trainer.write_epoch
-    monkeypatch.setattr(Trainer, 'write_epoch', lambda self, *args: (best.append(args), write_epoch(self, *args)))
+    monkeypatch.setattr(Trainer, 'write_epoch', lambda self, *args: (written.append(args), write_epoch(self, *args)))
     with pytest.raises(TrainingError, match=r"update 12 in epoch 2 .*last state, '.*update-6'"):
         runs('--task', 'standard')
-    assert len(best) == 1
+    assert len(written) == 1
     assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-6']
 
 
@@ -177,9 +186,10 @@ def test_an_epoch_without_a_finite_loss_to_evaluate_is_not_kept(runs, poison, mo
 
     poisoned = None
     monkeypatch.setattr(Trainer, 'update', watched)
-    record = runs('--task', 'standard', '--epochs', '2')
-    assert record['best_epoch'] == 1 and record['val_top1'] < 100
+    with pytest.raises(TrainingError, match=r"epoch 2 ended without a finite loss.*last state, '.*update-6'"):
+        runs('--task', 'standard', '--epochs', '2')
     assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-6']
+    assert len(runs.rows('run')) == 1
 
 
 @pytest.mark.parametrize('spoil', [

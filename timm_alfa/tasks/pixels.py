@@ -16,7 +16,7 @@ from timm_alfa.wrappers import unwrapped
 
 _IMAGE_SCALE = 2.0 ** 10  # where the scale of an image's own loss begins in fp16
 _OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below
-_CHECKS = 2  # steps in which that is looked at: the first may be a trial on noise
+_CHECKS = 1  # steps in which that is looked at
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class PixelTask(MethodTask):
         return search.sample_norm([delta])
 
     def _check(self, input: torch.Tensor) -> None:
-        """Warns, in the first steps, if undoing the normalisation does not give pixels of [0, 1]."""
+        """Warns, in the first step, if undoing the normalisation does not give pixels of [0, 1]."""
         if not self._checks:
             return
         self._checks -= 1

@@ -20,10 +20,14 @@ from timm_alfa.training.states import States, state_folders
 from timm_alfa.training.totals import Totals
 from timm_alfa.training.weights import load_weights, plain_state
 
+_SCALE = 'loss_scale.'
+
 
 def process_state(run, totals: Totals) -> dict[str, torch.Tensor]:
-    """What differs between processes: running statistics, of the average too, and the epoch's sums."""
+    """What differs between processes: running statistics, of the average too, the epoch's sums, a search's scale."""
     own = {f'norms.{at}': buffer for at, buffer in enumerate(running_buffers(*with_norms(run)))}
+    if run.task.loss_scale is not None:
+        own.update({f'{_SCALE}{key}': torch.tensor(value) for key, value in run.task.loss_scale.state_dict().items()})
     return {name: tensor.detach().cpu().clone() for name, tensor in {**own, 'totals': totals.sums}.items()}
 
 
@@ -129,6 +133,9 @@ def _load_process(folder: Path, rank: int, processes: int, run, totals: Totals) 
     own = load_file(folder / f'process-{rank % processes}.safetensors')
     for at, buffer in enumerate(running_buffers(*with_norms(run))):
         buffer.data.copy_(own[f'norms.{at}'])
+    scale = {key.removeprefix(_SCALE): value.item() for key, value in own.items() if key.startswith(_SCALE)}
+    if run.task.loss_scale is not None and scale:
+        run.task.loss_scale.load_state_dict(scale)
     if processes == run.accelerator.num_processes:
         totals.sums.copy_(own['totals'])
     elif rank == 0:

@@ -58,7 +58,7 @@ class Trainer:
         self.statistics = RunningStatistics(run.task)
         self.clipped = clipped_parameters(run.task, self.config.optim.clip_mode)
         self.interval = parse_interval(self.config.run.checkpoint_every)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.owed = time.monotonic(), False
         batches = len(run.data.train)
         per_batch = self.config.data.batch_size * self.accelerator.num_processes
         self.images_per_epoch = min(batches * per_batch, run.data.train_images)
@@ -202,22 +202,19 @@ class Trainer:
         state.epoch_images += images
         done = -(-state.batch // self.config.optim.grad_accum_steps)
         self.progress.update(images, f'{done}/{self.run.updates_per_epoch}')
-        # a loss that is not finite may be the weights' fault: then the state from before is the one to go on from
-        if self.flags.stop or (self.flags.save and not state.bad_in_a_row):
+        # a loss that is not finite may be the weights' fault: a state waits for the next that is; a signal does not
+        self.owed |= self.flags.save
+        if self.flags.stop or (self.owed and not state.bad_in_a_row):
+            self.check_finite()
             self.save()
         if self.flags.stop:
             raise Stopped
 
     def save(self) -> None:
-        """Writes the state.
-
-        Raises:
-            TrainingError: It would not be finite; the one before is still there.
-        """
-        self.check_finite()
+        """Writes the state."""
         self.state.seconds = self.seconds_before + time.perf_counter() - self.began
         save_state(self.states, self.run, self.state, self.totals, self.options)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.owed = time.monotonic(), False
 
     def check_finite(self) -> None:
         """Sees to it that no file gets weights or running statistics that are not finite. Every process calls it.
@@ -238,7 +235,7 @@ class Trainer:
         """Evaluates, writes the epoch's row, the best and the last weights, and the state.
 
         Raises:
-            TrainingError: The weights are not finite.
+            TrainingError: The weights are not finite, or no loss is.
             Stopped: A signal broke the evaluation off; the state saved is that after the epoch's last update.
         """
         run, state = self.run, self.state
@@ -250,10 +247,10 @@ class Trainer:
             own.restore()  # a run that goes on averages them again, which need not give the same to the last bit
             self.save()
             raise Stopped
-        # finite weights may be lost all the same, if neither training nor evaluation had a finite loss at last: what
-        # was saved before stays, but for the best weights, which there must be
-        lost = state.bad_in_a_row > 0 and not math.isfinite(row['val_loss'])
-        best = not (lost and state.best) and row['val_top1'] > state.best.get('val_top1', -1)
+        if state.bad_in_a_row and not math.isfinite(row['val_loss']):
+            raise TrainingError(f'epoch {state.epoch + 1} ended without a finite loss in training and in evaluation: '
+                                f'its weights are not saved. {self.way_on()}')
+        best = row['val_top1'] > state.best.get('val_top1', -1)
         state.rows.append(row)
         if best:
             state.best_epoch = state.epoch + 1
@@ -265,8 +262,7 @@ class Trainer:
         on_main(self.accelerator, self.write_epoch, weights, best)
         self.table.row(row, best)
         self.accelerator.log({key: value for key, value in row.items() if value is not None}, step=state.epoch)
-        if not lost:
-            self.save()
+        self.save()
 
     def asked_to_stop(self) -> bool:
         """Whether any process has got a signal. Every process calls it."""

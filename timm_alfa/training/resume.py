@@ -4,12 +4,13 @@ from typing import Any, Iterator
 
 from timm_alfa.data.order import train_steps
 from timm_alfa.errors import CheckpointError
+from timm_alfa.training.arguments import NOT_FROM_RUN
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.state import Progression
 
 FREE = frozenset((
-    'output', 'experiment', 'resume', 'resume_anyway', 'checkpoint_every', 'keep', 'nan_patience', 'log_interval',
-    'log_with', 'dry_run', 'workers', 'pin_mem', 'dataset_download',
+    *NOT_FROM_RUN, 'checkpoint_every', 'keep', 'nan_patience', 'log_interval', 'log_with', 'workers', 'pin_mem',
+    'dataset_download',
     'loader'))  # what it came to is compared: 'auto' and its choice are the same
 
 

@@ -19,7 +19,8 @@ class Progression:
         seconds: Time of the whole run so far, all its stretches together.
         epoch_seconds: Training time of the epoch at hand, and its images so far.
         commits: Of the code, that took part, in order; states from before there was this list have none.
-        command: Words of the command line that began the run, or last changed its options.
+        command: Words of the command line that began the run, or last changed its options; after a state from before
+            this was kept, of the one that went on.
     """
 
     epoch: int = 0

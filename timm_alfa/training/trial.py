@@ -21,13 +21,16 @@ def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes:
     Raises:
         ConfigError: The model or the method fails on such input.
     """
-    statistics, training, updates = RunningStatistics(task), task.training, getattr(task, 'updates', None)
+    statistics, training = RunningStatistics(task), task.training
+    counts = {name: getattr(task, name) for name in ('updates', '_checks') if hasattr(task, name)}
+    scale = getattr(task, 'loss_scale', None)
+    scaled = scale.state_dict() if scale is not None else None
     target = torch.arange(2, device=accelerator.device) % num_classes
     input = torch.randn(2, *input_size, device=accelerator.device)
     if pixels := getattr(task, 'pixels', None):
         input = pixels.normalised(input.sigmoid())
     try:
-        if updates is not None:
+        if 'updates' in counts:
             task.updates = getattr(task.config, 'start', 0)  # a step that perturbs
         task.train()
         with accelerator.autocast():
@@ -41,5 +44,7 @@ def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes:
     finally:
         statistics.restore()
         task.train(training)
-        if updates is not None:
-            task.updates = updates
+        for name, value in counts.items():
+            setattr(task, name, value)
+        if scale is not None:
+            scale.load_state_dict(scaled)
