@@ -118,7 +118,7 @@ def published_command(job: Job) -> str:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds from a count ('3' is 0, 1, 2), a range ('3-5') or a list ('0,4').
+    """Seeds from a count ('3' is 0, 1, 2), a range ('3-5') or a list ('0,4'; of one: '4,').
 
     Raises:
         ValueError: It is none of them.
@@ -126,10 +126,10 @@ def parse_seeds(text: str) -> list[int]:
     if re.fullmatch(r'[1-9]\d*', text):
         return list(range(int(text)))
     seeds: list[int] = []
-    for part in text.split(','):
+    for part in text.removesuffix(',').split(','):
         match = re.fullmatch(r'(\d+)(?:-(\d+))?', part)
         if not match:
-            raise ValueError(f"--seeds is '{text}': give a count (3), a range (3-5) or a list (0,4,).")
+            raise ValueError(f"--seeds is '{text}': give a count (3), a range (3-5) or a list (0,4; of one seed: 4,).")
         first = int(match[1])
         seeds += range(first, int(match[2] or first) + 1)
     return sorted(set(seeds))

@@ -20,7 +20,8 @@ def parse(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog='studies/run.py', description=__doc__.splitlines()[0])
     parser.add_argument('tables', nargs='*', metavar='TABLE', help='tables (table1 is all of table1_...) or recipes')
     parser.add_argument('--list', action='store_true', help='show tables, their rows and what has been run')
-    parser.add_argument('--seeds', help="a count (3), a range (3-5) or a list (0,4); default: each row's own number")
+    parser.add_argument('--seeds', help='a count (3), a range (3-5) or a list (0,4; of one: 4,); default: as many as '
+                                        'each row plans')
     parser.add_argument('--epochs-scale', type=float, default=1.0, help='shrinks epochs and milestones (1)')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side; each gets its share of the cores (1)')
     parser.add_argument('--dataset-root', type=Path, help='folder with local copies: hfds/owner/NAME is DIR/NAME')

@@ -8,8 +8,8 @@ from timm_alfa.training.arguments import parse_args
 
 
 @pytest.mark.parametrize(('text', 'seeds'), [
-    ('3', [0, 1, 2]), ('3-5', [3, 4, 5]), ('0,4', [0, 4]), ('7,', None), ('0-1,5', [0, 1, 5]), ('0', [0]), ('x', None),
-    ('', None), ('2-', None)])
+    ('3', [0, 1, 2]), ('3-5', [3, 4, 5]), ('0,4', [0, 4]), ('7,', [7]), ('0-1,5', [0, 1, 5]), ('0', [0]), ('x', None),
+    ('', None), (',', None), ('2-', None)])
 def test_seeds(text, seeds):
     if seeds is None:
         with pytest.raises(ValueError, match='--seeds'):
