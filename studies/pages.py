@@ -57,10 +57,11 @@ def page(groups: Mapping[Condition, Runs], left_out: list[str], figures: list[Pa
         groups: Runs by condition.
         left_out: Names of records whose recipe has changed since.
         figures: Files in results/figures.
-        notes: Text by hand, put at the top.
+        notes: Text by hand: what stands before its first heading comes first of all, the rest after the summary.
     """
     run = [table for table in TABLES.values() if conditions_of(table, groups)]
-    parts = [HEAD, *summary(run, groups), notes.strip()]
+    lead, heading, rest = notes.partition('## ')
+    parts = [HEAD, lead.strip(), *summary(run, groups), heading + rest.strip()]
     for table in run:
         parts += section(table, groups)
     parts += pictures(figures)

@@ -111,7 +111,7 @@ def _small() -> Iterator[Recipe]:
     yield row('_moex', MOEX, 3)
     yield row('_l_alfa', l_alfa(alfa_mode='joint'), 2)
     yield row('_alfa_tail', alfa('0.5', alfa_grad='tail'))
-    yield row('_alfa_preact', alfa('0.5', blocks='layer3.2.bn2'))
+    yield row('_alfa_preact', alfa('0.5', blocks='layer3.2.bn2'), 3)
     for step in WIDTH_STEPS[1:]:
         yield row(f'_alfa_step{step}', alfa(step), 3)
     yield row('_advprop', ADVPROP)

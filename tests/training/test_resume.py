@@ -7,7 +7,7 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from timm_alfa.errors import AlfaWarning, CheckpointError
-from timm_alfa.training import record
+from timm_alfa.training import finish, record
 from timm_alfa.training.folder import RunFolder
 from timm_alfa.training.loop import Trainer
 from timm_alfa.training.states import States, is_whole, state_folders
@@ -113,9 +113,17 @@ def test_dropout_matters_to_the_comparison(runs):
 
 
 def test_a_finished_run_gives_its_record_again(runs):
-    first = runs('--task', 'standard', '--epochs', '1')
-    again = runs('--task', 'standard', '--epochs', '1', '--resume', 'auto')
-    assert again['val_top1'] == first['val_top1'] and again['epochs_done'] == 1
+    """As it is, without scoring the test split again; anew where it is missing or of other weights."""
+    options = ('--task', 'standard', '--epochs', '1', '--val-fraction', '0.2')
+    first, scored = runs(*options), []
+    original = finish.score_best
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finish, 'score_best', lambda *args: scored.append(1) or original(*args))
+        assert runs(*options, '--resume', 'auto') == first and not scored
+        path = runs.output / 'run' / 'result.json'
+        path.write_text(json.dumps({**first, 'checkpoint_sha256': 'of others'}))
+        again = runs(*options, '--resume', 'auto')
+    assert scored == [1] and again['test_top1'] == first['test_top1'] is not None
 
 
 def test_other_options_are_refused_and_listed(runs):

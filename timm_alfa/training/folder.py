@@ -14,6 +14,7 @@ from timm_alfa.errors import CheckpointError, ConfigError
 from timm_alfa.training import files
 from timm_alfa.training.config import TrainConfig
 from timm_alfa.training.weights import link_or_copy, save_weights
+from timm_alfa.zoo.weights import sha256_of
 
 MARKS = ('args.yaml', 'summary.csv', 'result.json', 'last')
 # What timm says of the architecture's published weights, and is not true of ours.
@@ -125,6 +126,14 @@ class RunFolder:
     def save_result(self, record: dict[str, Any]) -> None:
         """result.json."""
         files.write_json(self.path / 'result.json', record)
+
+    def finished_result(self) -> Optional[dict[str, Any]]:
+        """The record of a run that has ended, if it is of the best weights that are there."""
+        try:
+            found = json.loads((self.path / 'result.json').read_text(encoding='utf-8'))
+            return found if found['checkpoint_sha256'] == sha256_of(self.path / BEST) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def remove_result(self) -> None:
         """Takes away the record of a run that goes on: until it has ended again it has none."""

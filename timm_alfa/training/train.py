@@ -33,6 +33,11 @@ def train(run: Run) -> dict[str, Any]:
         states = States(folder.path / 'last', run.config.run.keep)
         totals = Totals(run.accelerator.device)
         state = restore(run, folder, totals)
+        ended = state.epoch >= run.config.epochs and state.command  # after other options it is another record
+        known = on_main(run.accelerator, folder.finished_result) if ended else None
+        if known is not None:
+            logger.info('resume: this run has ended; its record is in %s', folder.path)
+            return known
         if state.epoch < run.config.epochs or not state.commits:
             state.takes_part(run.commit)
         state.command = state.command or record.command()
