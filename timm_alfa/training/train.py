@@ -109,7 +109,7 @@ def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
     """The record of a run that a signal ended early, and how to go on."""
     run.accelerator.end_training()
     precision = run.accelerator.mixed_precision
-    logger.info('stopped after update %d (epoch %d of %d). Go on from the last state with: %s --resume %s',
+    logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: %s --resume %s',
                 state.updates, min(state.epoch + 1, run.config.epochs), run.config.epochs,
                 'train.py' if precision == 'no' else launch_in(precision), folder.path)
     return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,
