@@ -9,7 +9,7 @@ from PIL import Image
 from timm_alfa.data import AugConfig, worker_fault
 from timm_alfa.data.loader import LoaderSpec
 from timm_alfa.data.source import Part, Source
-from timm_alfa.data.worker import WorkerLoader
+from timm_alfa.data.worker import WorkerLoader, hung_up
 from timm_alfa.errors import DataError
 
 
@@ -141,6 +141,42 @@ def test_a_worker_that_dies_is_an_error_and_no_hang(make):
         fault = worker_fault(error)
     assert 'a process that reads images died' in str(fault) and '--workers' in str(fault)
     assert '\n' not in str(fault)
+
+
+class Dying:
+    """In place of torch's loader: the connection to a worker breaks, and only then its death is reported."""
+
+    def __iter__(self):
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        raise ConnectionResetError(104, 'Connection reset by peer')
+        yield
+
+    @staticmethod
+    def report(*_):
+        raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
+
+
+@pytest.mark.parametrize(('report', 'sign'), [
+    (Dying.report, 'DataLoader worker (pid 7) is killed by signal: Killed: '),
+    (signal.SIG_IGN, 'DataLoader worker: ConnectionResetError: '),
+])
+def test_a_connection_that_breaks_is_a_worker_that_died_and_its_report_strikes_nobody_else(make, report, sign):
+    made = make()
+    made.loader = Dying()
+    before = signal.signal(signal.SIGALRM, report)
+    try:
+        with pytest.raises(DataError) as caught:
+            batches(made)
+        assert signal.setitimer(signal.ITIMER_REAL, 0) == (0, 0)  # it has struck
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert str(caught.value).startswith(sign) and '--workers 0' in str(caught.value)
+
+
+def test_a_connection_that_breaks_in_a_worker_is_its_own_error():
+    error = ConnectionResetError('Caught ConnectionResetError in DataLoader worker process 0.')
+    assert hung_up(error) is error
 
 
 class Interrupted(Pictures):

@@ -1,6 +1,7 @@
 """Images read and transformed one at a time by worker processes: timm's transforms, with an order of our own."""
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import torch
@@ -49,10 +50,28 @@ def worker_fault(error: BaseException) -> DataError | None:
     """
     lines = str(error).splitlines()
     if isinstance(error, RuntimeError) and lines and lines[0].startswith('DataLoader worker (pid'):
-        return DataError(
-            f'{lines[0].rstrip(".")}: a process that reads images died (memory full, or killed). '
-            'Try fewer --workers, or --workers 0 to see its own error.')
+        return died(lines[0].rstrip(' .'))
     return None
+
+
+def died(sign: str) -> DataError:
+    return DataError(
+        f'{sign}: a process that reads images died (memory full, or killed). '
+        'Try fewer --workers, or --workers 0 to see its own error.')
+
+
+def hung_up(error: ConnectionError | EOFError, patience: float = 2.0) -> Exception:
+    """The DataError for a worker that died before its batch was fetched: a broken connection is seen first.
+
+    torch's report comes by a signal a moment later. It is waited for, or it would strike wherever the error is handled.
+    """
+    if ' in DataLoader worker process ' in str(error):  # raised in a worker that lives, by what it read
+        return error
+    try:
+        time.sleep(patience)
+    except RuntimeError as report:
+        return worker_fault(report) or report
+    return died(f'DataLoader worker: {type(error).__name__}')
 
 
 def keep_out_of_signals(worker: int) -> None:
@@ -114,6 +133,8 @@ class WorkerLoader(Loader):
                 return
             except RuntimeError as error:
                 raise worker_fault(error) or error from None
+            except (ConnectionError, EOFError) as error:
+                raise hung_up(error) from None
             yield batch
 
     def _account(self, indices: torch.Tensor, faults: list[tuple[int, str]]) -> None:

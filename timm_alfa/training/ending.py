@@ -50,15 +50,6 @@ def describe(error: Exception, processes: int) -> list[str]:
     fault = worker_fault(error)
     if fault is not None:
         return [f'error: {fault}']
-    if isinstance(error, (ConnectionError, EOFError)) and _in_loader(error):
-        return ['error: a DataLoader worker died (memory full, or killed). Try fewer --workers, or --workers 0 to see '
-                'its own error.']
     if processes > 1 and any(sign in str(error).lower() for sign in PEER_GONE):
         return ['another process has ended: stopping too']
     return traceback.format_exc().splitlines()
-
-
-def _in_loader(error: Exception) -> bool:
-    """Whether an error came up while a batch was fetched from the processes that read images."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return any('torch/utils/data' in frame.filename.replace(os.sep, '/') for frame in frames)
