@@ -225,7 +225,8 @@ def _small() -> Iterator[Table]:
             Contrast('moving the features, at the same size of the gradient', {
                 'small_alfa': 0.5, 'small_double': -0.5, 'small_alfa_mean': 0.5, 'small': -0.5}),
             Contrast('doubling the gradient, with features moved or not', {
-                'small_double': 0.5, 'small': -0.5, 'small_alfa': 0.5, 'small_alfa_mean': -0.5})))
+                'small_double': 0.5, 'small': -0.5, 'small_alfa': 0.5, 'small_alfa_mean': -0.5}),
+            Contrast('ALFA before the last ReLU less ALFA after it', {'small_alfa_preact': 1.0, 'small_alfa': -1.0})))
     yield Table('small_blocks', f'{title}: where to perturb (as figure 2)', (
         standard, doubled, Row('small_triple', 'standard, loss tripled'),
         Row('small_quadruple', 'standard, loss fourfold'),
