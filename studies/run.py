@@ -4,6 +4,7 @@
 Finished runs are skipped, broken ones go on from their last state, and a run that outlived its runner is found again.
 """
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def main(argv=None) -> int:
     args = parse(argv)
     place = Workplace(args.output, args.records, args.dataset_root, args.jobs)
     if args.list:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--list | head` has seen enough
         show(place)
         return 0
     try:

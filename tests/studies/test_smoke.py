@@ -45,3 +45,12 @@ def test_smoke_table_end_to_end(tmp_path):
     assert 'seeds 0-1' in (tmp_path / 'recipes' / 'smoke_alfa.yaml').read_text()
     (where, runs), = evidence.load(tmp_path / 'runs')[1].items()
     assert (where.scale, where.precision, set(runs), set(runs['smoke'])) == (1.0, 'no', {'smoke', 'smoke_alfa'}, {0, 1})
+
+
+def test_a_list_that_nobody_reads_to_its_end_is_no_error():
+    listing = subprocess.Popen([sys.executable, str(ROOT / 'studies' / 'run.py'), '--list'], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    assert listing.stdout.readline().startswith('table1')
+    listing.stdout.close()
+    assert listing.stderr.read() == ''
+    assert listing.wait() in (0, -signal.SIGPIPE)
