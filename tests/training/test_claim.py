@@ -66,6 +66,17 @@ def test_starts_at_once_take_a_number_each(tmp_path, monkeypatch):
         assert claim_folder(options, other).name == f'{base}-2' and not answers
 
 
+def test_resume_auto_begins_a_run_where_there_is_none_and_goes_on_with_the_last(tmp_path):
+    base, options = 'resnet20s-alfa-digits', config(tmp_path, '--resume', 'auto')
+    (tmp_path / base).mkdir()  # of a start that came to nothing
+    with FolderLock() as lock:
+        for _ in range(2):
+            path = claim_folder(options, lock)
+            assert path.name == f'{base}-2'
+            (path / 'args.yaml').touch()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_run_that_began_and_ended_meanwhile_is_not_overwritten(tmp_path, monkeypatch):
     take = FolderLock.take
 

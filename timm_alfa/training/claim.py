@@ -6,7 +6,7 @@ from pathlib import Path
 
 from timm_alfa.errors import AlfaWarning, ConfigError
 from timm_alfa.training.config import TrainConfig
-from timm_alfa.training.folder import choose_folder, unwritable
+from timm_alfa.training.folder import choose_folder, is_run, unwritable
 
 LOCK = '.lock'
 
@@ -62,7 +62,8 @@ def claim_folder(config: TrainConfig, lock: FolderLock) -> Path:
     """
     while True:
         path = choose_folder(config)
-        numbered = config.run.resume is None and config.run.experiment is None
+        # a name of our own for a run that begins: with --resume auto, too, where there is none to go on with
+        numbered = config.run.experiment is None and config.run.resume in (None, 'auto') and not is_run(path)
         try:
             path.mkdir(parents=True, exist_ok=not numbered)
         except OSError as error:
