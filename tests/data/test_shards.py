@@ -159,6 +159,16 @@ def test_shards_that_are_not_there_or_not_taken_are_told(root):
         assert inspect_data(config(root)).train_images == 5
 
 
+def test_numbers_without_zeros_before_them_count_on(tmp_path):
+    for number in (0, 1, 9, 10, 2, 8, 7, 6, 5, 4, 3, 11):
+        write(tmp_path / f'set-train-{number}.tar', plain(number))
+    found = layout(config(tmp_path))['train'].paths
+    assert [path.stem for path in found] == [f'set-train-{number}' for number in range(12)]
+    (tmp_path / 'set-train-9.tar').unlink()
+    with pytest.raises(DataError, match=r"shards between '.*set-train-8\.tar' and 'set-train-10\.tar' are not there"):
+        layout(config(tmp_path))
+
+
 def test_extensions_are_asked_for_and_a_sample_without_an_image_is_named(root):
     write(root / 'set-train-0001.tar', [[('left.png', png(3)), ('right.png', png(4)), ('cls', b'1')]])
     with pytest.raises(DataError, match=r"sample './a\.b/sample000' of shard .*0001\.tar' has no image .*right\.png"):

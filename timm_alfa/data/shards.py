@@ -95,17 +95,22 @@ def _of_info(root: Path, split: dict[str, Any]) -> Shards:
 
 def _named(root: Path) -> dict[str, Shards]:
     files: dict[str, list[Path]] = {}
-    for path in sorted(root.glob('*.tar')):
+    for path in sorted(root.glob('*.tar'), key=_by_number):
         if found := SPLIT.findall(path.name):
             files.setdefault(found[-1], []).append(path)  # what stands before may be the data set's name
     for paths in files.values():
         for path, later in itertools.pairwise(paths):
-            before, number = re.fullmatch(r'(.*?)(\d*)', path.stem).groups()
-            after, next_number = re.fullmatch(r'(.*?)(\d*)', later.stem).groups()
-            if before == after and len(number) == len(next_number) and int(next_number) != int(number) + 1:
+            (before, number, _), (after, next_number, _) = _by_number(path), _by_number(later)
+            if before == after and next_number > number + 1 > 0:
                 raise DataError(f"shards between '{path}' and '{later.name}' are not there: complete the folder, or "
                                 f'list its splits in {INFOS[0]}.')
     return {name: Shards(tuple(paths)) for name, paths in files.items()}
+
+
+def _by_number(path: Path) -> tuple[str, int, str]:
+    """What comes before a shard's number, the number, -1 without one, and the whole name: 9 comes before 10."""
+    before, number = re.fullmatch(r'(.*?)(\d*)', path.stem).groups()
+    return before, int(number or -1), path.name
 
 
 def _others(root: Path, found: dict[str, Shards]) -> str:

@@ -30,7 +30,10 @@ class TorchSource(Source):
         except (AssertionError, RuntimeError, OSError, ValueError) as error:
             hint = '' if data.dataset_download else ' Add --dataset-download to fetch it.'
             raise DataError(f"cannot load '{data.dataset}' from '{data.data_dir}': {why(error)}.{hint}") from error
-        super().__init__(split, self.dataset.targets, map(str, getattr(self.dataset, 'classes', ())))
+        targets = self.dataset.targets
+        if getattr(targets, 'ndim', 1) == 2:  # QMNIST's: the class, then where the digit comes from
+            targets = targets[:, 0]
+        super().__init__(split, targets, map(str, getattr(self.dataset, 'classes', ())))
 
     def open(self, index: int) -> Image.Image:
         return self.dataset[index][0]
