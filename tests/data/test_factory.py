@@ -122,6 +122,12 @@ def test_an_eval_loader_numbers_classes_as_the_model_does(root, model_config):
     assert loader.part.source.class_names == ('a', 'b', 'c')
     only = create_eval_loader(config(root), model_config=model_config, split='test', num_classes=1)
     assert [target.tolist() for _, target in only] == [[0]]
+    (root / 'train').rename(root / 'small')
+    with pytest.raises(DataError, match=r"split 'val' has 2 classes, the model 3, .*'train' .*--train-split or"):
+        create_eval_loader(config(root), model_config=model_config, num_classes=3)
+    loader = create_eval_loader(config(root, train_split='small'), model_config=model_config, num_classes=3)
+    assert torch.cat([target for _, target in loader]).tolist() == [1, 1, 2, 2, 2]
+    (root / 'small').rename(root / 'train')
     with pytest.raises(DataError, match=r'has label 2, valid are 0\.\.1'):
         create_eval_loader(config(root), model_config=model_config, split='train', num_classes=2)
     with pytest.raises(DataError, match=r"unknown split --split 'none'. Known: test, train, val"):

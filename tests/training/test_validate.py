@@ -94,6 +94,22 @@ def test_a_run_is_scored_on_its_own_data_unless_others_are_named(tmp_path):
     assert (config.data.dataset, config.data.input_key, config.split.split) == ('digits', None, 'validation')
 
 
+def test_a_run_is_scored_by_the_loader_that_it_had(tmp_path):
+    """Another one makes other crops; 'auto' was decided by augmentation, of which a score knows nothing."""
+    from training_runs import Runs
+    for name, flags in (('asked', ('--loader', 'timm')), ('auto', ('--aa', 'rand-m3'))):
+        runs = Runs(tmp_path)
+        result = runs('--task', 'standard', '--epochs', '1', '--crop-pct', '0.7', *flags, experiment=name)
+        found = score('--checkpoint', str(tmp_path / name))
+        assert found['loss'] == pytest.approx(result['val_loss'], rel=1e-5), name
+
+
+def test_a_split_that_lacks_a_class_is_numbered_as_the_run_was(tmp_path):
+    (tmp_path / 'args.yaml').write_text(f'data_dir: {tmp_path}\ntrain_split: small\nval_split: val\nloader: timm\n')
+    config = parse_args(['--checkpoint', str(tmp_path)])
+    assert (config.data.train_split, config.split.split, config.data.loader) == ('small', 'val', 'timm')
+
+
 @pytest.mark.parametrize(('argv', 'part'), [
     ([], 'nothing to score'),
     (['--checkpoint', 'x', '--model', 'resnet81', '--split-', 'y'], "unknown option '--split-'"),

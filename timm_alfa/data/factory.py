@@ -160,9 +160,13 @@ def create_eval_loader(
     name = require_split(kind, split or data.val_split, known, '--split')
     source = KINDS[kind].open(data, name, None)
     train = find_split(kind, data.train_split, known)
-    if kind == 'folder' and num_classes not in (None, len(source.class_names)) and train not in (None, name):
+    if kind == 'folder' and num_classes not in (None, len(source.class_names)) and train != name:
         # A split that lacks a class would number the others anew: the training split's numbers are the model's.
-        source = KINDS[kind].open(data, name, KINDS[kind].open(data, train, None))
+        if train is None and not data.class_map:
+            raise DataError(
+                f"split '{name}' has {len(source.class_names)} classes, the model {num_classes}, and there is no split "
+                f"'{data.train_split}' to number them by: give --train-split or --class-map.")
+        source = source if train is None else KINDS[kind].open(data, name, KINDS[kind].open(data, train, None))
     if not len(source):
         raise DataError(f"split '{name}' has no images.")
     num_classes = num_classes or count_classes(data, source)

@@ -32,11 +32,11 @@ from timm_alfa.training.units import duration
 
 DESCRIPTION = ('Scores a checkpoint: top-1, top-5 and loss of clean images, with --robust top-1 under PGD too, as one '
                'JSON line at the end.')
-DATA_KEYS = ('dataset', 'data_dir', 'input_key', 'target_key', 'class_map', 'dataset_download', 'batch_size', 'workers',
-             'loader', 'skip_corrupt', 'pin_mem')
+DATA_KEYS = ('dataset', 'data_dir', 'train_split', 'input_key', 'target_key', 'class_map', 'dataset_download',
+             'batch_size', 'workers', 'loader', 'skip_corrupt', 'pin_mem')
 # What a run's args.yaml says of its data, by the key that it has here.
 FROM_RUN = {'dataset': 'dataset', 'data_dir': 'data_dir', 'input_key': 'input_key', 'target_key': 'target_key',
-            'class_map': 'class_map', 'val_split': 'split'}
+            'class_map': 'class_map', 'train_split': 'train_split', 'val_split': 'split', 'loader': 'loader'}
 
 
 @dataclass(frozen=True)
