@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from timm.layers import EvoNorm2dB0
 from torch import nn
 
-from timm_alfa.errors import AlfaWarning, CheckpointError, ConfigError
+from timm_alfa.errors import AlfaWarning, BlockError, CheckpointError, ConfigError
 from timm_alfa.training import loop
 from timm_alfa.training.guard import RunningStatistics, StopFlag, is_finite
 from timm_alfa.training.loop import Trainer, TrainingError
@@ -307,6 +307,13 @@ def test_input_a_model_cannot_take_is_known_before_training(runs):
     with pytest.raises(ConfigError, match='trial step'):
         runs('--task', 'standard', '--model', 'inception_v4', '--img-size', '8')
     assert not (runs.output / 'run').exists()
+
+
+def test_a_method_is_tried_even_if_it_acts_in_few_steps(runs):
+    with pytest.raises(BlockError, match=r"layer 'global_pool' gives \[2, \d+\] for 2 images"):
+        runs('--task', 'moex', '--moex-layer', 'global_pool', '--moex-prob', '0.001')
+    assert not (runs.output / 'run').exists()
+    assert runs.prepare('--task', 'moex', '--moex-prob', '0.001').task.prob == 0.001
 
 
 def test_signals_set_a_flag_and_a_second_interrupt_stops(monkeypatch):

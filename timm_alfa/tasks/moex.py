@@ -52,9 +52,10 @@ class MoExTask(MethodTask):
     def __init__(self, model: nn.Module, criterion=None, *, config: MoExConfig, **kwargs):
         super().__init__(model, criterion, config=config, **kwargs)
         self.layer = _resolve(self.model, config.layer)
+        self.prob = config.prob
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        if torch.rand((), device='cpu').item() >= self.config.prob:
+        if torch.rand((), device='cpu').item() >= self.prob:
             output = self.trainable_module(input)
             return {'loss': self.criterion(output, target), 'output': output}
         partner = torch.randperm(len(input), device='cpu').to(input.device, non_blocking=True)

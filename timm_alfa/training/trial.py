@@ -22,7 +22,7 @@ def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes:
         ConfigError: The model or the method fails on such input.
     """
     statistics, training = RunningStatistics(task), task.training
-    counts = {name: getattr(task, name) for name in ('updates', '_checks') if hasattr(task, name)}
+    counts = {name: getattr(task, name) for name in ('updates', 'prob', '_checks') if hasattr(task, name)}
     scale = getattr(task, 'loss_scale', None)
     scaled = scale.state_dict() if scale is not None else None
     target = torch.arange(2, device=accelerator.device) % num_classes
@@ -32,6 +32,8 @@ def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes:
     try:
         if 'updates' in counts:
             task.updates = getattr(task.config, 'start', 0)  # a step that perturbs
+        if counts.get('prob'):
+            task.prob = 1.0
         task.train()
         with accelerator.autocast():
             task(input, nn.functional.one_hot(target, num_classes).float() if soft else target)
