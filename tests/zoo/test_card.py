@@ -162,7 +162,8 @@ def test_base_model(make_run):
 
 @pytest.mark.parametrize(('value', 'text'), [
     (1 / 255, '1/255'), (0.5 / 255, '0.5/255'), (1.0, '1'), (0.9, '0.9'), (5, '5'), (None, 'none'), (True, 'True'),
-    ('units:9', 'units:9'), ([1, 2], '1, 2'), (0.01, '0.01'), (0.0, '0'),
+    ('units:9', 'units:9'), ([1, 2], '1, 2'), (0.01, '0.01'), (0.0, '0'), (0.1, '0.1'), (0.2, '0.2'),
+    (16 / 255, '16/255'),
 ])
 def test_spell(value, text):
     assert spell(value) == text

@@ -29,8 +29,8 @@ def paper_rows() -> tuple[dict[str, Any], ...]:
 
 
 def spell(value: Any) -> str:
-    """An option's value for a reader: small numbers as fractions of 255, as they were typed."""
-    if isinstance(value, float) and 0 < abs(value) < 0.25 and abs(value * 510 - round(value * 510)) < 1e-6:
+    """An option's value for a reader: sizes of steps as fractions of 255, as they were typed."""
+    if isinstance(value, float) and 0 < abs(value) * 255 < 16.5 and abs(value * 510 - round(value * 510)) < 1e-6:
         return f'{value * 255:g}/255'
     if isinstance(value, (list, tuple)):
         return ', '.join(map(spell, value))
