@@ -7,7 +7,7 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from timm_alfa.errors import AlfaWarning, CheckpointError
-from timm_alfa.training import finish, record
+from timm_alfa.training import finish, loop, record
 from timm_alfa.training.folder import RunFolder
 from timm_alfa.training.loop import Trainer
 from timm_alfa.training.states import States, is_whole, state_folders
@@ -126,6 +126,79 @@ def test_a_finished_run_gives_its_record_again(runs):
     assert scored == [1] and again['test_top1'] == first['test_top1'] is not None
 
 
+def test_an_ended_run_is_not_relabelled(runs):
+    """Options that nothing was trained with stay out of its files; it may be ended early."""
+    options = ('--task', 'standard', '--resume', 'auto', '--resume-anyway')
+    runs(*options, '--epochs', '1')
+    before = {file.name: file.read_bytes() for file in (runs.output / 'run').iterdir() if file.is_file()}
+    with pytest.raises(CheckpointError, match=r'all 1 epochs are done.*: --lr was 0.03, is 5.0\. Give more --epochs'):
+        runs(*options, '--epochs', '1', '--lr', '5')
+    assert before == {file.name: file.read_bytes() for file in (runs.output / 'run').iterdir() if file.is_file()}
+    assert runs(*options, '--lr', '5', '--epochs', '2')['epochs_done'] == 2
+
+
+def test_fewer_epochs_end_a_run_early(runs, kill_after, monkeypatch):
+    kill_after(7)
+    with pytest.raises(Killed):
+        runs('--task', 'standard', '--epochs', '3')
+    monkeypatch.undo()
+    monkeypatch.setenv('ACCELERATE_USE_CPU', 'true')
+    record = runs('--task', 'standard', '--epochs', '1', '--resume', 'auto', '--resume-anyway')
+    assert (record['epochs'], record['epochs_done']) == (1, 1)
+
+
+def scripted(monkeypatch, *scores):
+    """Validation scores of the epochs to come."""
+    waiting, original = list(scores), loop.evaluate
+    monkeypatch.setattr(loop, 'evaluate', lambda *args: {**original(*args), 'top1': waiting.pop(0)})
+
+
+def test_best_weights_that_the_state_does_not_know_of_are_chosen_anew(runs, monkeypatch):
+    """Killed between the best weights and the state; the epoch done anew is worse than the best one was."""
+    options = ('--task', 'standard', '--epochs', '3', '--resume', 'auto')
+    scripted(monkeypatch, 50.0, 60.0)
+    with monkeypatch.context() as patch:
+        save = Trainer.save
+
+        def dies(self):
+            if self.state.epoch == 2:
+                raise Killed
+            save(self)
+
+        patch.setattr(Trainer, 'save', dies)
+        with pytest.raises(Killed):
+            runs(*options)
+    monkeypatch.undo()
+    monkeypatch.setenv('ACCELERATE_USE_CPU', 'true')
+    scripted(monkeypatch, 40.0, 30.0)
+    with monkeypatch.context() as patch:
+        write, kept = Trainer.write_epoch, []
+        patch.setattr(Trainer, 'write_epoch', lambda self, weights, best: (
+            kept.append({key: value.clone() for key, value in weights.items()}), write(self, weights, best)))
+        record = runs(*options, '--resume-anyway', '--lr', '0.01')
+    assert (record['best_epoch'], record['val_top1']) == (2, 40.0)
+    assert same(kept[0], runs.weights('run', 'model_best.safetensors'))
+    (runs.output / 'run' / 'model_best.safetensors').write_bytes(b'of others')
+    with pytest.raises(CheckpointError, match=r'does not hold the best weights that this run wrote .of epoch 2.'):
+        runs(*options, '--lr', '0.01')
+
+
+def test_an_average_begins_with_the_weights_that_are_there(runs):
+    """Not with the random ones of a model that has just been built."""
+    runs('--task', 'standard', '--epochs', '1')
+    run = runs.prepare('--task', 'standard', '--model-ema', '--resume', 'auto', '--resume-anyway')
+    restore(run, RunFolder(runs.output / 'run'), Totals(run.accelerator.device))
+    assert same(run.ema.module.state_dict(), run.model.state_dict())
+    assert same(run.model.state_dict(), runs.weights('run'))
+
+
+def test_the_test_split_may_come_and_go(runs):
+    options = ('--task', 'standard', '--resume', 'auto', '--resume-anyway')
+    runs(*options, '--epochs', '1', '--val-fraction', '0.2')
+    assert runs(*options, '--epochs', '2')['test_top1'] is None
+    assert runs(*options, '--epochs', '3', '--val-fraction', '0.2')['test_top1'] is not None
+
+
 def test_other_options_are_refused_and_listed(runs):
     runs('--task', 'standard', '--epochs', '1')
     expected = r'--lr was 0.03, is 0.01; --weight-decay was 0.0005, is 0.001.*--resume-anyway'
@@ -181,7 +254,7 @@ def test_another_precision_is_refused_with_what_to_type(runs, monkeypatch):
     expected = r'precision was bf16, is no \(accelerate launch --mixed_precision bf16 train.py \.\.\.\)'
     with pytest.raises(CheckpointError, match=expected):
         runs(*options, '--resume', 'auto')
-    assert runs(*options, '--resume', 'auto', '--resume-anyway')['mixed_precision'] == 'no'
+    assert runs(*options, '--resume', 'auto', '--resume-anyway', '--epochs', '2')['mixed_precision'] == 'no'
 
 
 def test_a_state_that_does_not_tell_its_precision_goes_on(runs):

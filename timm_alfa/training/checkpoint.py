@@ -100,19 +100,23 @@ def load_state(folder: Path, content: dict[str, Any], run, totals: Totals, chang
     rank, processes = run.accelerator.process_index, content['num_processes']
     try:
         load_weights(run.model, load_file(folder / 'weights.safetensors'), folder)
-        if run.ema is not None and (folder / 'average.safetensors').is_file():
+        averaged = run.ema is not None and (folder / 'average.safetensors').is_file()
+        if averaged:
             load_weights(run.ema.module, load_file(folder / 'average.safetensors'), folder)
         _load_optimizer(run.optimizer, _load_pickle(folder / 'optimizer.pt'), changed)
         run.task.load_task_state(_load_pickle(folder / 'task.pt'))
         if run.accelerator.scaler is not None and content['scaler']:
             run.accelerator.scaler.load_state_dict(content['scaler'])
-        _load_process(folder, rank, processes, run, totals)
+        _load_process(folder, rank, processes, run, totals, with_norms(run) if averaged else [run.task])
+        if run.ema is not None and not averaged:
+            run.ema.set(run.model)  # averaging begins here, and not with the random weights it was built from
     except CheckpointError:
         raise
     except Exception as error:  # of damaged or foreign files, readers raise whatever their bytes lead them to
         raise CheckpointError(f"state '{folder}' does not fit this run: {files.first_line(error)}") from error
     for name, indices in content['skipped'].items():
-        getattr(run.data, name).skipped_indices.update(indices)
+        if (part := getattr(run.data, name)) is not None:  # --val-fraction may be another one now
+            part.skipped_indices.update(indices)
     state = Progression(**content['progression'])
     if division(content['options'], processes) != division(run.config.flat(), run.accelerator.num_processes):
         move_position(state, content, run)
@@ -129,9 +133,9 @@ def _load_optimizer(optimizer, content: dict[str, Any], changed: bool) -> None:
         group.update(own)
 
 
-def _load_process(folder: Path, rank: int, processes: int, run, totals: Totals) -> None:
+def _load_process(folder: Path, rank: int, processes: int, run, totals: Totals, modules: list[nn.Module]) -> None:
     own = load_file(folder / f'process-{rank % processes}.safetensors')
-    for at, buffer in enumerate(running_buffers(*with_norms(run))):
+    for at, buffer in enumerate(running_buffers(*modules)):
         buffer.data.copy_(own[f'norms.{at}'])
     scale = {key.removeprefix(_SCALE): value.item() for key, value in own.items() if key.startswith(_SCALE)}
     if run.task.loss_scale is not None and scale:

@@ -131,9 +131,13 @@ class RunFolder:
         """The record of a run that has ended, if it is of the best weights that are there."""
         try:
             found = json.loads((self.path / 'result.json').read_text(encoding='utf-8'))
-            return found if found['checkpoint_sha256'] == sha256_of(self.path / BEST) else None
+            return found if found['checkpoint_sha256'] == self.best_sha256() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def best_sha256(self) -> Optional[str]:
+        """Of the best weights' file, if there is one."""
+        return sha256_of(self.path / BEST) if (self.path / BEST).is_file() else None
 
     def remove_result(self) -> None:
         """Takes away the record of a run that goes on: until it has ended again it has none."""

@@ -257,7 +257,7 @@ class Trainer:
             state.best = {key: row[key] for key in ('val_top1', 'val_top5', 'val_loss')}
         state.epoch, state.batch, state.epoch_seconds, state.epoch_images = state.epoch + 1, 0, 0.0, 0
         self.totals = Totals(self.accelerator.device)
-        # the best weights before the state that knows of them: a run killed in between writes them again
+        # the best weights before the state that knows of them: a run killed in between chooses them again
         weights = plain_state(run.saved_model, keep=self.accelerator.is_main_process)
         on_main(self.accelerator, self.write_epoch, weights, best)
         self.table.row(row, best)
@@ -298,6 +298,7 @@ class Trainer:
         """What the main process writes after an epoch."""
         if best:
             self.folder.save_model(weights, BEST)
+            self.state.best_sha256 = self.folder.best_sha256()
         self.folder.save_model(weights, LAST)
         self.folder.save_summary(self.state.rows)
 

@@ -36,8 +36,11 @@ def _text(value: Any) -> str:
 def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool:
     """Refuses to go on with other options or in another precision, unless they are wanted; says whether they differ.
 
+    Where no epoch is left that would train with them, they are refused in any case: the record would tell of options
+    that the weights have never seen. Fewer --epochs alone end a run early.
+
     Raises:
-        CheckpointError: They differ, and --resume-anyway was not given.
+        CheckpointError: They differ, and --resume-anyway was not given, or nothing is left to be trained.
     """
     before = content['options']
     was = before['batch_size'] * before['grad_accum_steps'] * content['num_processes']
@@ -58,6 +61,10 @@ def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool
     if not run.config.run.resume_anyway:
         raise CheckpointError('--resume: the run was started with other options: ' + '; '.join(lines)
                               + '. Give the same, another --experiment, or --resume-anyway.')
+    others = [line for line in lines if not line.startswith('--epochs ')]
+    if others and content['progression']['epoch'] >= run.config.epochs:
+        raise CheckpointError(f'--resume: all {run.config.epochs} epochs are done, so that nothing would be trained '
+                              f"with other options: {'; '.join(others)}. Give more --epochs, or another --experiment.")
     logger.warning('warning: going on with other options: %s', '; '.join(lines))
     return True
 

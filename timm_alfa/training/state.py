@@ -13,6 +13,7 @@ class Progression:
         updates: Updates done, skipped ones included: what the schedule counts.
         rows: The rows of summary.csv.
         best_epoch: Of the best checkpoint, counted from 1 as in summary.csv; 0 before there is one.
+        best_sha256: Of the best weights' file.
         skipped_updates: Updates left out because a loss was not finite, and their images.
         bad_in_a_row: The latest of them that followed one another.
         lr: Learning rate of the latest update.
@@ -29,6 +30,7 @@ class Progression:
     rows: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    best_sha256: Optional[str] = None
     skipped_updates: int = 0
     skipped_images: int = 0
     bad_in_a_row: int = 0
@@ -38,6 +40,10 @@ class Progression:
     epoch_images: int = 0
     commits: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
+
+    def forget_best(self) -> None:
+        """The next epoch is the best so far."""
+        self.best_epoch, self.best, self.best_sha256 = 0, {}, None
 
     def takes_part(self, commit: Optional[str]) -> None:
         """Notes the commit that a stretch of the run begins with."""

@@ -2,13 +2,14 @@
 import json
 from typing import Any
 
+from timm_alfa.errors import CheckpointError
 from timm_alfa.training import record
 from timm_alfa.training.arguments import OF_ONE_START
 from timm_alfa.training.checkpoint import load_state, read_state
 from timm_alfa.training.claim import FolderLock, claim_folder
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.finish import finish
-from timm_alfa.training.folder import RunFolder
+from timm_alfa.training.folder import BEST, RunFolder
 from timm_alfa.training.gathering import on_main
 from timm_alfa.training.guard import StopFlag
 from timm_alfa.training.loop import Stopped, Trainer
@@ -67,9 +68,29 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
     state = load_state(*found, run, totals, changed)
     if changed:
         state.command = []
+    check_best(run, folder, state)
     logger.info('resume: going on after update %d (epoch %d of %d) from %s', state.updates,
                 min(state.epoch + 1, run.config.epochs), run.config.epochs, found[0])
     return state
+
+
+def check_best(run: Run, folder: RunFolder, state: Progression) -> None:
+    """Lets a run choose its best weights anew where those that lie there are not those that its state tells of.
+
+    A run was killed after it wrote the best weights of an epoch and before its state, or goes on from an older state.
+    Trained again, and not bit for bit, that epoch may be worse than the best one before it, whose weights are gone.
+
+    Raises:
+        CheckpointError: No epoch is left to choose from.
+    """
+    if state.best_sha256 in (None, on_main(run.accelerator, folder.best_sha256)):
+        return
+    if state.epoch >= run.config.epochs:
+        raise CheckpointError(f"'{folder.path / BEST}' does not hold the best weights that this run wrote (of epoch "
+                              f"{state.best_epoch}): put them back, or begin another run.")
+    logger.warning("warning: '%s' is of an epoch that the state does not know of: the best one is chosen anew, from "
+                   'epoch %d on', folder.path / BEST, state.epoch + 1)
+    state.forget_best()
 
 
 def start_trackers(run: Run, folder: RunFolder) -> None:
@@ -90,6 +111,7 @@ def begin_folder(run: Run, folder: RunFolder, state: Progression) -> None:
         folder.remove_result()
     logger.info('run: %s', folder.path)
     options = record.redact({key: value for key, value in run.config.flat().items() if key not in OF_ONE_START})
+    options['loader'] = run.data.loader  # what 'auto' came to: another one would evaluate other crops
     folder.save_args(options, record.redact(record.environment(run.accelerator, state.commit, state.command)))
     tag = f'{run.config.task.task}_{dataset_name(run)}'
     about = dict(tag=tag)
