@@ -58,13 +58,14 @@ def values(runs: Mapping[int, Mapping[str, Any]], metric: str) -> dict[int, floa
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against another one: in the table's metric, and in the loss on the test split."""
+    """A row against another one: in the table's metric, in the loss on the test split, and on the validation split."""
     row: Row
     other: str
     paper: Optional[float]
     difference: Optional[stats.Difference]
     verdict: Optional[str]
     loss: Optional[stats.Difference] = None
+    validation: Optional[stats.Difference] = None
 
     @property
     def more(self) -> Optional[str]:
@@ -97,18 +98,20 @@ def compare(table: Table, row: Row, runs: Runs, scale: float = 1.0) -> Iterator[
             paper, claim = table.paper_gain(row, other), table.claim(row, other)
         else:
             paper = claim = None
-        loss = stats.paired(*(values(runs.get(recipe, {}), table.loss) for recipe in (row.recipe, other)))
-        yield Comparison(row, other, paper, difference, stats.verdict(difference, claim), loss)
+        loss, validation = (
+            stats.paired(*(values(runs.get(recipe, {}), metric) for recipe in (row.recipe, other)))
+            for metric in (table.loss, table.validation))
+        yield Comparison(row, other, paper, difference, stats.verdict(difference, claim), loss, validation)
 
 
-def contrasts(table: Table, runs: Runs) -> Iterator[tuple[Contrast, stats.Difference, Optional[stats.Difference]]]:
-    """What a table's rows say together, in its metric and in the loss on the test split, where all were run."""
+def contrasts(table: Table, runs: Runs) -> Iterator[tuple[Contrast, list[Optional[stats.Difference]]]]:
+    """What a table's rows say together, where all were run: in its metric, in loss, and on the validation split."""
     for one in table.contrasts:
-        found, loss = (
+        found = [
             stats.contrast([(factor, values(runs.get(recipe, {}), metric)) for recipe, factor in one.weights.items()])
-            for metric in (table.metric, table.loss))
-        if found is not None:
-            yield one, found, loss
+            for metric in (table.metric, table.loss, table.validation)]
+        if found[0] is not None:
+            yield one, found
 
 
 def seconds_per_epoch(runs: Mapping[int, Mapping[str, Any]]) -> Optional[float]:

@@ -34,9 +34,12 @@ How to read it:
 - Differences are paired: runs of one seed start from the same weights and see the same images in the same order. The
   interval is Student's, 95%, for each difference by itself, over seeds, from three pairs on. "test loss" is the
   difference in mean cross-entropy on the test split: less is better, and it varies less than the count of right images.
+  "validation" is the difference in points on the validation split, of the same checkpoints, which were chosen on it:
+  other images, drawn by each seed. Verdicts are of the test split; where the two disagree, believe neither.
 - A claim is a direction: **held** or **not held** where the interval lies on one side of zero, **undecided** where it
-  does not, or where there are fewer than three pairs. "paper inside" says whether the paper's difference lies within
-  our interval: a gain may be real and yet not as large, and an undecided one may rule out the paper's size.
+  does not, or where there are fewer than three pairs. "paper inside", where a row has a paper's number, says whether
+  the paper's difference lies within our interval: a gain may be real and yet not as large, and an undecided one may
+  rule out the paper's size.
 - "more" is how many more pairs an undecided claim needs for a power of 0.8, if the difference and its deviation are
   what they look like now: with few pairs a rough guess. Seeds that are added until a verdict falls make false verdicts
   more frequent than 5%; an n above its plan ("8/6") says that it was done.
@@ -46,7 +49,7 @@ How to read it:
   where a table is about time, and compared where runs had the same kind of device and as many threads, one at a time.
 """
 COLUMNS = ('row', 'paper', 'here', 'n', 'against', "paper's difference", 'difference here [95%]', 'pairs', 'verdict',
-           'more', 'paper inside', 'test loss', 's an epoch')
+           'more', 'paper inside', 'test loss', 'validation', 's an epoch')
 PROTOCOLS = dict(paper="The paper's protocol", small='The small-data protocol', other='This protocol')
 
 
@@ -139,9 +142,10 @@ def section(table: Table, groups: Mapping[Condition, Runs]) -> Iterator[str]:
     for where, runs in conditions_of(table, groups):
         yield f'{PROTOCOLS[table.protocol]}, {where.text}: {evidence(table, runs)}.'
         yield markdown(COLUMNS, [cells for row in table.rows for cells in row_cells(table, row, runs, where.scale)])
-        together = [(one.label, difference(found), difference(loss, 3), str(found.n))
-                    for one, found, loss in contrasts(table, runs)]
-        yield markdown(('rows together', 'points [95%]', 'test loss', 'seeds'), together) if together else ''
+        together = [(one.label, difference(found), difference(loss, 3), difference(validation), str(found.n))
+                    for one, (found, loss, validation) in contrasts(table, runs)]
+        columns = ('rows together', 'points [95%]', 'test loss', 'validation', 'seeds')
+        yield markdown(columns, together) if together else ''
 
 
 def evidence(table: Table, runs: Runs) -> str:
@@ -162,7 +166,7 @@ def row_cells(table: Table, row: Row, runs: Runs, scale: float) -> Iterator[tupl
     cost = time_cell(table, row, runs) if table.timed else ''
     comparisons = [c for c in compare(table, row, runs, scale) if c.difference is not None or c.paper is not None]
     if not comparisons:
-        yield (*head, *[''] * 8, cost)
+        yield (*head, *[''] * 9, cost)
     for at, comparison in enumerate(comparisons):
         yield (*(head if at == 0 else [''] * 4), *comparison_cells(table, comparison), cost if at == 0 else '')
 
@@ -173,12 +177,12 @@ def count(n: int, planned: int) -> str:
 
 
 def comparison_cells(table: Table, found: Comparison) -> tuple[str, ...]:
-    """From 'against' to 'test loss'."""
+    """From 'against' to 'validation'."""
     inside, here = found.paper_inside, found.difference
     printed = '' if found.paper is None else f'{found.paper:+.2f}'
     return (label(table, found.other), printed, difference(here), '' if here is None else str(here.n),
             found.verdict or '', found.more or '', '' if inside is None else 'yes' if inside else 'no',
-            difference(found.loss, 3))
+            difference(found.loss, 3), difference(found.validation))
 
 
 def paper_score(row: Row) -> str:

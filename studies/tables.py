@@ -71,6 +71,11 @@ class Table:
         """Key of the loss that belongs to the metric."""
         return self.metric.replace('top1', 'loss')
 
+    @property
+    def validation(self) -> str:
+        """Key of the same accuracy on the validation split, where there is one."""
+        return self.metric.replace('test', 'val') if 'test' in self.metric else ''
+
     def against(self, row: Row) -> tuple[str, ...]:
         """Recipes a row is compared with."""
         first = self.rows[0].recipe

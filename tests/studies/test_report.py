@@ -131,17 +131,25 @@ def test_a_gain_counts_against_the_doubled_loss_wherever_losses_are_summed():
     assert 'The small-data protocol: 1 held, 0 not held, 1 undecided.' in shown
 
 
-def test_rows_that_answer_a_question_together_are_shown_with_their_loss():
+def test_rows_that_answer_a_question_together_are_shown_in_loss_and_validation_too():
     gains = dict(small=0.0, small_alfa=1.51, small_double=1.0, small_alfa_mean=0.2)
-    found = [record(name, seed, base + gain + 0.1 * seed * (name == 'small_double'), test_loss=1 - gain)
+    found = [record(name, seed, base + gain + 0.1 * seed * (name == 'small_double'), test_loss=1 - gain,
+                    val_top1=50 + 2 * gain)
              for seed, base in enumerate(BASE) for name, gain in gains.items()]
     # halves of (1.51 - 1 - 0.1 seed) + (0.2 - 0), and of (1 + 0.1 seed - 0) + (1.51 - 0.2)
     shown = text(found)
-    assert line(shown, '| moving the features').split('|')[2:5] == [' +0.28 [+0.18, +0.38] ',
-                                                                    ' -0.355 [-0.355, -0.355] ', ' 4 ']
+    assert line(shown, '| moving the features').split('|')[2:6] == [
+        ' +0.28 [+0.18, +0.38] ', ' -0.355 [-0.355, -0.355] ', ' +0.71 [+0.71, +0.71] ', ' 4 ']
     assert ' +1.23 [+1.13, +1.33] ' in line(shown, '| doubling the gradient')
     without = text([one for one in found if one['recipe'] != 'small_alfa_mean'])
     assert 'rows together' not in without, 'a part of the sum is missing'
+
+
+def test_a_difference_is_shown_on_the_validation_split_too():
+    found = [record(name, seed, base + gain, val_top1=60 + gain * (seed + 1))
+             for seed, base in enumerate(BASE) for name, gain in dict(small=0.0, small_alfa=0.4).items()]
+    row = line(text(found).split('## small')[1], '| ALFA 0.5/255').split('|')
+    assert row[5].strip() == '+0.40 [+0.40, +0.40]' and row[-2].strip() == '+1.00 [+0.18, +1.82]'
 
 
 def test_every_contrast_sums_to_zero_over_rows_of_its_table():
