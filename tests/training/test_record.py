@@ -20,7 +20,8 @@ KEYS = {
     'epochs_done', 'batch_size', 'lr', 'train_images', 'val_images', 'test_images', 'best_epoch', 'val_top1',
     'val_top5', 'val_loss', 'val_split', 'test_top1', 'test_top5', 'test_loss', 'test_split', 'robust_top1', 'eta',
     'seconds', 'seconds_per_epoch', 'images_per_second', 'params', 'mixed_precision', 'num_processes', 'device',
-    'versions', 'commit', 'command', 'skipped_updates', 'skipped_images', 'checkpoint', 'checkpoint_sha256', 'run',
+    'versions', 'commit', 'command', 'continued', 'test_reads', 'skipped_updates', 'skipped_images', 'checkpoint',
+    'checkpoint_sha256', 'run',
 }
 
 

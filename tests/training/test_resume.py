@@ -91,7 +91,7 @@ def test_resume_equals_undisturbed(name, runs, kill_after, monkeypatch):
 
 
 @pytest.mark.parametrize('changes', [False, True])
-def test_the_command_is_the_one_that_began_the_run_or_changed_it(changes, runs, kill_after, monkeypatch):
+def test_the_commands_that_began_the_run_and_that_changed_it_are_kept(changes, runs, kill_after, monkeypatch):
     monkeypatch.setattr('sys.argv', ['train.py', 'begun'])
     kill_after(3, saved=True)
     with pytest.raises(Killed):
@@ -99,9 +99,19 @@ def test_the_command_is_the_one_that_began_the_run_or_changed_it(changes, runs, 
     monkeypatch.undo()
     monkeypatch.setattr('sys.argv', ['train.py', 'resumed'])
     record = runs('--task', 'standard', '--resume', 'auto', *(['--resume-anyway', '--lr', '0.02'] if changes else []))
-    want = ['train.py', 'resumed' if changes else 'begun']
     options = yaml.safe_load((runs.output / 'run' / 'args.yaml').read_text())
-    assert record['command'] == options['environment']['command'] == want
+    assert record['command'] == options['environment']['command'] == ['train.py', 'begun']
+    assert record['continued'] == ([{'epoch': 0, 'command': ['train.py', 'resumed']}] if changes else [])
+    monkeypatch.setattr('sys.argv', ['train.py', 'again'])
+    again = runs('--task', 'standard', '--resume', 'auto', *(['--lr', '0.02'] if changes else []))
+    assert again == record, 'it has ended'
+
+
+def test_a_test_split_that_is_read_again_is_counted(runs):
+    options = ('--task', 'standard', '--val-fraction', '0.2')
+    assert runs(*options, '--epochs', '1')['test_reads'] == 1
+    more = (*options, '--epochs', '2', '--resume', 'auto', '--resume-anyway')
+    assert runs(*more)['test_reads'] == 2 and runs(*more)['test_reads'] == 2
 
 
 def test_dropout_matters_to_the_comparison(runs):

@@ -87,6 +87,7 @@ def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, sec
         params=sum(p.numel() for p in run.model.parameters()), mixed_precision=run.accelerator.mixed_precision,
         num_processes=run.accelerator.num_processes, device=record.device_name(run.accelerator.device),
         versions=record.versions(), commit=state.commit, command=state.command,
+        continued=state.continued, test_reads=state.test_reads + (test['test_top1'] is not None),
         skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())),
         checkpoint=BEST, checkpoint_sha256=on_main(run.accelerator, sha256_of, folder.path / BEST),
         run=str(folder.path),

@@ -127,13 +127,13 @@ class RunFolder:
         """result.json."""
         files.write_json(self.path / 'result.json', record)
 
-    def finished_result(self) -> Optional[dict[str, Any]]:
-        """The record of a run that has ended, if it is of the best weights that are there."""
+    def finished_result(self) -> dict[str, Any]:
+        """The record of a run that has ended; empty where there is none."""
         try:
             found = json.loads((self.path / 'result.json').read_text(encoding='utf-8'))
-            return found if found['checkpoint_sha256'] == self.best_sha256() else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def best_sha256(self) -> Optional[str]:
         """Of the best weights' file, if there is one."""

@@ -20,8 +20,10 @@ class Progression:
         seconds: Time of the whole run so far, all its stretches together.
         epoch_seconds: Training time of the epoch at hand, and its images so far.
         commits: Of the code, that took part, in order; states from before there was this list have none.
-        command: Words of the command line that began the run, or last changed its options; after a state from before
-            this was kept, of the one that went on.
+        command: Words of the command line that began the run; after a state from before this was kept, of the one
+            that went on.
+        continued: Commands that went on with other options, and after how many epochs.
+        test_reads: How often the test split has been scored: once each time that the run had ended.
     """
 
     epoch: int = 0
@@ -40,6 +42,8 @@ class Progression:
     epoch_images: int = 0
     commits: list[str] = field(default_factory=list)
     command: list[str] = field(default_factory=list)
+    continued: list[dict[str, Any]] = field(default_factory=list)
+    test_reads: int = 0
 
     def forget_best(self) -> None:
         """The next epoch is the best so far."""

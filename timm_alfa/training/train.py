@@ -1,6 +1,6 @@
 """A whole run: choose the folder, begin or go on, train, finish."""
 import json
-from typing import Any
+from typing import Any, Optional
 
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training import record
@@ -34,11 +34,12 @@ def train(run: Run) -> dict[str, Any]:
         states = States(folder.path / 'last', run.config.run.keep)
         totals = Totals(run.accelerator.device)
         state = restore(run, folder, totals)
-        ended = state.epoch >= run.config.epochs and state.command  # after other options it is another record
-        known = on_main(run.accelerator, folder.finished_result) if ended else None
-        if known is not None:
+        known = on_main(run.accelerator, folder.finished_result)
+        if state.epoch >= run.config.epochs and is_of(known, state, on_main(run.accelerator, folder.best_sha256)):
             logger.info('resume: this run has ended; its record is in %s', folder.path)
             return known
+        if known.get('test_top1') is not None:
+            state.test_reads = max(state.test_reads, known.get('test_reads', 1))
         if state.epoch < run.config.epochs or not state.commits:
             state.takes_part(run.commit)
         state.command = state.command or record.command()
@@ -67,11 +68,17 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
     changed = check_options(found[1], run, record.redact(run.config.flat()))
     state = load_state(*found, run, totals, changed)
     if changed:
-        state.command = []
+        state.continued.append(dict(epoch=state.epoch, command=record.command()))
     check_best(run, folder, state)
     logger.info('resume: going on after update %d (epoch %d of %d) from %s', state.updates,
                 min(state.epoch + 1, run.config.epochs), run.config.epochs, found[0])
     return state
+
+
+def is_of(known: dict[str, Any], state: Progression, best_sha256: Optional[str]) -> bool:
+    """Whether a record is of this run as it stands: of the weights that are there, and of no fewer options."""
+    return (None not in (best_sha256, known.get('checkpoint_sha256')) and known['checkpoint_sha256'] == best_sha256
+            and known.get('continued', []) == record.redact(state.continued))
 
 
 def check_best(run: Run, folder: RunFolder, state: Progression) -> None:

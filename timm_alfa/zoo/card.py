@@ -153,7 +153,7 @@ def build_card(
         method_title=title, method_text=text, **{**vars(found), 'attack': _spell_all(found.attack or {})},
         best_epoch=record.get('best_epoch'), accuracies=rows, paper_note=any('the paper' in r['title'] for r in rows),
         options=_options(run), eta=_eta(run), facts=_facts(run), **plots,
-        command=_command(record),
+        command=_command(record), test_reads=record.get('test_reads') or 1,
         snippets=snippets(repo_id, revision, run.architecture, size),
         limits_data=f'It knows the {run.config["num_classes"]} classes of its data set, at {size[1]}x{size[2]} pixels.',
         license_text=_IMAGENET_TEXT if from_imagenet(run, dataset_id) else _LICENSE_TEXT.format(license=data.license))
@@ -161,12 +161,16 @@ def build_card(
 
 
 def _command(record: dict[str, Any]) -> str:
-    """What began the run, with the launcher that gives it its precision."""
+    """What began the run, with the launcher that gives it its precision, and what went on with other options."""
     if not record.get('command'):
         return '(not recorded)'
     precision = record.get('mixed_precision') or 'no'
     launcher = ['accelerate', 'launch', *(['--mixed_precision', precision] if precision != 'no' else [])]
-    return shlex.join([*launcher, *map(str, record['command'])])
+    lines = [shlex.join([*launcher, *map(str, record['command'])])]
+    for later in record.get('continued') or ():
+        lines += [f'# after epoch {later["epoch"]}, with other options:',
+                  shlex.join([*launcher, *map(str, later['command'])])]
+    return '\n'.join(lines)
 
 
 def _render(**values) -> str:
