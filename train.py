@@ -8,6 +8,7 @@ def main() -> None:
     from timm_alfa.training.arguments import parse_args
     from timm_alfa.training.console import setup_logging
     from timm_alfa.training.dry_run import dry_run
+    from timm_alfa.training.folder import choose_folder
     from timm_alfa.training.setup import prepare
     from timm_alfa.training.train import print_record, train
 
@@ -15,6 +16,8 @@ def main() -> None:
     with before_work():
         config = parse_args()
         run = prepare(config)
+        if config.run.dry_run:
+            choose_folder(config)  # refuses what the run itself would be refused for
     if config.run.dry_run:
         dry_run(run)
         return

@@ -48,3 +48,8 @@ def test_dry_run_writes_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     assert 'block layer4: 96x1x1' in done.stdout and not (tmp_path / 'out').exists()
     assert json.loads(done.stdout.strip().splitlines()[-1])['params'] > 0
+
+
+def test_dry_run_refuses_what_the_run_would_be_refused_for(tmp_path):
+    done = call(sys.executable, 'train.py', *TINY, '--dry-run', '--resume', str(tmp_path / 'none'))
+    assert done.returncode == 2 and "which is no run's folder" in done.stderr and not done.stdout

@@ -56,6 +56,14 @@ def test_a_step_trains_the_model_and_leaves_it_plain(name):
 
 
 @EVERY
+def test_an_output_that_is_no_logits_is_told(name):
+    model, input, target = tiny(size=16)
+    model.forward, forward = lambda x: (forward(x), 0), model.forward
+    with pytest.raises(ConfigError, match='returns a tuple and not its logits'):
+        make(name, model)(input, target)
+
+
+@EVERY
 def test_nothing_stays_after_an_error(name):
     def failing(output, target):
         raise RuntimeError('planted')

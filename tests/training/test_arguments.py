@@ -94,6 +94,7 @@ def test_all_faults_come_in_one_message():
     (['--lr'], 'expected one argument'),
     (['--config', '/no/such.yaml'], 'cannot be read'),
     (['--model-kwargs', 'depth'], "'depth': give name=value"),
+    (['--model-kwargs', 'channels=[4,8'], "'channels=[4,8', which is no Python literal"),
     (['--epo', '3'], "unknown option '--epo'. Did you mean '--epochs'?"),
     (['--bce-sum'], 'belongs to --bce-loss'),
     (['--torchcompile', 'inducter'], "unknown backend of torch.compile 'inducter'. Did you mean 'inductor'?"),

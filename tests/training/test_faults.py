@@ -68,7 +68,7 @@ def test_the_images_are_named(runs, poison, capsys):
 
 def test_patience_ends_the_run_and_the_last_state_stays(runs, poison):
     poison(3, 4, 5)
-    with pytest.raises(TrainingError, match='3 updates in a row, up to update 6 in epoch 1.*Lower --lr'):
+    with pytest.raises(TrainingError, match='3 updates in a row, up to update 6 in epoch 1.*Lower --lr .it is 0.03.'):
         runs('--task', 'standard', '--nan-patience', '3', '--checkpoint-every', '2')
     assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-2']
 
@@ -307,6 +307,11 @@ def test_input_a_model_cannot_take_is_known_before_training(runs):
     with pytest.raises(ConfigError, match='trial step'):
         runs('--task', 'standard', '--model', 'inception_v4', '--img-size', '8')
     assert not (runs.output / 'run').exists()
+
+
+def test_a_batch_larger_than_the_data_is_told(runs):
+    with pytest.warns(AlfaWarning, match='a batch of 1000 takes all 96 training images'):
+        runs.prepare('--task', 'standard', '-b', '1000')
 
 
 def test_a_method_is_tried_even_if_it_acts_in_few_steps(runs):

@@ -7,6 +7,7 @@ import torch.nn as nn
 from timm_alfa import norms
 from timm_alfa.errors import warn
 from timm_alfa.redirect import without_checkpointing
+from timm_alfa.tasks.base import logits
 from timm_alfa.tasks.pixels import PixelConfig, PixelTask
 from timm_alfa.wrappers import unwrapped
 
@@ -35,7 +36,7 @@ class AdvPropTask(PixelTask):
         return norms.in_place_of(self.model, self.own.aux) if self.own else super().through()
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        output = self.trainable_module(input)
+        output = logits(self.trainable_module(input))
         loss_clean = self.criterion(output, target)
         images, delta = self.moved(input, target)
         with self.through(), without_checkpointing(self.model.modules() if self.own else ()):

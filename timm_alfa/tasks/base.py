@@ -6,7 +6,7 @@ import torch.nn as nn
 from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 
-from timm_alfa.errors import CheckpointError, warn
+from timm_alfa.errors import CheckpointError, ConfigError, warn
 from timm_alfa.loss_scale import LossScale
 from timm_alfa.sharded import cut_like, gathered
 from timm_alfa.tasks.trainable import Trainable
@@ -67,7 +67,7 @@ class MethodTask(ClassificationTask):
         if self.perturbs():
             with gathered((self, self.trainable_module, self.model)):
                 return self.perturbed(input, target)
-        output = self.trainable_module(input)
+        output = logits(self.trainable_module(input))
         loss = self.criterion(output, target)
         return {'loss': loss + self._idle() if self.own else loss, 'output': output, 'loss_clean': loss.detach()}
 
@@ -184,3 +184,16 @@ class MethodTask(ClassificationTask):
 
     def _idle(self) -> torch.Tensor:
         return self.own.zero()
+
+
+def logits(output: Any) -> torch.Tensor:
+    """What a model returned, if a loss can be taken of it.
+
+    Raises:
+        ConfigError: It is no single tensor.
+    """
+    if not isinstance(output, torch.Tensor):
+        raise ConfigError(
+            f'the model returns a {type(output).__name__} and not its logits: build it as a classifier (not '
+            'features_only); of a distilled one call set_distilled_training(False).')
+    return output

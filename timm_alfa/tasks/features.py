@@ -15,7 +15,7 @@ from timm_alfa.loss_scale import autocasts_to_fp16
 from timm_alfa.options import option
 from timm_alfa.places import ancestors
 from timm_alfa.replay import Record, Replay
-from timm_alfa.tasks.base import MethodTask
+from timm_alfa.tasks.base import MethodTask, logits
 from timm_alfa.wrappers import unwrapped
 
 
@@ -84,7 +84,7 @@ class FeatureTask(MethodTask):
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         record = self._replay.record(input, self.trainable_module)
-        loss_clean = self.criterion(record.output, target)
+        loss_clean = self.criterion(logits(record.output), target)
         groups = [(i,) for i in range(len(self.blocks))]
         if self.config.mode == 'joint':
             groups = [tuple(range(len(self.blocks)))]

@@ -13,7 +13,7 @@ from timm_alfa.options import option
 from timm_alfa.redirect import redirected, without_checkpointing
 from timm_alfa.replay import Replay
 from timm_alfa.search import precise
-from timm_alfa.tasks.base import MethodTask
+from timm_alfa.tasks.base import MethodTask, logits
 
 EPSILON = 1e-5
 STEMS = ('stem', 'patch_embed', 'patch_embed1', 'patch_embeds.0', 'stem_dct', 'bn1', 'conv_stem', 'base_layer',
@@ -56,11 +56,11 @@ class MoExTask(MethodTask):
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         if torch.rand((), device='cpu').item() >= self.prob:
-            output = self.trainable_module(input)
+            output = logits(self.trainable_module(input))
             return {'loss': self.criterion(output, target), 'output': output}
         partner = torch.randperm(len(input), device='cpu').to(input.device, non_blocking=True)
         with self.exchanging(partner):
-            output = self.trainable_module(input)
+            output = logits(self.trainable_module(input))
         lam = self.config.lam
         loss = lam * self.criterion(output, target) + (1 - lam) * self.criterion(output, target[partner])
         return {'loss': loss, 'output': output}

@@ -11,7 +11,7 @@ from timm_alfa.errors import warn
 from timm_alfa.loss_scale import LARGEST, LossScale, autocasts_to_fp16
 from timm_alfa.options import option
 from timm_alfa.pixels import ascend_pixels, in_pixels, pixels_of
-from timm_alfa.tasks.base import MethodTask
+from timm_alfa.tasks.base import MethodTask, logits
 from timm_alfa.wrappers import unwrapped
 
 _IMAGE_SCALE = 2.0 ** 10  # where the scale of an image's own loss begins in fp16
@@ -84,7 +84,7 @@ class PixelTask(MethodTask):
 
         def loss(images):
             with generators.kept(images.device):
-                found = self.criterion(self.model(images), target)
+                found = self.criterion(logits(self.model(images)), target)
             return found * _images(found, len(images)) if fp16 else found
 
         with norms.still(self.own or self.model), self.through():

@@ -201,6 +201,8 @@ def parse_pairs(words: Sequence[str], spelling: str) -> tuple[dict[str, Any], li
         try:
             pairs[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
+            if text[:1] in tuple('[({\'"'):
+                faults.append(f"{spelling} has '{word}', which is no Python literal: see to its brackets and quotes.")
             pairs[name] = text
     return pairs, faults
 

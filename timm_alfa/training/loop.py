@@ -176,7 +176,7 @@ class Trainer:
         """What to change after a run that came apart, and from where it then goes on."""
         kept = state_folders(self.states.path)
         where = f"goes on from the last state, '{kept[-1]}'" if kept else 'starts again: there is no state yet'
-        return (f'Lower --lr (it is {self.learning_rate:.3g}), add --clip-grad 1 or --warmup-updates 200, or train in '
+        return (f'Lower --lr (it is {self.run.lr:.3g}), add --clip-grad 1 or --warmup-updates 200, or train in '
                 f'bf16 or fp32; then --resume auto --resume-anyway {where}.')
 
     @property

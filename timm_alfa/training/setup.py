@@ -229,6 +229,9 @@ def describe(run: Run, lr_reason: str) -> None:
     logger.info('task: %s%s', config.task.task, blocks)
     logger.info('batch: %d images an update = %d a process x %d process(es) x %d accumulated', run.effective_batch,
                 config.data.batch_size, accelerator.num_processes, config.optim.grad_accum_steps)
+    if (batch := config.data.batch_size * accelerator.num_processes) > data.train_images:
+        warnings.warn(f'-b: a batch of {batch} takes all {data.train_images} training images: lower it, and mind the '
+                      'learning rate.', AlfaWarning, stacklevel=2)
     logger.info('schedule: %d epochs of %d updates, %s, learning rate %.6g (%s)', config.epochs, run.updates_per_epoch,
                 config.schedule.sched, run.lr, lr_reason)
     for line in idle_in(config, config.epochs * run.updates_per_epoch):

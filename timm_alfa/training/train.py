@@ -140,7 +140,7 @@ def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
     precision = run.accelerator.mixed_precision
     logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: %s --resume %s',
                 state.updates, min(state.epoch + 1, run.config.epochs), run.config.epochs,
-                'train.py' if precision == 'no' else launch_in(precision), folder.path)
+                'accelerate launch train.py' if precision == 'no' else launch_in(precision), folder.path)
     return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,
                 updates=state.updates, run=str(folder.path))
 

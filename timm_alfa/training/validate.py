@@ -81,6 +81,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
     if not given.values.get('robust'):
         found += [f'{given.spell(key)} has no effect without --robust: add it.'
                   for key in given.values if key.startswith('attack_')]
+    if given.values.get('pretrained') and not (given.values.get('dataset') or given.values.get('data_dir')):
+        found.append('--pretrained says nothing of the data: add --dataset NAME or --data-dir FOLDER.')
     if faults + found:
         raise ConfigError(faults + found)
     return ValidateConfig(**groups)
