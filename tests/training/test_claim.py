@@ -66,9 +66,11 @@ def test_starts_at_once_take_a_number_each(tmp_path, monkeypatch):
         assert claim_folder(options, other).name == f'{base}-2' and not answers
 
 
-def test_resume_auto_begins_a_run_where_there_is_none_and_goes_on_with_the_last(tmp_path):
+def test_resume_auto_begins_a_run_where_there_is_none_and_goes_on_with_the_last(tmp_path, monkeypatch):
     base, options = 'resnet20s-alfa-digits', config(tmp_path, '--resume', 'auto')
     (tmp_path / base).mkdir()  # of a start that came to nothing
+    choose, looks = claim.choose_folder, iter(range(4))
+    monkeypatch.setattr(claim, 'choose_folder', lambda config: (next(looks), choose(config))[1])
     with FolderLock() as lock:
         for _ in range(2):
             path = claim_folder(options, lock)
