@@ -30,6 +30,7 @@ def make_record(job: Job, run: Path, threads: int, jobs: int) -> dict[str, Any]:
     record = dict(
         name=job.name, recipe=job.recipe.name, seed=job.seed, epochs_scale=job.scale, options=job.options,
         dataset=job.options['dataset'], **{key: result.get(key) for key in KEPT}, threads=threads, jobs=jobs,
+        test_reads=result.get('test_reads'), changed_after=[each['epoch'] for each in result.get('continued') or ()],
         reproduce=published_command(job), history=history(run / 'summary.csv'))
     robust = run / 'robust.json'
     if robust.exists():

@@ -33,6 +33,10 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing is saved any more."""
 
 
+def killed(*args):
+    raise Killed
+
+
 @pytest.fixture
 def kill_after(monkeypatch):
     """Ends the next run right after so many of its updates, before that update's state is saved or not."""
@@ -101,7 +105,8 @@ def test_the_commands_that_began_the_run_and_that_changed_it_are_kept(changes, r
     record = runs('--task', 'standard', '--resume', 'auto', *(['--resume-anyway', '--lr', '0.02'] if changes else []))
     options = yaml.safe_load((runs.output / 'run' / 'args.yaml').read_text())
     assert record['command'] == options['environment']['command'] == ['train.py', 'begun']
-    assert record['continued'] == ([{'epoch': 0, 'command': ['train.py', 'resumed']}] if changes else [])
+    change = {'epoch': 0, 'command': ['train.py', 'resumed'], 'mixed_precision': 'no', 'before': 'no'}
+    assert record['continued'] == ([change] if changes else [])
     monkeypatch.setattr('sys.argv', ['train.py', 'again'])
     again = runs('--task', 'standard', '--resume', 'auto', *(['--lr', '0.02'] if changes else []))
     assert again == record, 'it has ended'
@@ -111,6 +116,10 @@ def test_a_test_split_that_is_read_again_is_counted(runs):
     options = ('--task', 'standard', '--val-fraction', '0.2')
     assert runs(*options, '--epochs', '1')['test_reads'] == 1
     more = (*options, '--epochs', '2', '--resume', 'auto', '--resume-anyway')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, 'train_epoch', killed)
+        with pytest.raises(Killed):
+            runs(*more)
     assert runs(*more)['test_reads'] == 2 and runs(*more)['test_reads'] == 2
 
 
@@ -141,10 +150,12 @@ def test_an_ended_run_is_not_relabelled(runs):
     options = ('--task', 'standard', '--resume', 'auto', '--resume-anyway')
     runs(*options, '--epochs', '1')
     before = {file.name: file.read_bytes() for file in (runs.output / 'run').iterdir() if file.is_file()}
-    with pytest.raises(CheckpointError, match=r'all 1 epochs are done.*: --lr was 0.03, is 5.0\. Give more --epochs'):
+    with pytest.raises(CheckpointError, match=r'1 epochs are done.*: --lr was 0.03, is 5.0\. Give more --epochs'):
         runs(*options, '--epochs', '1', '--lr', '5')
     assert before == {file.name: file.read_bytes() for file in (runs.output / 'run').iterdir() if file.is_file()}
     assert runs(*options, '--lr', '5', '--epochs', '2')['epochs_done'] == 2
+    with pytest.raises(CheckpointError, match=r'2 epochs are done.*: --epochs was 2, is 1\. Give more --epochs'):
+        runs(*options, '--lr', '5', '--epochs', '1')
 
 
 def test_fewer_epochs_end_a_run_early(runs, kill_after, monkeypatch):
@@ -155,6 +166,7 @@ def test_fewer_epochs_end_a_run_early(runs, kill_after, monkeypatch):
     monkeypatch.setenv('ACCELERATE_USE_CPU', 'true')
     record = runs('--task', 'standard', '--epochs', '1', '--resume', 'auto', '--resume-anyway')
     assert (record['epochs'], record['epochs_done']) == (1, 1)
+    assert runs('--task', 'standard', '--epochs', '1', '--resume', 'auto', '--resume-anyway') == record
 
 
 def scripted(monkeypatch, *scores):
@@ -213,7 +225,7 @@ def test_other_options_are_refused_and_listed(runs):
     runs('--task', 'standard', '--epochs', '1')
     expected = r'--lr was 0.03, is 0.01; --weight-decay was 0.0005, is 0.001.*--resume-anyway'
     with pytest.raises(CheckpointError, match=expected):
-        runs('--task', 'standard', '--epochs', '1', '--lr', '0.01', '--weight-decay', '1e-3', '--resume', 'auto')
+        runs('--task', 'standard', '--epochs', '2', '--lr', '0.01', '--weight-decay', '1e-3', '--resume', 'auto')
     record = runs('--task', 'standard', '--epochs', '2', '--resume', 'auto', '--resume-anyway', '--workers', '1')
     assert record['epochs_done'] == 2
 

@@ -105,7 +105,8 @@ def test_a_run_is_scored_by_the_loader_that_it_had(tmp_path):
 
 
 def test_a_split_that_lacks_a_class_is_numbered_as_the_run_was(tmp_path):
-    (tmp_path / 'args.yaml').write_text(f'data_dir: {tmp_path}\ntrain_split: small\nval_split: val\nloader: timm\n')
+    (tmp_path / 'args.yaml').write_text(f'data_dir: {tmp_path}\ntrain_split: small\nval_split: val\nloader: auto\n'
+                                       'environment: {loader: timm}\n')
     config = parse_args(['--checkpoint', str(tmp_path)])
     assert (config.data.train_split, config.split.split, config.data.loader) == ('small', 'val', 'timm')
 

@@ -82,10 +82,12 @@ def test_a_figure_of_another_split_names_the_one_that_chose_the_checkpoint(make_
 
 
 def test_a_run_that_went_on_with_other_options_says_so(make_run):
-    text = card(make_run(test_reads=2, continued=[{'epoch': 3, 'command': ['train.py', '--resume', 'x y']}])).text
+    text = card(make_run(test_reads=2, continued=[
+        {'epoch': 3, 'command': ['train.py', '--resume', 'x y'], 'mixed_precision': 'fp16', 'before': 'no'}])).text
     assert '`test` was read 2 times' in text and 'read once' not in text
-    assert ("0.5/255\n# after epoch 3, with other options:\n"
-            "accelerate launch --mixed_precision bf16 train.py --resume 'x y'\n```") in text
+    assert ("accelerate launch train.py --model resnet20s --alfa-step-size 0.5/255\n"
+            "# after epoch 3, with other options:\n"
+            "accelerate launch --mixed_precision fp16 train.py --resume 'x y'\n```") in text
 
 
 def test_imagenet_terms(make_run):

@@ -134,7 +134,7 @@ class WorkerLoader(Loader):
             except RuntimeError as error:
                 raise worker_fault(error) or error from None
             except (ConnectionError, EOFError) as error:
-                raise hung_up(error) from None
+                raise hung_up(error) if self.spec.workers else error from None
             yield batch
 
     def _account(self, indices: torch.Tensor, faults: list[tuple[int, str]]) -> None:

@@ -136,8 +136,11 @@ class RunFolder:
         return found if isinstance(found, dict) else {}
 
     def best_sha256(self) -> Optional[str]:
-        """Of the best weights' file, if there is one."""
-        return sha256_of(self.path / BEST) if (self.path / BEST).is_file() else None
+        """Of the best weights' file, if there is one that can be read."""
+        try:
+            return sha256_of(self.path / BEST)
+        except OSError:
+            return None
 
     def remove_result(self) -> None:
         """Takes away the record of a run that goes on: until it has ended again it has none."""

@@ -37,7 +37,7 @@ def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool
     """Refuses to go on with other options or in another precision, unless they are wanted; says whether they differ.
 
     Where no epoch is left that would train with them, they are refused in any case: the record would tell of options
-    that the weights have never seen. Fewer --epochs alone end a run early.
+    that the weights have never seen. As many --epochs as are done, and nothing else, end a run early.
 
     Raises:
         CheckpointError: They differ, and --resume-anyway was not given, or nothing is left to be trained.
@@ -58,13 +58,13 @@ def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool
         raise CheckpointError(
             f"--resume: --opt was {before['opt']}, is {options['opt']}, which cannot go on from its state. Give --opt "
             f"{before['opt']}, or begin another run with --initial-checkpoint RUN/model_last.safetensors.")
+    done, alone = content['progression']['epoch'], len(lines) == 1 and before['epochs'] != run.config.epochs
+    if done > run.config.epochs or (done == run.config.epochs and not (alone and done < before['epochs'])):
+        raise CheckpointError(f'--resume: {done} epochs are done, so that nothing would be trained with other options: '
+                              f"{'; '.join(lines)}. Give more --epochs, or another --experiment.")
     if not run.config.run.resume_anyway:
         raise CheckpointError('--resume: the run was started with other options: ' + '; '.join(lines)
                               + '. Give the same, another --experiment, or --resume-anyway.')
-    others = [line for line in lines if not line.startswith('--epochs ')]
-    if others and content['progression']['epoch'] >= run.config.epochs:
-        raise CheckpointError(f'--resume: all {run.config.epochs} epochs are done, so that nothing would be trained '
-                              f"with other options: {'; '.join(others)}. Give more --epochs, or another --experiment.")
     logger.warning('warning: going on with other options: %s', '; '.join(lines))
     return True
 

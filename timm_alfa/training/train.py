@@ -38,14 +38,17 @@ def train(run: Run) -> dict[str, Any]:
         if state.epoch >= run.config.epochs and is_of(known, state, on_main(run.accelerator, folder.best_sha256)):
             logger.info('resume: this run has ended; its record is in %s', folder.path)
             return known
-        if known.get('test_top1') is not None:
-            state.test_reads = max(state.test_reads, known.get('test_reads', 1))
+        reads = 0 if known.get('test_top1') is None else known.get('test_reads', 1)
+        counted = reads > state.test_reads
+        state.test_reads = max(state.test_reads, reads)
         if state.epoch < run.config.epochs or not state.commits:
             state.takes_part(run.commit)
         state.command = state.command or record.command()
+        trainer = Trainer(run, folder, states, state, totals, stop)
+        if counted:
+            trainer.save()  # before the record goes, which alone told of it
         on_main(run.accelerator, begin_folder, run, folder, state)
         start_trackers(run, folder)
-        trainer = Trainer(run, folder, states, state, totals, stop)
         try:
             trainer.fit()
             return finish(run, folder, state, trainer)
@@ -68,7 +71,9 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
     changed = check_options(found[1], run, record.redact(run.config.flat()))
     state = load_state(*found, run, totals, changed)
     if changed:
-        state.continued.append(dict(epoch=state.epoch, command=record.command()))
+        state.continued.append(dict(
+            epoch=state.epoch, command=record.command(), mixed_precision=run.accelerator.mixed_precision,
+            before=found[1].get('mixed_precision', run.accelerator.mixed_precision)))
     check_best(run, folder, state)
     logger.info('resume: going on after update %d (epoch %d of %d) from %s', state.updates,
                 min(state.epoch + 1, run.config.epochs), run.config.epochs, found[0])
@@ -76,9 +81,9 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
 
 
 def is_of(known: dict[str, Any], state: Progression, best_sha256: Optional[str]) -> bool:
-    """Whether a record is of this run as it stands: of the weights that are there, and of no fewer options."""
+    """Whether a record is of this run as it stands: of the weights that are there, after the same changes."""
     return (None not in (best_sha256, known.get('checkpoint_sha256')) and known['checkpoint_sha256'] == best_sha256
-            and known.get('continued', []) == record.redact(state.continued))
+            and [each['epoch'] for each in known.get('continued', ())] == [each['epoch'] for each in state.continued])
 
 
 def check_best(run: Run, folder: RunFolder, state: Progression) -> None:
@@ -95,8 +100,8 @@ def check_best(run: Run, folder: RunFolder, state: Progression) -> None:
     if state.epoch >= run.config.epochs:
         raise CheckpointError(f"'{folder.path / BEST}' does not hold the best weights that this run wrote (of epoch "
                               f"{state.best_epoch}): put them back, or begin another run.")
-    logger.warning("warning: '%s' is of an epoch that the state does not know of: the best one is chosen anew, from "
-                   'epoch %d on', folder.path / BEST, state.epoch + 1)
+    logger.warning("warning: '%s' does not hold the weights of epoch %d that the state tells of: the best ones are "
+                   'chosen anew, from epoch %d on', folder.path / BEST, state.best_epoch, state.epoch + 1)
     state.forget_best()
 
 
@@ -118,8 +123,9 @@ def begin_folder(run: Run, folder: RunFolder, state: Progression) -> None:
         folder.remove_result()
     logger.info('run: %s', folder.path)
     options = record.redact({key: value for key, value in run.config.flat().items() if key not in OF_ONE_START})
-    options['loader'] = run.data.loader  # what 'auto' came to: another one would evaluate other crops
-    folder.save_args(options, record.redact(record.environment(run.accelerator, state.commit, state.command)))
+    environment = record.environment(run.accelerator, state.commit, state.command)
+    environment['loader'] = run.data.loader  # what 'auto' came to: another one would evaluate other crops
+    folder.save_args(options, record.redact(environment))
     tag = f'{run.config.task.task}_{dataset_name(run)}'
     about = dict(tag=tag)
     inputs = {key: run.input_config[key] for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')}
@@ -137,10 +143,10 @@ def dataset_name(run: Run) -> str:
 def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
     """The record of a run that a signal ended early, and how to go on."""
     run.accelerator.end_training()
-    precision = run.accelerator.mixed_precision
+    precision, alone = run.accelerator.mixed_precision, run.accelerator.num_processes == 1
     logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: %s --resume %s',
                 state.updates, min(state.epoch + 1, run.config.epochs), run.config.epochs,
-                'accelerate launch train.py' if precision == 'no' else launch_in(precision), folder.path)
+                'python train.py' if alone and precision == 'no' else launch_in(precision), folder.path)
     return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,
                 updates=state.updates, run=str(folder.path))
 

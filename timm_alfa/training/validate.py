@@ -36,7 +36,7 @@ DATA_KEYS = ('dataset', 'data_dir', 'train_split', 'input_key', 'target_key', 'c
              'batch_size', 'workers', 'loader', 'skip_corrupt', 'pin_mem')
 # What a run's args.yaml says of its data, by the key that it has here.
 FROM_RUN = {'dataset': 'dataset', 'data_dir': 'data_dir', 'input_key': 'input_key', 'target_key': 'target_key',
-            'class_map': 'class_map', 'train_split': 'train_split', 'val_split': 'split', 'loader': 'loader'}
+            'class_map': 'class_map', 'train_split': 'train_split', 'val_split': 'split'}
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,13 @@ def fill_from_run(given: Given) -> None:
     file = (path if path.is_dir() else path.parent) / 'args.yaml'
     if not file.is_file():
         return
-    content, _ = read_yaml(str(file), group_options('data', DataConfig))
-    for key, own in FROM_RUN.items():
-        if content.get(key) and own not in given.values:
-            given.values[own], given.source[own] = content[key], str(file)
+    environment: dict[str, Any] = {}
+    content, _ = read_yaml(str(file), group_options('data', DataConfig), environment=environment)
+    found = {own: content.get(key) for key, own in FROM_RUN.items()}
+    found['loader'] = environment.get('loader') or content.get('loader')  # what 'auto' came to
+    for own, value in found.items():
+        if value and own not in given.values:
+            given.values[own], given.source[own] = value, str(file)
 
 
 def validate(

@@ -3,7 +3,7 @@ import functools
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Sequence
 
 from timm_alfa.errors import HubError
 from timm_alfa.tasks import TASKS
@@ -164,13 +164,17 @@ def _command(record: dict[str, Any]) -> str:
     """What began the run, with the launcher that gives it its precision, and what went on with other options."""
     if not record.get('command'):
         return '(not recorded)'
-    precision = record.get('mixed_precision') or 'no'
-    launcher = ['accelerate', 'launch', *(['--mixed_precision', precision] if precision != 'no' else [])]
-    lines = [shlex.join([*launcher, *map(str, record['command'])])]
-    for later in record.get('continued') or ():
-        lines += [f'# after epoch {later["epoch"]}, with other options:',
-                  shlex.join([*launcher, *map(str, later['command'])])]
+    later, precision = record.get('continued') or (), record.get('mixed_precision')
+    lines = [_launch(record['command'], later[0]['before'] if later else precision)]
+    for each in later:
+        lines.append(f'# after epoch {each["epoch"]}, with other options:')
+        lines.append(_launch(each['command'], each['mixed_precision']))
     return '\n'.join(lines)
+
+
+def _launch(words: Sequence[Any], precision: Optional[str]) -> str:
+    chosen = ['--mixed_precision', precision] if precision not in (None, 'no') else []
+    return shlex.join(['accelerate', 'launch', *chosen, *map(str, words)])
 
 
 def _render(**values) -> str:

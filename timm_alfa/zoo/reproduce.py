@@ -95,6 +95,8 @@ def data_config(run: Run, data_dir: Optional[str] = None) -> Optional[DataConfig
     values = {key: value for key, value in run.args.items() if key in names}
     if 'val_split' not in values:
         return None
+    if loader := (run.args.get('environment') or {}).get('loader'):  # what 'auto' came to
+        values['loader'] = loader
     values.update(dataset_download=False, workers=0, num_classes=run.record['num_classes'])
     if data_dir:
         values['data_dir'] = data_dir
