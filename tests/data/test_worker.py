@@ -161,7 +161,7 @@ class Dying:
     (signal.SIG_IGN, 'DataLoader worker: ConnectionResetError: '),
 ])
 def test_a_connection_that_breaks_is_a_worker_that_died_and_its_report_strikes_nobody_else(make, report, sign):
-    made = make()
+    made = make(workers=2)
     made.loader = Dying()
     before = signal.signal(signal.SIGALRM, report)
     try:
@@ -172,6 +172,18 @@ def test_a_connection_that_breaks_is_a_worker_that_died_and_its_report_strikes_n
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert str(caught.value).startswith(sign) and '--workers 0' in str(caught.value)
+
+
+def test_a_connection_that_breaks_without_workers_is_its_own_error(make):
+    made = make()
+    made.loader = Dying()
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    try:
+        with pytest.raises(ConnectionResetError):
+            batches(made)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_connection_that_breaks_in_a_worker_is_its_own_error():
