@@ -91,16 +91,14 @@ class Comparison:
 
 def compare(table: Table, row: Row, runs: Runs, scale: float = 1.0) -> Iterator[Comparison]:
     """A row's comparisons; a schedule that was shrunk tests no claim, the paper's least of all."""
-    ours = values(runs.get(row.recipe, {}), table.metric)
     for other in table.against(row) if table.compared else ():
-        difference = stats.paired(ours, values(runs.get(other, {}), table.metric))
         if scale == 1:
             paper, claim = table.paper_gain(row, other), table.claim(row, other)
         else:
             paper = claim = None
-        loss, validation = (
+        difference, loss, validation = (
             stats.paired(*(values(runs.get(recipe, {}), metric) for recipe in (row.recipe, other)))
-            for metric in (table.loss, table.validation))
+            for metric in (table.metric, table.loss, table.validation))
         yield Comparison(row, other, paper, difference, stats.verdict(difference, claim), loss, validation)
 
 

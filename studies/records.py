@@ -13,8 +13,9 @@ RUNS = ROOT / 'results' / 'runs'
 KEPT = (
     'status', 'model', 'task', 'task_options', 'blocks', 'num_classes', 'epochs', 'epochs_done', 'batch_size', 'lr',
     'train_images', 'val_images', 'test_images', 'best_epoch', 'val_top1', 'val_top5', 'val_loss', 'test_top1',
-    'test_top5', 'test_loss', 'test_split', 'robust_top1', 'eta', 'seconds', 'seconds_per_epoch', 'images_per_second',
-    'params', 'mixed_precision', 'num_processes', 'device', 'versions', 'commit', 'skipped_updates', 'skipped_images')
+    'test_top5', 'test_loss', 'test_split', 'test_reads', 'robust_top1', 'eta', 'seconds', 'seconds_per_epoch',
+    'images_per_second', 'params', 'mixed_precision', 'num_processes', 'device', 'versions', 'commit',
+    'skipped_updates', 'skipped_images')
 HISTORY = ('train_loss', 'train_loss_clean', 'train_loss_adv', 'train_top1', 'delta_norm', 'val_loss', 'val_top1')
 
 
@@ -30,7 +31,7 @@ def make_record(job: Job, run: Path, threads: int, jobs: int) -> dict[str, Any]:
     record = dict(
         name=job.name, recipe=job.recipe.name, seed=job.seed, epochs_scale=job.scale, options=job.options,
         dataset=job.options['dataset'], **{key: result.get(key) for key in KEPT}, threads=threads, jobs=jobs,
-        test_reads=result.get('test_reads'), changed_after=[each['epoch'] for each in result.get('continued') or ()],
+        changed_after=[each['epoch'] for each in result.get('continued') or ()],
         reproduce=published_command(job), history=history(run / 'summary.csv'))
     robust = run / 'robust.json'
     if robust.exists():

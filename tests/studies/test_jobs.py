@@ -55,7 +55,7 @@ def test_pairs_are_complete_early():
 
 def test_rows_that_want_most_seeds_come_first():
     names = [job.name for job in make_jobs(['small'])]
-    assert names[:4] == ['small-s0', 'small_double-s0', 'small_alfa-s0', 'small-s1']
+    assert names[:5] == ['small-s0', 'small_double-s0', 'small_alfa-s0', 'small-s1', 'small_double-s1']
     assert names.index('small_alfa-s5') < names.index('small_noise-s0') < names.index('small_advprop-s0')
 
 

@@ -82,7 +82,7 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
 
 def is_of(known: dict[str, Any], state: Progression, best_sha256: Optional[str]) -> bool:
     """Whether a record is of this run as it stands: of the weights that are there, after the same changes."""
-    return (None not in (best_sha256, known.get('checkpoint_sha256')) and known['checkpoint_sha256'] == best_sha256
+    return (best_sha256 is not None and known.get('checkpoint_sha256') == best_sha256
             and [each['epoch'] for each in known.get('continued', ())] == [each['epoch'] for each in state.continued])
 
 
