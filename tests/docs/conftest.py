@@ -1,0 +1,5 @@
+"""The documentation's tests share `pages`."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
