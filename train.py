@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Trains any timm model with ALFA, L-ALFA or a baseline: `accelerate launch train.py --help`."""
-from timm_alfa.training.ending import before_work, run_main
+from timm_alfa.training.exit import before_work, run_main
 
 
 def main() -> None:
     """Parse, build, train, record."""
-    from timm_alfa.training.arguments import parse_args
     from timm_alfa.training.console import setup_logging
     from timm_alfa.training.dry_run import dry_run
-    from timm_alfa.training.folder import choose_folder
+    from timm_alfa.training.options.train_args import parse_args
+    from timm_alfa.training.run_dir.folder import choose_folder
     from timm_alfa.training.setup import prepare
     from timm_alfa.training.train import print_record, train
 

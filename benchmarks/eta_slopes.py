@@ -21,8 +21,8 @@ import timm_alfa
 from timm_alfa.errors import ConfigError
 from timm_alfa.training import validate
 from timm_alfa.training.console import setup_logging
-from timm_alfa.training.ending import before_work, run_main
-from timm_alfa.training.files import first_line
+from timm_alfa.training.exit import before_work, run_main
+from timm_alfa.utils.files import first_line
 
 KEPT = ('blocks', 'steps', 'step_size', 'mode')
 

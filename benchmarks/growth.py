@@ -15,7 +15,7 @@ import torch
 from step_cost import Step
 
 import timm_alfa
-from timm_alfa.flops import count_flops
+from timm_alfa.replay.flops import count_flops
 
 DEPTHS = ('resnet18_cifar', 'resnet50_cifar', 'resnet101_cifar', 'resnet152_cifar')
 BATCHES, STEPS, BLOCKS = (16, 32, 64, 128), (1, 2, 4, 8), (1, 2, 3, 5, 9)

@@ -14,7 +14,7 @@ import timm
 import torch
 
 import timm_alfa
-from timm_alfa.training.record import commit
+from timm_alfa.training.run_dir.provenance import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'results' / 'benchmarks'

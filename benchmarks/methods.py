@@ -19,7 +19,7 @@ import torch
 from step_cost import Step
 
 import timm_alfa
-from timm_alfa.flops import count_flops
+from timm_alfa.replay.flops import count_flops
 
 SHAPE = (64, 32)  # batch and side of the images that a step's cost is measured on
 # Nine separate losses are ten times the gradient, which this recipe's learning rate does not bear.

@@ -20,7 +20,7 @@ import timm
 import torch
 
 import timm_alfa
-from timm_alfa.flops import count_flops, floor
+from timm_alfa.replay.flops import count_flops, floor
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from pathlib import Path
 import measure
 import torch
 
-from timm_alfa.training.arguments import parse_args
-from timm_alfa.training.checkpoint import States
-from timm_alfa.training.folder import RunFolder
-from timm_alfa.training.guard import StopFlag
-from timm_alfa.training.loop import Trainer
+from timm_alfa.training.agreement import StopFlag
+from timm_alfa.training.checkpoint.save_load import States
+from timm_alfa.training.checkpoint.train_state import Progression
+from timm_alfa.training.metrics import Totals
+from timm_alfa.training.options.train_args import parse_args
+from timm_alfa.training.run_dir.folder import RunFolder
 from timm_alfa.training.setup import prepare
-from timm_alfa.training.state import Progression
-from timm_alfa.training.totals import Totals
+from timm_alfa.training.trainer import Trainer
 
 _RATE = re.compile(r'Time: [\d.]+s,\s*([\d.]+)/s')  # of the batch at hand; what follows in brackets is a mean
 WITH_OUR_MODELS = 'import runpy, sys, timm_alfa; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name="__main__")'

@@ -12,8 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs no installation
 
 from timm_alfa.errors import AlfaError
-from timm_alfa.zoo.publish import Publication, publish
-from timm_alfa.zoo.reproduce import sample_accuracy
+from timm_alfa.publishing.publish import Publication, publish
+from timm_alfa.publishing.verify import sample_accuracy
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Put a run's small weights into the package: timm_alfa/zoo/weights/NAME, and their row into manifest.json.
+"""Put a run's small weights into the package: timm_alfa/zoo/files/NAME, and their row into manifest.json.
 
     python hub/ship.py RUN --name resnet20s.alfa_c10
 """
@@ -12,8 +12,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs no installation
 
 from timm_alfa.errors import AlfaError
-from timm_alfa.zoo.reproduce import sample_accuracy
-from timm_alfa.zoo.ship import ship
+from timm_alfa.publishing.ship import ship
+from timm_alfa.publishing.verify import sample_accuracy
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """Adversarial training in feature space for any timm model. Importing registers models, tags and tasks."""
 from timm_alfa import models as models
 from timm_alfa import zoo as zoo
-from timm_alfa.blocks import resolve_blocks
+from timm_alfa.blocks.spec import resolve_blocks
 from timm_alfa.tasks import create_task, list_tasks
 
 __version__ = '0.1.0'

@@ -1,5 +1,5 @@
 import pytest
-from pictures import picture
+from helpers.pictures import picture
 
 MODEL = dict(input_size=(3, 8, 8), mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3), interpolation='bicubic', crop_pct=1.0)
 

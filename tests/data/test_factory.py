@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from timm_alfa.data import AugConfig, DataConfig, create_data, create_eval_loader, inspect_data
-from timm_alfa.data.memory import MemoryLoader
-from timm_alfa.data.worker import WorkerLoader
+from timm_alfa.data.loaders.in_memory import MemoryLoader
+from timm_alfa.data.loaders.workers import WorkerLoader
 from timm_alfa.errors import ConfigError, DataError
 
 

@@ -5,10 +5,10 @@ import time
 
 import pytest
 import torch
-from training_processes import Processes, train_args
-from training_runs import Runs
+from helpers.training_processes import Processes, train_args
+from helpers.training_runs import Runs
 
-from timm_alfa.training.states import state_folders
+from timm_alfa.training.checkpoint.store import state_folders
 
 SETTINGS = {
     'alfa': ('--task', 'alfa', '--model-ema', '--mixup', '0.2', '--drop', '0.2'),

@@ -1,10 +1,10 @@
 """One, two and more processes: each image once, one folder, one decision, one error."""
 import pytest
 import torch
-from training_processes import Processes, train_args
-from training_runs import Runs
+from helpers.training_processes import Processes, train_args
+from helpers.training_runs import Runs
 
-from timm_alfa.training.states import state_folders
+from timm_alfa.training.checkpoint.store import state_folders
 
 
 def test_two_processes_train_stop_and_go_on(tmp_path):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_runs import TINY
+from helpers.training_runs import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
 

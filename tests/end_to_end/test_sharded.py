@@ -1,10 +1,10 @@
 """train.py under accelerate's FSDP2: the weights of one process, states that any launch can go on from."""
 import pytest
 import torch
-from training_processes import Processes, ShardedProcesses, train_args
-from training_runs import Runs
+from helpers.training_processes import Processes, ShardedProcesses, train_args
+from helpers.training_runs import Runs
 
-from timm_alfa.training.states import state_folders
+from timm_alfa.training.checkpoint.store import state_folders
 
 BLOCKS = {'AUTO_WRAP_POLICY': 'TRANSFORMER_BASED_WRAP', 'TRANSFORMER_CLS_TO_WRAP': 'Block'}
 SIZES = {'AUTO_WRAP_POLICY': 'SIZE_BASED_WRAP', 'MIN_NUM_PARAMS': '2000'}

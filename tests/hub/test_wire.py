@@ -153,12 +153,12 @@ def test_a_fault_while_loading(client, hub, publish, fault):
     repo = f"resnet20s.fault_{fault.get('status', 'cut')}"
     publish(f'me/{repo}')
     code = f"""
-from timm_alfa.zoo import fetch, weights
-before, weights.WAITS = weights.WAITS, NEW
+from timm_alfa.zoo import download, fetch
+before, download.WAITS = download.WAITS, NEW
 try:
     fetch({repo!r}, org='me')
 finally:
-    weights.WAITS = before
+    download.WAITS = before
 """
     hub.faults.append(Fault('HEAD', '/resolve/', **fault, times=FOREVER))
     with pytest.raises(Failed, match=r'HubError: cannot load me/.*(out of order|fewer requests)') as failed:

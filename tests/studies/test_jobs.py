@@ -4,7 +4,7 @@ import pytest
 from studies import jobs
 from studies.jobs import Job, make_jobs, parse_seeds, scaled
 from studies.rows import RECIPES
-from timm_alfa.training.arguments import parse_args
+from timm_alfa.training.options.train_args import parse_args
 
 
 @pytest.mark.parametrize(('text', 'seeds'), [

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from timm_alfa.training.arguments import parse_args
+from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.setup import prepare
 
 METHODS = {

@@ -13,7 +13,7 @@ from studies.headers import headers
 from studies.recipes import RECIPES_DIR, render, write_recipes
 from studies.rows import RECIPES
 from studies.tables import TABLES, tables_of
-from timm_alfa.training.arguments import parse_args
+from timm_alfa.training.options.train_args import parse_args
 
 PAPER_SCHEDULE = dict(epochs=200, lr=0.1, decay_milestones=(50.0, 150.0), decay_rate=0.1, warmup_updates=200)
 

@@ -4,7 +4,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from settings import assert_same_buffers, assert_same_grads, grads_of, tiny
+from helpers.settings import assert_same_buffers, assert_same_grads, grads_of, tiny
 
 from timm_alfa import create_task
 

@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from rewriting import norm_names, swapped
-from settings import assert_same_buffers, assert_same_grads, grads_of, tiny
+from helpers.rewriting import norm_names, swapped
+from helpers.settings import assert_same_buffers, assert_same_grads, grads_of, tiny
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 

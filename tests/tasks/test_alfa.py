@@ -1,6 +1,6 @@
 """ALFA against the plain rewriting: full forward passes with a hook that adds delta, in float64."""
 import pytest
-from settings import check_step, tiny
+from helpers.settings import check_step, tiny
 
 from timm_alfa.tasks.alfa import AlfaConfig
 

@@ -4,7 +4,7 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
-from settings import tiny
+from helpers.settings import tiny
 from timm.task import ClassificationTask
 
 from timm_alfa import create_task

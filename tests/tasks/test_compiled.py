@@ -4,7 +4,7 @@ import copy
 import pytest
 import torch
 import torch.nn as nn
-from settings import assert_same_buffers, assert_same_grads, gradients, tiny
+from helpers.settings import assert_same_buffers, assert_same_grads, gradients, tiny
 
 from timm_alfa import create_task
 from timm_alfa.errors import AlfaWarning

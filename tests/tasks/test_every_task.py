@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from settings import CLASSES, tiny
-from task_table import TABLE
+from helpers.settings import CLASSES, tiny
+from helpers.task_table import TABLE
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 

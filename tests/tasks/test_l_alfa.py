@@ -5,8 +5,8 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from rewriting import plain_step
-from settings import assert_same_grads, check_step, tiny
+from helpers.rewriting import plain_step
+from helpers.settings import assert_same_grads, check_step, tiny
 
 from timm_alfa import create_task, resolve_blocks
 from timm_alfa.errors import AlfaWarning, BlockError

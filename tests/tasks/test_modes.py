@@ -5,12 +5,13 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from settings import assert_same_buffers, assert_same_grads, check_step, gradients, tiny
+from helpers.settings import assert_same_buffers, assert_same_grads, check_step, gradients, tiny
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.utils.model import freeze_batch_norm_2d
 
-from timm_alfa import create_task, search
+from timm_alfa import create_task
 from timm_alfa.errors import AlfaWarning, BlockError
+from timm_alfa.perturb import ascent
 
 QUICK = dict(steps=2, step_size=0.05)
 
@@ -146,12 +147,12 @@ def test_of_several_blocks_the_one_that_reaches_nothing_is_named(steps):
 def test_no_graph_links_the_steps_of_a_search(monkeypatch, eps):
     """It would hold a feature's memory for each step."""
     model, input, target = tiny(size=16)
-    linked, ascend = [], search.ascend
+    linked, ascend = [], ascent.ascend
 
     def watching(gradient, *args):
         return ascend(lambda delta: linked.append(any(d.grad_fn for d in delta)) or gradient(delta), *args)
 
-    monkeypatch.setattr(search, 'ascend', watching)
+    monkeypatch.setattr(ascent, 'ascend', watching)
     stepped(model, input, target, blocks='1', steps=4, eps=eps)
     assert linked == [False] * 3
 

@@ -5,10 +5,10 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from helpers.rewriting import hooked
+from helpers.settings import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rewriting import hooked
-from settings import tiny
 from torch import nn
 
 from timm_alfa import create_task

@@ -4,8 +4,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from rewriting import hooked
-from settings import tiny
+from helpers.rewriting import hooked
+from helpers.settings import tiny
 
 from timm_alfa import create_task
 from timm_alfa.errors import AlfaWarning, BlockError

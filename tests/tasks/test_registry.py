@@ -3,7 +3,7 @@ import dataclasses
 
 import pytest
 import torch
-from settings import tiny
+from helpers.settings import tiny
 from timm.task import TrainingTask
 
 from timm_alfa import create_task, list_tasks

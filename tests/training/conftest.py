@@ -1,7 +1,7 @@
 """Fixtures of the tests of training."""
 import pytest
 from accelerate.state import AcceleratorState, PartialState
-from training_runs import Runs
+from helpers.training_runs import Runs
 
 
 @pytest.fixture(autouse=True)

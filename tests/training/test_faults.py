@@ -10,10 +10,11 @@ from timm.layers import EvoNorm2dB0
 from torch import nn
 
 from timm_alfa.errors import AlfaWarning, BlockError, CheckpointError, ConfigError
-from timm_alfa.training import loop
-from timm_alfa.training.guard import RunningStatistics, StopFlag, is_finite
-from timm_alfa.training.loop import Trainer, TrainingError
-from timm_alfa.training.states import state_folders
+from timm_alfa.replay.norms import RunningStatistics
+from timm_alfa.training import trainer
+from timm_alfa.training.agreement import StopFlag, is_finite
+from timm_alfa.training.checkpoint.store import state_folders
+from timm_alfa.training.trainer import Trainer, TrainingError
 
 
 @pytest.fixture
@@ -168,13 +169,13 @@ def test_an_epoch_that_ends_on_a_bad_batch_counts(runs, poison):
 
 def test_an_epoch_without_a_finite_loss_to_evaluate_is_not_kept(runs, poison, monkeypatch):
     """The second epoch ends on a bad batch and its evaluation has no finite loss, whatever accuracy it claims."""
-    original = loop.evaluate
+    original = trainer.evaluate
 
     def evaluate(*args):
         metrics = original(*args)
         return metrics if not poisoned.bad_in_a_row else {**metrics, 'loss': float('nan'), 'top1': 100.0}
 
-    monkeypatch.setattr(loop, 'evaluate', evaluate)
+    monkeypatch.setattr(trainer, 'evaluate', evaluate)
     update = Trainer.update
 
     def watched(self, window):
@@ -215,14 +216,14 @@ def test_a_finite_loss_resets_the_patience(runs, poison):
 
 def test_agc_leaves_the_classifier_alone(runs):
     run = runs.prepare('--task', 'standard', '--clip-grad', '0.01', '--clip-mode', 'agc')
-    clipped = {id(p) for p in loop.clipped_parameters(run.task, 'agc')}
+    clipped = {id(p) for p in trainer.clipped_parameters(run.task, 'agc')}
     assert [name for name, p in run.model.named_parameters() if id(p) not in clipped] == ['fc.weight', 'fc.bias']
-    assert len(loop.clipped_parameters(run.task, 'norm')) == len(clipped) + 2
+    assert len(trainer.clipped_parameters(run.task, 'norm')) == len(clipped) + 2
 
 
 def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
     """Gradients that follow from all that is clipped have the norm asked for."""
-    from timm_alfa.training.loop import dispatch_clip_grad
+    from timm_alfa.training.trainer import dispatch_clip_grad
     norms = []
 
     def clip(parameters, *args):
@@ -232,12 +233,12 @@ def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
     run = runs.prepare('--task', 'l_alfa', '--alfa-blocks', 'all', '--alfa-bn', 'aux', '--clip-grad', '1e-3',
                        '--epochs', '1')
     everything = [p for p in run.task.parameters() if p is not run.task.eta]
-    monkeypatch.setattr(loop, 'dispatch_clip_grad', clip)
+    monkeypatch.setattr(trainer, 'dispatch_clip_grad', clip)
     from timm_alfa.training.train import train
     train(run)
     assert len(everything) > len(list(run.model.parameters()))
     assert norms and all(norm <= 1.001e-3 for norm in norms)
-    assert id(run.task.eta) not in {id(p) for p in loop.clipped_parameters(run.task, 'norm')}
+    assert id(run.task.eta) not in {id(p) for p in trainer.clipped_parameters(run.task, 'norm')}
 
 
 def test_accumulation_that_accelerate_is_told_of_divides_no_loss(runs, monkeypatch):
@@ -270,8 +271,8 @@ def test_a_full_disk_keeps_the_last_state_and_the_best_weights(runs, monkeypatch
     """The disk fills up in the second epoch."""
     import safetensors.torch
 
-    from timm_alfa.training import checkpoint
-    original = checkpoint.save_file
+    from timm_alfa.training.checkpoint import save_load
+    original = save_load.save_file
     count = []
 
     def save_file(tensors, path, **kwargs):
@@ -281,12 +282,12 @@ def test_a_full_disk_keeps_the_last_state_and_the_best_weights(runs, monkeypatch
             raise safetensors.SafetensorError('I/O error: No space left on device (os error 28)')
         original(tensors, path, **kwargs)
 
-    monkeypatch.setattr(checkpoint, 'save_file', save_file)
+    monkeypatch.setattr(save_load, 'save_file', save_file)
     with pytest.raises(CheckpointError, match='No space left on device'):
         runs('--task', 'standard')
     last = runs.output / 'run' / 'last'
     assert [each.name for each in last.iterdir()] == ['000001-update-6'] and len(state_folders(last)) == 1
-    monkeypatch.setattr(checkpoint, 'save_file', original)
+    monkeypatch.setattr(save_load, 'save_file', original)
     assert runs('--task', 'standard', '--resume', 'auto')['epochs_done'] == 2
 
 
@@ -353,7 +354,7 @@ def test_a_signal_ends_after_the_update_with_a_state(runs, monkeypatch):
 def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
     """Stopped in the second epoch's evaluation: the state is that before it, and says how to launch what goes on."""
     options = ('--task', 'alfa', '--model-ema', '-vb', '64', '--epochs', '3')
-    original, seen = loop.evaluate, []
+    original, seen = trainer.evaluate, []
 
     def evaluate(model, loader, *args):
         def batches():
@@ -365,7 +366,7 @@ def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
         return original(model, batches(), *args)
 
     monkeypatch.setenv('ACCELERATE_MIXED_PRECISION', 'bf16')
-    monkeypatch.setattr(loop, 'evaluate', evaluate)
+    monkeypatch.setattr(trainer, 'evaluate', evaluate)
     ended = []
     monkeypatch.setattr(Accelerator, 'end_training', lambda self: ended.append(self))
     with caplog.at_level('INFO', 'timm_alfa'):
@@ -373,7 +374,7 @@ def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
     assert record['status'] == 'stopped' and (record['epochs_done'], record['updates']) == (1, 12) and len(ended) == 1
     assert len(seen) <= 15  # twelve in the first epoch, half of them without the average; 24 had it not been broken off
     assert f"accelerate launch --mixed_precision bf16 train.py --resume {runs.output / 'run'}" in caplog.text
-    monkeypatch.setattr(loop, 'evaluate', original)
+    monkeypatch.setattr(trainer, 'evaluate', original)
     assert runs(*options, '--resume', 'auto')['epochs_done'] == 3
     runs(*options, experiment='whole')
     assert runs.rows('run') == runs.rows('whole')

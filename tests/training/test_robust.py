@@ -11,9 +11,9 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from timm_alfa.attack import robust_correct
 from timm_alfa.data import DataConfig, create_eval_loader
 from timm_alfa.errors import ConfigError
+from timm_alfa.perturb.pgd import robust_correct
 from timm_alfa.tasks import TASKS
 from timm_alfa.training.build import input_config
 from timm_alfa.training.evaluate import evaluate_robust

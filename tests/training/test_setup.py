@@ -7,9 +7,9 @@ import pytest
 
 from timm_alfa.errors import AlfaWarning, DataError
 from timm_alfa.training import setup, train
-from timm_alfa.training.arguments import parse_args
-from timm_alfa.training.folder import RunFolder
-from timm_alfa.training.state import Progression
+from timm_alfa.training.checkpoint.train_state import Progression
+from timm_alfa.training.options.train_args import parse_args
+from timm_alfa.training.run_dir.folder import RunFolder
 
 
 @pytest.mark.parametrize(('first', 'flags', 'order'), [

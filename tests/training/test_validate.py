@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from timm_alfa.errors import AlfaWarning, CheckpointError, ConfigError
 from timm_alfa.training.validate import parse_args, run, validate
-from timm_alfa.zoo.weights import sha256_of
+from timm_alfa.utils.files import sha256_of
 
 
 def score(*argv):
@@ -17,7 +17,7 @@ def score(*argv):
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-    from training_runs import Runs
+    from helpers.training_runs import Runs
     runs = Runs(tmp_path_factory.mktemp('validate'))
     return runs.output / 'run', runs('--task', 'standard', '--epochs', '1', '--train-subset', '48')
 
@@ -96,7 +96,7 @@ def test_a_run_is_scored_on_its_own_data_unless_others_are_named(tmp_path):
 
 def test_a_run_is_scored_by_the_loader_that_it_had(tmp_path):
     """Another one makes other crops; 'auto' was decided by augmentation, of which a score knows nothing."""
-    from training_runs import Runs
+    from helpers.training_runs import Runs
     for name, flags in (('asked', ('--loader', 'timm')), ('auto', ('--aa', 'rand-m3'))):
         runs = Runs(tmp_path)
         result = runs('--task', 'standard', '--epochs', '1', '--crop-pct', '0.7', *flags, experiment=name)

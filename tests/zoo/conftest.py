@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import save_file
 
 import timm_alfa.zoo  # noqa: F401  registers the CIFAR networks
-from timm_alfa.training.folder import RunFolder
+from timm_alfa.training.run_dir.folder import RunFolder
 
 RECORD = {
     'status': 'finished', 'experiment': 'run', 'task': 'alfa', 'blocks': ['layer3'], 'dataset': 'hfds/uoft-cs/cifar10',

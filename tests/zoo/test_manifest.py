@@ -26,7 +26,7 @@ def test_the_projects_own_manifest_is_sound():
 
 
 def test_save_and_load_agree(tmp_path):
-    rows = [Row(**ROW), Row(**{**ROW, 'name': 'a.b', 'file': 'weights/a.b', 'pretrained_cfg': {'num_classes': 3}})]
+    rows = [Row(**ROW), Row(**{**ROW, 'name': 'a.b', 'file': 'files/a.b', 'pretrained_cfg': {'num_classes': 3}})]
     save_manifest(rows, tmp_path / 'm.json')
     assert list(load_manifest(tmp_path / 'm.json').values()) == rows[::-1]
     assert 'null' not in (tmp_path / 'm.json').read_text()

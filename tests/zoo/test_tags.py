@@ -13,10 +13,11 @@ from timm.models._factory import resolve_model_input_args
 
 import timm_alfa.zoo as zoo
 from timm_alfa.errors import AlfaWarning, HubError
-from timm_alfa.zoo import registry
+from timm_alfa.utils.files import sha256_of
+from timm_alfa.zoo import timm_registry
+from timm_alfa.zoo.download import WEIGHTS, PublishedWeights
 from timm_alfa.zoo.manifest import load_manifest
 from timm_alfa.zoo.tags import DATASETS, TAGS, find_dataset, pretrained_cfg
-from timm_alfa.zoo.weights import WEIGHTS, PublishedWeights, sha256_of
 
 PROMISED = {
     *(f'resnet{n}.alfa_in1k' for n in (18, 50, 101, 152)), 'resnet50.l_alfa_in1k', 'efficientnet_b0.alfa_in1k',
@@ -29,7 +30,7 @@ PROMISED = {
 def registered(monkeypatch):
     """timm's registry and the environment as they were."""
     monkeypatch.delenv('TIMM_ALFA_HUB_ORG', raising=False)
-    tables = [(getattr(_registry, name), copy.deepcopy(getattr(_registry, name))) for name in registry._PRIVATE]
+    tables = [(getattr(_registry, name), copy.deepcopy(getattr(_registry, name))) for name in timm_registry._PRIVATE]
     rows = dict(zoo._registered)
     yield
     for table, before in tables:
@@ -47,7 +48,7 @@ def ship(root, name: str, **row) -> dict:
     state = timm.create_model(name.partition('.')[0], num_classes=10).state_dict()
     save_file(state, folder / WEIGHTS)
     values = {'name': name, 'sha256': sha256_of(folder / WEIGHTS), 'size': (folder / WEIGHTS).stat().st_size,
-              'top1': 90.0, 'split': 'test', 'file': f'weights/{name}', **row}
+              'top1': 90.0, 'split': 'test', 'file': f'files/{name}', **row}
     (root / 'manifest.json').write_text(json.dumps([values]))
     return state
 
@@ -164,18 +165,18 @@ def test_registering_again_follows_the_manifest(tmp_path):
 def test_another_timm_gets_a_warning_and_no_tags(monkeypatch, version):
     monkeypatch.setattr(timm, '__version__', version)
     with pytest.warns(AlfaWarning, match='hf-hub:'):
-        assert not registry.add_tags({'resnet50.new': pretrained_cfg('resnet50.new')}, published=['resnet50.new'])
+        assert not timm_registry.add_tags({'resnet50.new': pretrained_cfg('resnet50.new')}, published=['resnet50.new'])
     assert 'resnet50.new' not in timm.list_models(include_tags=True)
 
 
 def test_a_registry_of_another_shape_gets_a_warning(monkeypatch):
     monkeypatch.delattr(_registry, '_model_with_tags')
     with pytest.warns(AlfaWarning):
-        assert not registry.add_tags({}, published=[])
+        assert not timm_registry.add_tags({}, published=[])
 
 
 def test_known_timm_versions():
-    assert registry.timm_is_known()
+    assert timm_registry.timm_is_known()
 
 
 def test_a_cfg_takes_its_architectures_structure_and_no_source():

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from timm_alfa.data.config import AugConfig, DataConfig
-from timm_alfa.data.info import DataInfo, choose_loader, count_classes, inspect_data, probe
-from timm_alfa.data.kinds import KINDS, dataset_kind, find_split, require_split
-from timm_alfa.data.loader import Loader, LoaderSpec
-from timm_alfa.data.memory import MemoryLoader, Store
-from timm_alfa.data.source import Part, check_labels, image_mode
-from timm_alfa.data.worker import WorkerLoader
+from timm_alfa.data.datasets.base import Part, check_labels, image_mode
+from timm_alfa.data.datasets.registry import KINDS, dataset_kind, find_split, require_split
+from timm_alfa.data.inspect import DataInfo, choose_loader, count_classes, inspect_data, probe
+from timm_alfa.data.loaders.base import Loader, LoaderSpec
+from timm_alfa.data.loaders.in_memory import MemoryLoader, Store
+from timm_alfa.data.loaders.workers import WorkerLoader
 from timm_alfa.errors import ConfigError, DataError
 
 

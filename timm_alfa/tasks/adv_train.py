@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import torch
 
 from timm_alfa.options import option
-from timm_alfa.tasks.pixels import PixelConfig, PixelTask
+from timm_alfa.tasks.pixel_task import PixelConfig, PixelTask
 
 
 @dataclass(frozen=True)

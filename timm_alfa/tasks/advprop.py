@@ -4,12 +4,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn as nn
 
-from timm_alfa import norms
 from timm_alfa.errors import warn
-from timm_alfa.redirect import without_checkpointing
+from timm_alfa.replay import norms
+from timm_alfa.replay.redirect import without_checkpointing
 from timm_alfa.tasks.base import logits
-from timm_alfa.tasks.pixels import PixelConfig, PixelTask
-from timm_alfa.wrappers import unwrapped
+from timm_alfa.tasks.pixel_task import PixelConfig, PixelTask
+from timm_alfa.utils.unwrap import unwrapped
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ from typing import Iterator, Optional, Sequence
 
 import torch
 
-from timm_alfa import norms, search, trees
 from timm_alfa.errors import BlockError
-from timm_alfa.loss_scale import LossScale, gradients
 from timm_alfa.options import option
-from timm_alfa.replay import Record
-from timm_alfa.tasks.features import FeatureConfig, FeatureTask, additions
+from timm_alfa.perturb import ascent
+from timm_alfa.perturb.loss_scale import LossScale, gradients
+from timm_alfa.replay import norms
+from timm_alfa.replay.replay import Record
+from timm_alfa.tasks.feature_task import FeatureConfig, FeatureTask, additions
+from timm_alfa.utils import pytree
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class AlfaConfig(FeatureConfig):
     steps: int = option(5, 'K, steps of the search', low=0)
     step_size: float = option(1 / 255, 'alpha, size of a step', low=0)
     eps: Optional[float] = option(None, 'bound of each tensor of a perturbation; None: none, as in the paper', above=0)
-    norm: str = option('linf', 'norm of steps and bound, of each tensor by itself', choices=search.NORMS)
+    norm: str = option('linf', 'norm of steps and bound, of each tensor by itself', choices=ascent.NORMS)
     random_start: bool = option(False, 'start the search at random within eps (within a step where unbounded)')
 
     def idle(self) -> Iterator[str]:
@@ -49,29 +51,29 @@ class AlfaTask(FeatureTask):
             return self._gradients(loss_clean, record.features, record, range(len(self.blocks)), retain_graph=True)
 
     def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:
-        features = [trees.floats(record.features[i]) for i in group]
+        features = [pytree.floats(record.features[i]) for i in group]
         shape = lambda flat: _nested(flat, features)  # noqa: E731
 
         def gradient(flat):
             delta = shape([d.detach().requires_grad_() for d in flat])
             with norms.still(self.own or self.model):  # auxiliary norms too
                 loss = self.criterion(self.tail(record, additions(group, delta)), target)
-                return trees.floats(self._gradients(loss, delta, record, group))
+                return pytree.floats(self._gradients(loss, delta, record, group))
 
         config = self.config
         with torch.enable_grad():
-            found = search.ascend(
-                gradient, [self._start(f.detach()) for f in trees.floats(features)], config.steps, config.step_size,
-                config.eps, config.norm, trees.floats([clean[i] for i in group]) if clean else None)
+            found = ascent.ascend(
+                gradient, [self._start(f.detach()) for f in pytree.floats(features)], config.steps, config.step_size,
+                config.eps, config.norm, pytree.floats([clean[i] for i in group]) if clean else None)
         return shape([d.detach() for d in found])
 
     def _start(self, feature: torch.Tensor) -> torch.Tensor:
         """Delta_0, in single precision or better: a step can be smaller than a half-precision feature resolves."""
-        delta = torch.zeros_like(feature, dtype=search.precise(feature[:0]).dtype)
+        delta = torch.zeros_like(feature, dtype=ascent.precise(feature[:0]).dtype)
         if not self.config.random_start:
             return delta
         radius = self.config.step_size if self.config.eps is None else self.config.eps
-        return search.random_within(delta, radius, self.config.norm)
+        return ascent.random_within(delta, radius, self.config.norm)
 
     def _gradients(self, loss: torch.Tensor, at: Sequence, record: Record, group: Sequence[int], **kwargs) -> list:
         """Gradients of the loss, up to a positive factor, at the features of a group or what is added to them.
@@ -79,17 +81,17 @@ class AlfaTask(FeatureTask):
         Raises:
             BlockError: Nothing of a feature reaches the loss.
         """
-        flat = trees.floats(at)
+        flat = pytree.floats(at)
         scale = self.loss_scale if self.in_fp16(record, group) else None
         nested = _nested(gradients(loss, flat, scale, allow_unused=True, **kwargs), at)
         dead = [self.blocks[i] for i, grads in zip(group, nested, strict=True) if all(g is None for g in grads)]
         if dead:
             raise BlockError(f"nothing of {', '.join(dead)} reaches the loss: name other blocks.")
-        return [[torch.zeros_like(x) if g is None else g for g, x in zip(grads, trees.floats(one), strict=True)]
+        return [[torch.zeros_like(x) if g is None else g for g, x in zip(grads, pytree.floats(one), strict=True)]
                 for grads, one in zip(nested, at, strict=True)]
 
 
 def _nested(flat: Sequence[torch.Tensor], like: Sequence) -> list[list[torch.Tensor]]:
     """Splits a flat sequence of tensors into one list for each feature."""
     rest = iter(flat)
-    return [[next(rest) for _ in trees.floats(feature)] for feature in like]
+    return [[next(rest) for _ in pytree.floats(feature)] for feature in like]

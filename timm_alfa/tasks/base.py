@@ -7,10 +7,10 @@ from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 
 from timm_alfa.errors import CheckpointError, ConfigError, warn
-from timm_alfa.loss_scale import LossScale
-from timm_alfa.sharded import cut_like, gathered
-from timm_alfa.tasks.trainable import Trainable
-from timm_alfa.wrappers import unwrapped
+from timm_alfa.perturb.loss_scale import LossScale
+from timm_alfa.tasks.extras import Trainable
+from timm_alfa.utils.fsdp import cut_like, gathered
+from timm_alfa.utils.unwrap import unwrapped
 
 _VARIANTS = 8  # of a compiled part: gradients or not, tracking or not, from a leaf or not
 

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 import torch.nn as nn
 
-from timm_alfa.blocks import resolve_blocks
+from timm_alfa.blocks.spec import resolve_blocks
 from timm_alfa.errors import warn
 from timm_alfa.options import option
-from timm_alfa.search import PROJECTIONS
-from timm_alfa.sharded import cut_like, whole
+from timm_alfa.perturb.ascent import PROJECTIONS
 from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
+from timm_alfa.utils.fsdp import cut_like, whole
 
 MOMENTUM = 0.9
 DEFAULT_BLOCKS = 'units:9'

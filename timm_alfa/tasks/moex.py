@@ -6,14 +6,14 @@ from typing import Any, Iterator, Optional
 import torch
 import torch.nn as nn
 
-from timm_alfa import trees
-from timm_alfa.blocks import resolve_blocks
+from timm_alfa.blocks.spec import resolve_blocks
 from timm_alfa.errors import BlockError, ConfigError
 from timm_alfa.options import option
-from timm_alfa.redirect import redirected, without_checkpointing
-from timm_alfa.replay import Replay
-from timm_alfa.search import precise
+from timm_alfa.perturb.ascent import precise
+from timm_alfa.replay.redirect import redirected, without_checkpointing
+from timm_alfa.replay.replay import Replay
 from timm_alfa.tasks.base import MethodTask, logits
+from timm_alfa.utils import pytree
 
 EPSILON = 1e-5
 STEMS = ('stem', 'patch_embed', 'patch_embed1', 'patch_embeds.0', 'stem_dct', 'bn1', 'conv_stem', 'base_layer',
@@ -93,13 +93,13 @@ class MoExTask(MethodTask):
 
     def exchanged(self, feature: Any, partner: torch.Tensor) -> Any:
         """The feature with the partners' moments in each of its tensors."""
-        values = trees.floats(feature)
+        values = pytree.floats(feature)
         shapes = ', '.join(str(list(x.shape)) for x in values)
         if not values or any(len(x) != len(partner) or x.dim() < 3 for x in values):
             raise BlockError(f"layer '{self.layer}' gives {shapes or 'no tensor'} for {len(partner)} images: moments "
                              'need images, channels and positions. Name an earlier layer.')
         config, last = self.config, _channels_last(self.model, self.layer)
-        return trees.map_floats(
+        return pytree.map_floats(
             lambda x: exchange_moments(x, partner, config.norm, config.groups, last or x.dim() == 3), feature)
 
     def parts(self) -> list[nn.Module]:

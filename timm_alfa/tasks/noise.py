@@ -4,10 +4,11 @@ from typing import Iterator, Optional
 
 import torch
 
-from timm_alfa import search, trees
 from timm_alfa.options import option
-from timm_alfa.replay import Record
-from timm_alfa.tasks.features import FeatureConfig, FeatureTask
+from timm_alfa.perturb import ascent
+from timm_alfa.replay.replay import Record
+from timm_alfa.tasks.feature_task import FeatureConfig, FeatureTask
+from timm_alfa.utils import pytree
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class NoiseTask(FeatureTask):
     """
 
     def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:
-        return [[self._draw(f) for f in trees.floats(record.features[i])] for i in group]
+        return [[self._draw(f) for f in pytree.floats(record.features[i])] for i in group]
 
     def _draw(self, feature: torch.Tensor) -> torch.Tensor:
-        return torch.randn_like(feature, dtype=search.precise(feature[:0]).dtype) * self.config.std
+        return torch.randn_like(feature, dtype=ascent.precise(feature[:0]).dtype) * self.config.std

@@ -16,9 +16,9 @@ from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
 from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError
-from timm_alfa.training.config import ModelConfig, OptimConfig, TrainConfig
-from timm_alfa.training.files import first_line
-from timm_alfa.training.weights import load_weights, read_weights
+from timm_alfa.training.checkpoint.weights import load_weights, read_weights
+from timm_alfa.training.options.config import ModelConfig, OptimConfig, TrainConfig
+from timm_alfa.utils.files import first_line
 
 
 def build_model(config: TrainConfig, num_classes: int) -> nn.Module:

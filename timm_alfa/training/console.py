@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from timm_alfa.training.units import duration, short_number
+from timm_alfa.utils.text import duration, short_number
 
 logger = logging.getLogger('timm_alfa')
 

@@ -6,8 +6,8 @@ import torch
 import yaml
 from torch import nn
 
-from timm_alfa.blocks import feature_shape
-from timm_alfa.training.record import redact
+from timm_alfa.blocks.spec import feature_shape
+from timm_alfa.training.run_dir.provenance import redact
 from timm_alfa.training.setup import Run
 
 

@@ -6,8 +6,8 @@ from accelerate import Accelerator
 from timm.task import ClassificationEvaluator
 from torch import nn
 
-from timm_alfa.attack import robust_correct
-from timm_alfa.training.guard import StopFlag
+from timm_alfa.perturb.pgd import robust_correct
+from timm_alfa.training.agreement import StopFlag
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def evaluate_robust(model: nn.Module, loader, accelerator: Accelerator, seed: in
     Args:
         loader: As for `evaluate`.
         seed: Of the random starts; with several processes each draws its own, so the last digit may depend on how many.
-        attack: Options of `timm_alfa.attack.pgd`. It runs in single precision, whatever the clean pass runs in.
+        attack: Options of `timm_alfa.perturb.pgd.pgd`. It runs in single precision, whatever the clean pass runs in.
 
     Returns:
         `robust_top1` (percent) and `robust_correct`, over all processes.

@@ -5,19 +5,19 @@ from typing import Any, Optional
 
 import torch
 
-from timm_alfa.training import record
-from timm_alfa.training.checkpoint import skipped_images
+from timm_alfa.training.checkpoint.save_load import skipped_images
+from timm_alfa.training.checkpoint.train_state import Progression
+from timm_alfa.training.checkpoint.weights import load_weights, read_weights
 from timm_alfa.training.console import logger
 from timm_alfa.training.evaluate import evaluate
-from timm_alfa.training.folder import BEST, RunFolder
-from timm_alfa.training.gathering import broadcast, on_main
-from timm_alfa.training.loop import Stopped, Trainer, eta_values
-from timm_alfa.training.plots import draw_plots
+from timm_alfa.training.run_dir import provenance
+from timm_alfa.training.run_dir.folder import BEST, RunFolder
+from timm_alfa.training.run_dir.plots import draw_plots
 from timm_alfa.training.setup import Run
-from timm_alfa.training.state import Progression
-from timm_alfa.training.units import duration
-from timm_alfa.training.weights import load_weights, read_weights
-from timm_alfa.zoo.weights import sha256_of
+from timm_alfa.training.trainer import Stopped, Trainer, eta_values
+from timm_alfa.utils.distributed import broadcast, on_main
+from timm_alfa.utils.files import sha256_of
+from timm_alfa.utils.text import duration
 
 
 def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, sec
     prefix = config.task_prefix.replace('-', '_') + '_'
     median = statistics.median(row['seconds'] for row in state.rows)
     rates = [row['images_per_second'] for row in state.rows if row['images_per_second']]
-    return record.redact(dict(
+    return provenance.redact(dict(
         status='finished', experiment=folder.path.name, model=config.model.model, task=config.task.task,
         task_options={key.removeprefix(prefix): value for key, value in flat.items()
                       if config.task_prefix and key.startswith(prefix)},
@@ -85,8 +85,8 @@ def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, sec
         robust_top1=None, eta=eta_values(run.task), seconds=seconds, seconds_per_epoch=median,
         images_per_second=statistics.median(rates) if rates else None,
         params=sum(p.numel() for p in run.model.parameters()), mixed_precision=run.accelerator.mixed_precision,
-        num_processes=run.accelerator.num_processes, device=record.device_name(run.accelerator.device),
-        versions=record.versions(), commit=state.commit, command=state.command,
+        num_processes=run.accelerator.num_processes, device=provenance.device_name(run.accelerator.device),
+        versions=provenance.versions(), commit=state.commit, command=state.command,
         continued=state.continued, test_reads=state.test_reads + (test['test_top1'] is not None),
         skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())),
         checkpoint=BEST, checkpoint_sha256=on_main(run.accelerator, sha256_of, folder.path / BEST),

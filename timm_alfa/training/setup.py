@@ -14,16 +14,17 @@ from torch import nn
 from timm_alfa.data import DataInfo, create_data, inspect_data
 from timm_alfa.errors import AlfaWarning, ConfigError
 from timm_alfa.tasks import create_task
-from timm_alfa.training import build, record
-from timm_alfa.training.checks import idle_in
-from timm_alfa.training.config import DIGITS_DEFAULTS, TrainConfig
+from timm_alfa.training import build
 from timm_alfa.training.console import launch_in, logger
-from timm_alfa.training.files import first_line
-from timm_alfa.training.gathering import broadcast
-from timm_alfa.training.randomness import seed_all
+from timm_alfa.training.fsdp import bodiless, check_launch, check_sharding, shard, whole_copy
+from timm_alfa.training.options.checks import idle_in
+from timm_alfa.training.options.config import DIGITS_DEFAULTS, TrainConfig
+from timm_alfa.training.preflight import try_step
+from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.sharded_update import try_update
-from timm_alfa.training.sharding import bodiless, check_launch, check_sharding, shard, whole_copy
-from timm_alfa.training.trial import try_step
+from timm_alfa.utils.distributed import broadcast
+from timm_alfa.utils.files import first_line
+from timm_alfa.utils.rng import seed_all
 
 
 @dataclass
@@ -166,7 +167,7 @@ def prepare(config: TrainConfig) -> Run:
     Raises:
         AlfaError: Whatever of the options does not work out.
     """
-    commit = record.commit()  # before the rest: while a run goes on, the files of its code may change
+    commit = provenance.commit()  # before the rest: while a run goes on, the files of its code may change
     accelerator = create_accelerator(config)
     seed_all(config.run.seed)
     info = open_data(config, accelerator)

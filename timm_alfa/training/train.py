@@ -3,21 +3,21 @@ import json
 from typing import Any, Optional
 
 from timm_alfa.errors import CheckpointError
-from timm_alfa.training import record
-from timm_alfa.training.arguments import OF_ONE_START
-from timm_alfa.training.checkpoint import load_state, read_state
-from timm_alfa.training.claim import FolderLock, claim_folder
+from timm_alfa.training.agreement import StopFlag
+from timm_alfa.training.checkpoint.resume import check_options
+from timm_alfa.training.checkpoint.save_load import load_state, read_state
+from timm_alfa.training.checkpoint.store import States
+from timm_alfa.training.checkpoint.train_state import Progression
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.finish import finish
-from timm_alfa.training.folder import BEST, RunFolder
-from timm_alfa.training.gathering import on_main
-from timm_alfa.training.guard import StopFlag
-from timm_alfa.training.loop import Stopped, Trainer
-from timm_alfa.training.resume import check_options
+from timm_alfa.training.metrics import Totals
+from timm_alfa.training.options.train_args import OF_ONE_START
+from timm_alfa.training.run_dir import provenance
+from timm_alfa.training.run_dir.folder import BEST, RunFolder
+from timm_alfa.training.run_dir.lock import FolderLock, claim_folder
 from timm_alfa.training.setup import Run
-from timm_alfa.training.state import Progression
-from timm_alfa.training.states import States
-from timm_alfa.training.totals import Totals
+from timm_alfa.training.trainer import Stopped, Trainer
+from timm_alfa.utils.distributed import on_main
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def train(run: Run) -> dict[str, Any]:
         state.test_reads = max(state.test_reads, reads)
         if state.epoch < run.config.epochs or not state.commits:
             state.takes_part(run.commit)
-        state.command = state.command or record.command()
+        state.command = state.command or provenance.command()
         trainer = Trainer(run, folder, states, state, totals, stop)
         if counted:
             trainer.save()  # before the record goes, which alone told of it
@@ -68,11 +68,11 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
     if found is None:
         logger.info("resume: no usable state in '%s': starting from the beginning", folder.path / 'last')
         return Progression()
-    changed = check_options(found[1], run, record.redact(run.config.flat()))
+    changed = check_options(found[1], run, provenance.redact(run.config.flat()))
     state = load_state(*found, run, totals, changed)
     if changed:
         state.continued.append(dict(
-            epoch=state.epoch, command=record.command(), mixed_precision=run.accelerator.mixed_precision,
+            epoch=state.epoch, command=provenance.command(), mixed_precision=run.accelerator.mixed_precision,
             before=found[1].get('mixed_precision', run.accelerator.mixed_precision)))
     check_best(run, folder, state)
     logger.info('resume: going on after update %d (epoch %d of %d) from %s', state.updates,
@@ -109,7 +109,7 @@ def start_trackers(run: Run, folder: RunFolder) -> None:
     """accelerate's trackers, with the options as their config."""
     if run.config.run.log_with:
         options = {key: value if isinstance(value, (int, float, str, bool)) else str(value)
-                   for key, value in record.redact(run.config.flat()).items()}
+                   for key, value in provenance.redact(run.config.flat()).items()}
         run.accelerator.project_configuration.logging_dir = str(folder.path)  # known only now
         names = {'wandb': {'name': folder.path.name, 'dir': str(folder.path)}}
         run.accelerator.init_trackers('timm_alfa', config=options, init_kwargs={
@@ -122,10 +122,10 @@ def begin_folder(run: Run, folder: RunFolder, state: Progression) -> None:
     if state.epoch < run.config.epochs:
         folder.remove_result()
     logger.info('run: %s', folder.path)
-    options = record.redact({key: value for key, value in run.config.flat().items() if key not in OF_ONE_START})
-    environment = record.environment(run.accelerator, state.commit, state.command)
+    options = provenance.redact({key: value for key, value in run.config.flat().items() if key not in OF_ONE_START})
+    environment = provenance.environment(run.accelerator, state.commit, state.command)
     environment['loader'] = run.data.loader  # what 'auto' came to: another one would evaluate other crops
-    folder.save_args(options, record.redact(environment))
+    folder.save_args(options, provenance.redact(environment))
     tag = f'{run.config.task.task}_{dataset_name(run)}'
     about = dict(tag=tag)
     inputs = {key: run.input_config[key] for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')}

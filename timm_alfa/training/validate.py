@@ -9,13 +9,15 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from timm_alfa.attack import AttackConfig
 from timm_alfa.data import DataConfig, create_eval_loader
 from timm_alfa.errors import ConfigError
 from timm_alfa.options import option
-from timm_alfa.training import record
+from timm_alfa.perturb.pgd import AttackConfig
 from timm_alfa.training.build import evaluated_input, input_config
-from timm_alfa.training.cli import (
+from timm_alfa.training.console import logger
+from timm_alfa.training.evaluate import evaluate, evaluate_robust
+from timm_alfa.training.load_model import CheckpointConfig, open_model
+from timm_alfa.training.options.parser import (
     Given,
     build_parser,
     group_options,
@@ -23,12 +25,10 @@ from timm_alfa.training.cli import (
     read_yaml,
     resolve_groups,
 )
-from timm_alfa.training.console import logger
-from timm_alfa.training.evaluate import evaluate, evaluate_robust
-from timm_alfa.training.gathering import gather
-from timm_alfa.training.opening import CheckpointConfig, open_model
+from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.setup import start_accelerate
-from timm_alfa.training.units import duration
+from timm_alfa.utils.distributed import gather
+from timm_alfa.utils.text import duration
 
 DESCRIPTION = ('Scores a checkpoint: top-1, top-5 and loss of clean images, with --robust top-1 under PGD too, as one '
                'JSON line at the end.')
@@ -122,14 +122,15 @@ def validate(
         metrics.update(evaluate_robust(model, loader, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
     options, data = config.checkpoint, config.data
     skipped = set(gather(accelerator, sorted(loader.skipped_indices)))
-    return record.redact(dict(
+    return provenance.redact(dict(
         status='finished', model=options.model or options.checkpoint, checkpoint=options.checkpoint,
         checkpoint_sha256=sha256,
         dataset=data.dataset or data.data_dir or 'digits', split=loader.part.source.split, **metrics, attack=attack,
         num_classes=model.num_classes, params=sum(p.numel() for p in model.parameters()), batch_size=data.batch_size,
         num_processes=accelerator.num_processes, mixed_precision=accelerator.mixed_precision,
-        device=record.device_name(accelerator.device), seconds=seconds, images_per_second=metrics['count'] / seconds,
-        skipped_images=len(skipped), versions=record.versions(), commit=record.commit(), command=record.command()))
+        device=provenance.device_name(accelerator.device), seconds=seconds,
+        images_per_second=metrics['count'] / seconds, skipped_images=len(skipped), versions=provenance.versions(),
+        commit=provenance.commit(), command=provenance.command()))
 
 
 def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any, Optional[str]]:

@@ -6,10 +6,10 @@ import timm
 
 import timm_alfa.models  # noqa: F401  registers the CIFAR networks, which the tags name
 from timm_alfa.errors import HubError
+from timm_alfa.zoo.download import PublishedWeights, fetch
 from timm_alfa.zoo.manifest import MANIFEST, Row, load_manifest, save_manifest
-from timm_alfa.zoo.registry import add_tags
 from timm_alfa.zoo.tags import DATASETS, TAGS, pretrained_cfg
-from timm_alfa.zoo.weights import PublishedWeights, fetch
+from timm_alfa.zoo.timm_registry import add_tags
 
 __all__ = ['DATASETS', 'TAGS', 'Row', 'fetch', 'list_published', 'load_manifest', 'register_tags', 'save_manifest']
 

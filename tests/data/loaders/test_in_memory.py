@@ -1,0 +1,179 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from timm_alfa.data import AugConfig
+from timm_alfa.data.datasets.base import Part, Source
+from timm_alfa.data.loaders import sampling
+from timm_alfa.data.loaders.base import LoaderSpec
+from timm_alfa.data.loaders.in_memory import MemoryLoader, Store, crop_flip
+from timm_alfa.errors import DataError
+
+
+class Random(Source):
+    """Random 6x6 images; those in `broken` cannot be read, those in `large` are twice as large."""
+
+    def __init__(self, count=23, broken=(), large=()):
+        super().__init__('train', torch.arange(count) % 3)
+        self.pixels = np.random.RandomState(0).randint(0, 256, (count, 6, 6, 3), dtype=np.uint8)
+        self.broken, self.large = broken, large
+
+    def open(self, index):
+        if index in self.broken:
+            raise OSError('truncated')
+        image = Image.fromarray(self.pixels[index])
+        return image.resize((12, 12), Image.Resampling.NEAREST) if index in self.large else image
+
+
+def loader(source=None, train=True, indices=None, aug=None, size=(3, 6, 6), store=None, **spec):
+    source = source or Random()
+    indices = torch.arange(len(source)) if indices is None else indices
+    spec = LoaderSpec(**dict(
+        batch_size=4, input_size=size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), num_classes=3,
+        aug=aug or AugConfig(crop_padding=2)) | spec)
+    store = store or Store(source, indices, (size[0], 6, 6), workers=2, skip_corrupt=spec.skip_corrupt)
+    return MemoryLoader(Part(source, indices, train), spec, store)
+
+
+def batches(made, epoch=0, start=0):
+    made.set_epoch(epoch, start)
+    return [(input, target, made.last_indices) for input, target in made]
+
+
+def same(left, right):
+    return len(left) == len(right) and all(
+        a.equal(b) for one, two in zip(left, right, strict=True) for a, b in zip(one, two, strict=True))
+
+
+def test_crop_flip_is_the_plain_rewriting():
+    pixels = torch.randint(0, 256, (40, 3, 5, 7), dtype=torch.uint8)
+    draws = torch.rand(40, 4)
+    padding = 2
+    made = crop_flip(pixels, draws, padding, 0.5, 0.25)
+    for image, draw, result in zip(pixels, draws, made, strict=True):
+        padded = torch.zeros(3, 5 + 2 * padding, 7 + 2 * padding, dtype=torch.uint8)
+        padded[:, padding:-padding, padding:-padding] = image
+        top, left = (int(value * 5) for value in draw[:2])
+        expected = padded[:, top:top + 5, left:left + 7]
+        expected = expected.flip(2) if draw[2] < 0.5 else expected
+        assert result.equal(expected.flip(1) if draw[3] < 0.25 else expected)
+
+
+def test_crop_flip_reaches_every_corner_and_nothing_beyond():
+    draws = torch.tensor([[0.0, 0.0, 1, 1], [1 - 2 ** -24, 1 - 2 ** -24, 1, 1], [0.5, 0.5, 1, 1]])
+    pixels = torch.ones(3, 1, 4, 4)
+    made = crop_flip(pixels, draws, 2)
+    assert made[0, 0, :2].sum() == 0 and made[0, 0, 2:, 2:].all()
+    assert made[1, 0, 2:].sum() == 0 and made[1, 0, :2, :2].all()
+    assert made[2].all()
+
+
+def test_evaluation_gives_the_normalised_images_in_order():
+    source = Random()
+    made = batches(loader(source, train=False))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))
+    expected = (torch.from_numpy(source.pixels).permute(0, 3, 1, 2) / 255 - mean) / std
+    assert torch.allclose(torch.cat([input for input, *_ in made]), expected, atol=1e-5)
+    assert torch.cat([target for _, target, _ in made]).equal(source.targets)
+    assert torch.cat([indices for *_, indices in made]).equal(torch.arange(23))
+    assert [len(target) for _, target, _ in made] == [4, 4, 4, 4, 4, 3]
+    assert same(batches(loader(source, train=False), start=4), made[4:])
+
+
+AUGS = (AugConfig(), AugConfig(mixup=0.3, cutmix=1.0), AugConfig(reprob=0.7, vflip=0.5), AugConfig(no_aug=True))
+
+
+@pytest.mark.parametrize('aug', AUGS, ids=range(len(AUGS)))
+def test_any_batch_can_be_resumed_bit_for_bit(aug):
+    undisturbed = batches(loader(aug=aug), epoch=2)
+    assert len(undisturbed) == len(loader()) == 5
+    for start in range(len(undisturbed) + 1):
+        torch.manual_seed(start)
+        assert same(batches(loader(aug=aug), 2, start), undisturbed[start:])
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    first = loader()
+    made = [batches(first, 0), batches(first, 1), batches(loader(seed=1), 0)]
+    assert not same(made[0], made[1]) and not same(made[0], made[2])
+    assert same(batches(first, 0), made[0])
+
+
+def test_no_augmentation_is_the_image_itself():
+    plain = torch.cat([input for input, *_ in batches(loader(train=False))])
+    for input, target, indices in batches(loader(aug=AugConfig(no_aug=True))):
+        assert input.equal(plain[indices]) and target.equal(indices % 3)
+
+
+@pytest.mark.parametrize('world', [2, 4])
+def test_processes_share_a_batch_as_one_would_see_it(world):
+    alone = batches(loader(batch_size=8))
+    ranks = [batches(loader(batch_size=8 // world, rank=rank, world_size=world)) for rank in range(world)]
+    for step, whole in enumerate(alone):
+        together = [torch.cat(parts) for parts in zip(*(made[step] for made in ranks), strict=True)]
+        assert same([tuple(together)], [whole])
+
+
+def test_ranks_draw_different_augmentations_of_a_repeated_image():
+    source = Random(16)
+    source.pixels[:] = source.pixels[0]
+    left, right = (batches(loader(source, rank=rank, world_size=2), 0)[0][0] for rank in range(2))
+    assert not left.equal(right)
+
+
+@pytest.mark.parametrize('world', [1, 2, 3, 4])
+def test_every_image_is_evaluated_once_over_all_ranks(world):
+    source = Random(10)
+    seen = [indices for rank in range(world)
+            for *_, indices in batches(loader(source, train=False, rank=rank, world_size=world))]
+    assert torch.cat(seen).tolist() == list(range(10))
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch():
+    assert [len(target) for _, target, _ in batches(loader(batch_size=64))] == [23]
+    shares = [len(batches(loader(batch_size=64, rank=rank, world_size=2))[0][1]) for rank in range(2)]
+    assert shares == [12, 11]
+
+
+def test_parts_share_a_store_and_keep_to_their_images():
+    source = Random()
+    stay, held = sampling.random_split(23, 0.3, 0)
+    store = Store(source, torch.arange(23), (3, 6, 6))
+    train, val = loader(source, True, stay, store=store), loader(source, False, held, store=store)
+    assert train.pixels is val.pixels
+    assert set(torch.cat([i for *_, i in batches(train)]).tolist()) <= set(stay.tolist())
+    assert torch.cat([i for *_, i in batches(val)]).equal(held)
+    assert all(target.equal(indices % 3) for _, target, indices in batches(train) + batches(val))
+
+
+def test_corrupt_images_are_named_or_left_out_and_counted_once():
+    source = Random(broken=(3, 11))
+    with pytest.raises(DataError, match=r"image 3 of split 'train': truncated.*\(2 such images\.\)"):
+        loader(source)
+    made = loader(source, train=False, skip_corrupt=True)
+    for _ in range(2):
+        seen = torch.cat([indices for *_, indices in batches(made)])
+        assert seen.tolist() == [at for at in range(23) if at not in (3, 11)]
+    assert (len(made.skipped_indices), made.images) == (2, 21)
+    assert torch.cat([target for _, target, _ in batches(made)]).equal(seen % 3)
+    plain = batches(loader(Random(), train=False))
+    kept = torch.cat([input for input, *_ in plain])[seen]
+    assert torch.cat([input for input, *_ in batches(made)]).equal(kept)
+    with pytest.raises(DataError, match='no image'):
+        loader(Random(2, broken=(0, 1)), skip_corrupt=True)
+
+
+def test_images_of_another_size_are_fitted():
+    plain, fitted = (loader(Random(large=large), train=False) for large in ((), (0,)))
+    assert fitted.pixels.shape == (23, 3, 6, 6) and fitted.pixels[1:].equal(plain.pixels[1:])
+    assert (fitted.pixels[0].float() - plain.pixels[0].float()).abs().mean() < 30
+
+
+def test_small_images_are_enlarged_to_what_the_model_takes():
+    made = loader(size=(1, 12, 12), mean=(0.5,), std=(0.2,), channels_last=True)
+    input, _ = next(iter(made))
+    assert input.shape == (4, 1, 12, 12) and made.pixels.shape == (23, 1, 6, 6)
+    wide = next(iter(loader(channels_last=True)))[0]
+    assert wide.is_contiguous(memory_format=torch.channels_last)
+    assert wide.equal(next(iter(loader()))[0])

@@ -1,0 +1,86 @@
+"""Tiny models and batches that tests share, and how a task's step is compared with the plain rewriting."""
+import copy
+
+import timm
+import torch
+from helpers.rewriting import norm_names, plain_step
+
+from timm_alfa import create_task, resolve_blocks
+
+CLASSES = 5
+
+
+def tiny(arch='resnet20s', size=None, batch=4, dtype=torch.float64, seed=0, **kwargs):
+    """A model in training mode whose every parameter is off its special start (zeros, ones), and a batch for it."""
+    torch.manual_seed(seed)
+    if size and arch.startswith(('test_vit', 'vit', 'crossvit', 'pit', 'swin')):
+        kwargs['img_size'] = size
+    model = timm.create_model(arch, num_classes=CLASSES, **kwargs).to(dtype).train()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * (0.05 if p.dim() == 1 else 0.01))
+    side = size or 32
+    return model, torch.randn(batch, 3, side, side, dtype=dtype), torch.randint(CLASSES, (batch,))
+
+
+def state_of(task, names):
+    aux = task.own.aux if task.own is not None and hasattr(task.own, 'aux') else {}
+    return {name: copy.deepcopy(aux[name.replace('.', '/')]) for name in names}
+
+
+def grads_of(task):
+    """Gradients of a task's model by timm's names; those of auxiliary norms as 'aux:NAME'."""
+    grads = {k: p.grad for k, p in task.model.named_parameters()}
+    if task.own is not None and hasattr(task.own, 'aux'):
+        for key, module in task.own.aux.items():
+            grads.update({f"aux:{key.replace('/', '.')}.{k}": p.grad for k, p in module.named_parameters()})
+    return grads
+
+
+def gradients(model):
+    return {k: None if p.grad is None else p.grad.clone() for k, p in model.named_parameters()}
+
+
+def assert_same_grads(found, expected, atol=1e-9):
+    """Those that are not expected at all (of frozen parameters) must not be there."""
+    assert found.keys() >= expected.keys()
+    for name, got in found.items():
+        want = expected.get(name)
+        if want is None:
+            assert got is None or not got.any(), f'{name} has a gradient from nowhere'
+            continue
+        assert got is not None, f'{name} has no gradient'
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=atol, msg=lambda m, n=name: f'{n}: {m}')
+
+
+def assert_same_buffers(model, expected, atol=1e-9):
+    for name, buffer in model.named_buffers():
+        torch.testing.assert_close(buffer, expected[name], rtol=1e-9, atol=atol, msg=lambda m, n=name: f'{n}: {m}')
+
+
+def check_step(model, input, target, criterion=None, task_name='alfa', times=1, atol=1e-9, **config):
+    """One step of a task is that of the plain rewriting: loss, gradients, logits, running statistics, generator."""
+    plain_model = copy.deepcopy(model)
+    task = create_task(task_name, model, criterion, **config)
+    names = resolve_blocks(model, config.get('blocks', 'last'))
+    aux = state_of(task, norm_names(model)) if config.get('bn') == 'aux' else None
+    criterion = task.criterion
+    options = {k: v for k, v in config.items() if k not in ('blocks', 'every', 'start', 'eta_lr', 'projection')}
+    for step in range(times):
+        torch.manual_seed(step)
+        expected = plain_step(plain_model, names, input, target, criterion, aux=aux, **options)
+        rng = torch.get_rng_state()
+        torch.manual_seed(step)
+        task.zero_grad()
+        result = task(input, target)
+        assert torch.equal(rng, torch.get_rng_state()), 'the generators stand elsewhere'
+        result['loss'].backward()
+        torch.testing.assert_close(result['loss'].detach(), expected.loss, rtol=1e-9, atol=atol)
+        torch.testing.assert_close(result['output'].detach(), expected.logits, rtol=1e-9, atol=atol)
+        torch.testing.assert_close(result['loss_adv'], expected.loss_adv, rtol=1e-9, atol=atol)
+        torch.testing.assert_close(result['delta_norm'].double(), expected.delta_norm.double(), rtol=1e-5, atol=1e-7)
+        assert_same_grads(grads_of(task), expected.grads, atol)
+        assert_same_buffers(task.model, expected.buffers, atol)
+        for name, module in (aux or {}).items():
+            assert_same_buffers(task.own.aux[name.replace('.', '/')], dict(module.named_buffers()), atol)
+    return task, result, expected

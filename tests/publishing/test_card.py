@@ -1,0 +1,208 @@
+"""The model card: its metadata as huggingface_hub reads it back, and what its text states."""
+import dataclasses
+import json
+
+import pytest
+import timm
+import yaml
+from huggingface_hub import ModelCard
+
+from timm_alfa import list_tasks
+from timm_alfa.errors import HubError
+from timm_alfa.publishing.card import accuracy_rows, build_card, paper_rows, spell
+from timm_alfa.publishing.card_data import base_model, dataset_names
+from timm_alfa.publishing.snippets import snippets
+from timm_alfa.tasks import TASKS
+from timm_alfa.training.run_dir.finished import read_run
+from timm_alfa.zoo.tags import DATASETS
+
+
+def card(run, repo='me/resnet20s.alfa_c10', **kwargs) -> ModelCard:
+    """The card, written and read back."""
+    return ModelCard(str(build_card(read_run(run), repo, **kwargs)))
+
+
+def test_metadata(make_run):
+    data = card(make_run(robust_top1=4.5)).data
+    assert (data.library_name, data.pipeline_tag, data.license) == ('timm', 'image-classification', 'apache-2.0')
+    assert data.tags == ['timm', 'image-classification', 'alfa']
+    assert data.datasets == ['uoft-cs/cifar10']
+    assert data.base_model is None
+    found = {result.metric_name: result for result in data.eval_results}
+    assert {name: result.metric_value for name, result in found.items()} == {
+        'Top-1 accuracy': 91.75, 'Top-5 accuracy': 99.6, 'Robust top-1 accuracy': 4.5}
+    for result in found.values():
+        assert (result.dataset_type, result.dataset_split, result.dataset_config) == ('uoft-cs/cifar10', 'test', None)
+    assert 'null' not in build_card(read_run(make_run()), 'me/x').data.to_yaml()  # the Hub rejects a null here
+
+
+def test_every_method_has_a_card(make_run):
+    run = make_run()
+    record = json.loads((run / 'result.json').read_text())
+    for task in list_tasks():
+        (run / 'result.json').write_text(json.dumps({**record, 'task': task}))
+        made = card(run, 'me/x')
+        assert task.replace('_', '-') in made.data.tags
+        assert ('alfa' in made.data.tags) == ('alfa' in task)
+        assert '{{' not in made.text.replace('{{ALFA}', '')
+
+
+def test_the_text_states_the_run(make_run):
+    text = card(make_run()).text
+    for part in ('| this run | 91.75 | 99.60 |', '| the paper (table 2): standard training | 91.25 |',
+                 '| the paper (table 2): ALFA | 92.52 |', '| `steps` | 5 |', '| `step_size` | 0.5/255 |',
+                 '| `features found` | `layer3` |', "train.py --model resnet20s --alfa-step-size 0.5/255",
+                 'torch 2.15', '1.50 hours', 'a test', 'c0ffee', '(10000 images)', 'read once', '![losses'):
+        assert part in text, part
+    assert '\n\n\n' not in text
+
+
+def test_an_l_alfa_card_shows_eta(make_run):
+    text = card(make_run(task='l_alfa', eta=[0.25, 0.75], blocks=['act1', 'layer3'])).text
+    assert '| `act1` | 0.2500 |' in text
+    assert '| `layer3` | 0.7500 |' in text
+    assert '(eta.png)' in text
+    assert 'eta' not in card(make_run()).text
+
+
+@pytest.mark.parametrize('split', [None, 'test', 'train (10% held out)'])
+def test_a_figure_of_the_split_that_chose_the_checkpoint_is_called_that(make_run, split):
+    made = card(make_run(test_top1=None, test_top5=None, test_split=None, val_split=split))
+    assert made.data.eval_results[0].dataset_split == (split or 'validation')
+    assert f"on the split `{split or 'validation'}` (5000 images)" in made.text
+    assert 'optimistic' in made.text
+    assert 'read once' not in made.text
+
+
+def test_a_figure_of_another_split_names_the_one_that_chose_the_checkpoint(make_run):
+    made = card(make_run(val_split='train (10% held out)'))
+    assert made.data.eval_results[0].dataset_split == 'test'
+    assert '`train (10% held out)` (epoch 180); `test` was read once' in made.text
+    assert 'optimistic' not in made.text
+
+
+def test_a_run_that_went_on_with_other_options_says_so(make_run):
+    text = card(make_run(test_reads=2, continued=[
+        {'epoch': 3, 'command': ['train.py', '--resume', 'x y'], 'mixed_precision': 'fp16', 'before': 'no'}])).text
+    assert '`test` was read 2 times' in text and 'read once' not in text
+    assert ("accelerate launch train.py --model resnet20s --alfa-step-size 0.5/255\n"
+            "# after epoch 3, with other options:\n"
+            "accelerate launch --mixed_precision fp16 train.py --resume 'x y'\n```") in text
+
+
+def test_imagenet_terms(make_run):
+    run = make_run('test_resnet', num_classes=1000, dataset='/data/imagenet')
+    made = card(run, 'me/x')
+    assert (made.data.license, made.data.license_name) == ('other', 'imagenet-terms-of-access')
+    assert 'non-commercial' in made.text
+    assert card(run, 'me/x', license='mit').data.license == 'mit'
+
+
+def started(run, **args):
+    (run / 'args.yaml').write_text(yaml.safe_dump(args))
+    return run
+
+
+def test_no_terms_are_claimed_that_nobody_stated(make_run):
+    run = make_run('test_resnet', num_classes=1000, dataset='/data/ilsvrc')
+    with pytest.raises(HubError, match=r"--dataset '/data/ilsvrc' are not known: add --license ID"):
+        card(run, 'me/x')
+    assert card(run, 'me/x', license='cc-by-4.0').data.license == 'cc-by-4.0'
+    made = card(run, 'me/x', dataset_id='ILSVRC/imagenet-1k')
+    assert (made.data.license_name, 'non-commercial' in made.text) == ('imagenet-terms-of-access', True)
+    with pytest.raises(HubError, match=r"--dataset 'hfds/me/pets'"):
+        card(make_run(dataset='hfds/me/pets'), 'me/x', dataset_id='me/pets')
+
+
+@pytest.mark.parametrize('model', ['resnet50.a1_in1k', 'resnet50', 'vit_base_patch16_224.augreg_in21k'])
+def test_weights_from_imagenet_keep_its_terms(make_run, model):
+    made = card(started(make_run(), model=model, pretrained=True))
+    assert (made.data.license, made.data.license_name) == ('other', 'imagenet-terms-of-access')
+    assert 'non-commercial' in made.text
+    assert card(started(make_run(), model=model, pretrained=False)).data.license == 'apache-2.0'
+
+
+@pytest.mark.parametrize('args', [
+    {'initial_checkpoint': '/data/w.pth'}, {'model': 'resnet50.no_such_tag', 'pretrained': True},
+    {'model': 'hf-hub:me/other', 'pretrained': True}, {'model': 'resnet50.fb_swsl_ig1b_ft_in1k', 'pretrained': True},
+])
+def test_weights_from_elsewhere_need_a_license(make_run, args):
+    with pytest.raises(HubError, match=r"weights from --(initial-checkpoint|pretrained) '.*add --license ID"):
+        card(started(make_run(), **args))
+    assert card(started(make_run(), **args), license='mit').data.license == 'mit'
+
+
+def test_our_own_weights_keep_theirs(make_run):
+    assert card(started(make_run(), model='resnet20s.alfa_c10', pretrained=True)).data.license == 'apache-2.0'
+
+
+def test_the_standard_run_stands_beside_it(make_run):
+    run, standard = make_run(), read_run(make_run(task='standard', test_top1=91.0, test_top5=None))
+    assert {'title': 'standard training, the same code', 'top1': '91.00', 'top5': '', 'robust': ''} in accuracy_rows(
+        read_run(run), standard)
+    assert '91.00' in card(run, standard=standard).text
+    with pytest.raises(HubError, match=r'its task is alfa'):
+        accuracy_rows(read_run(run), read_run(make_run()))
+    other = read_run(make_run(task='standard', epochs=100, test_top1=None))
+    with pytest.raises(HubError, match=r'its epochs is 100, this run has 200; it was measured on validation'):
+        accuracy_rows(read_run(run), other)
+
+
+def test_no_path_of_the_machine_is_a_data_set(make_run):
+    run = read_run(make_run(dataset='hfds//home/me/secret/pets'))
+    assert dataset_names(run) == ('pets', 'pets')
+    assert card(run.folder, 'me/x', license='mit').data.datasets is None
+    assert card(run.folder, 'me/x', license='mit', dataset_id='me/pets').data.datasets == ['me/pets']
+    assert dataset_names(read_run(make_run(dataset='hfds/me/pets')))[1] == 'me/pets'
+    assert dataset_names(read_run(make_run(dataset='hfds/uoft-cs/cifar10')))[0] == 'CIFAR-10'
+
+
+def test_base_model(make_run):
+    def of(**args):
+        run = make_run()
+        (run / 'args.yaml').write_text(yaml.safe_dump(args))
+        return base_model(read_run(run))
+    assert of(model='resnet50.a1_in1k', pretrained=True) == 'timm/resnet50.a1_in1k'
+    assert of(model='resnet50', pretrained=True) == f"timm/resnet50.{timm.get_pretrained_cfg('resnet50').tag}"
+    assert of(model='resnet50.a1_in1k', pretrained=False) is None
+    assert of(model='hf-hub:me/other@v2', pretrained=True) == 'me/other'
+    assert of(model='resnet50.no_such_tag', pretrained=True) is None
+
+
+@pytest.mark.parametrize(('value', 'text'), [
+    (1 / 255, '1/255'), (0.5 / 255, '0.5/255'), (1.0, '1'), (0.9, '0.9'), (5, '5'), (None, 'none'), (True, 'True'),
+    ('units:9', 'units:9'), ([1, 2], '1, 2'), (0.01, '0.01'), (0.0, '0'), (0.1, '0.1'), (0.2, '0.2'),
+    (16 / 255, '16/255'),
+])
+def test_spell(value, text):
+    assert spell(value) == text
+
+
+def test_the_papers_rows_are_of_models_and_data_that_are_known():
+    for row in paper_rows():
+        assert timm.is_model(row['model'])
+        assert row['dataset'] in DATASETS
+        assert 0 < row['top1'] < 100
+    keys = [(row['model'], row['dataset'], row['method']) for row in paper_rows()]
+    assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize(('known', 'title'), [(True, 'My method'), (False, 'mine')])
+def test_a_method_is_one_row(make_run, monkeypatch, known, title):
+    """Also one that the paper has a figure of; of a row that is not there, its name."""
+    row = dataclasses.replace(TASKS['standard'], name='mine', title='My method', text='It does little.')
+    figure = {'model': 'resnet20s', 'dataset': 'c10', 'method': 'mine', 'top1': 90., 'table': 9}
+    monkeypatch.setattr('timm_alfa.publishing.card.paper_rows', lambda: (figure,))
+    if known:
+        monkeypatch.setitem(TASKS, 'mine', row)
+    text = card(make_run(task='mine')).text
+    assert f'the paper (table 9): {title} | 90.00' in text
+    assert ('It does little.' in text) == known
+
+
+def test_snippets_import_what_registers_an_architecture():
+    ours = timm.list_models(module='resnet_cifar')
+    assert 'resnet56s' in ours
+    for architecture in (*ours, 'resnet18'):
+        code = snippets('me/x', 'main', architecture, (3, 32, 32))[0].code
+        assert ('import timm_alfa  # registers' in code) == (architecture in ours)

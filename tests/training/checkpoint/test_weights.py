@@ -1,0 +1,97 @@
+"""Weights in files: what is refused, what fits."""
+import os
+import pickle
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from timm_alfa.errors import CheckpointError
+from timm_alfa.training.checkpoint.weights import find_weights, load_weights, plain_state, read_weights, save_weights
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize('save', [lambda value, path: path.write_bytes(pickle.dumps(value)), torch.save])
+def test_pickles_that_carry_code_are_refused(save, tmp_path):
+    path = tmp_path / 'model.pth'
+    save({'state_dict': {'weight': torch.ones(1)}, 'args': Bomb(str(tmp_path / 'exploded'))}, path)
+    with pytest.raises(CheckpointError, match='could run code: refused'):
+        read_weights(path)
+    assert not (tmp_path / 'exploded').exists()
+
+
+def test_damaged_missing_and_strange_files_are_one_line(tmp_path):
+    for name, content, part in (
+            ('a.safetensors', b'half', 'damaged, or no checkpoint'), ('b.pth', b'', 'damaged, or no checkpoint'),
+            ('c.pth', b'text of another kind', '')):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError, match=part):
+            read_weights(tmp_path / name)
+    torch.save({'epoch': 3}, tmp_path / 'd.pth')
+    with pytest.raises(CheckpointError, match='holds no model weights'):
+        read_weights(tmp_path / 'd.pth')
+    with pytest.raises(CheckpointError, match='is no file'):
+        read_weights(tmp_path / 'none.pth')
+
+
+def test_training_checkpoints_give_their_average_without_wrappers(tmp_path):
+    path = tmp_path / 'x.pth'
+    torch.save({'state_dict': {'module.w': torch.zeros(1)}, 'state_dict_ema': {'module.w': torch.ones(1)}}, path)
+    assert read_weights(path) == {'w': torch.ones(1)}
+
+
+def test_round_trip_of_channels_last_and_tied_weights(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Linear(4, 4)).to(memory_format=torch.channels_last)
+    model[2].weight = model[1].weight
+    save_weights(plain_state(model), tmp_path / 'm.safetensors')
+    loaded = load_file(tmp_path / 'm.safetensors')
+    assert all(torch.equal(value, loaded[key]) for key, value in model.state_dict().items())
+    assert (tmp_path / 'm.safetensors').stat().st_mode & 0o044  # as readable as any file of the user's
+
+
+def test_misfits_are_named():
+    model = timm.create_model('test_resnet', num_classes=5)
+    state = dict(timm.create_model('test_resnet', num_classes=7).state_dict())
+    with pytest.raises(CheckpointError, match=r'other shapes: fc.weight \(7, 96\) for \(5, 96\)'):
+        load_weights(model, state, 'x')
+    load_weights(model, state, 'x', other_head=True)
+    assert torch.equal(model.conv1[0].weight, state['conv1.0.weight']) and model.fc.weight.shape[0] == 5
+    with pytest.raises(CheckpointError, match=r'missing: .* and \d+ more'):
+        load_weights(model, {'fc.weight': model.fc.weight}, 'x')
+    with pytest.raises(CheckpointError, match='unknown: aux'):
+        load_weights(model, {**model.state_dict(), 'aux': torch.ones(1)}, 'x')
+
+
+def test_find_weights(tmp_path):
+    with pytest.raises(CheckpointError, match='does not exist'):
+        find_weights(str(tmp_path / 'no'))
+    with pytest.raises(CheckpointError, match=r'holds none of model_best.safetensors'):
+        find_weights(str(tmp_path))
+    for name in ('model_last.safetensors', 'model.safetensors', 'model_best.safetensors'):
+        (tmp_path / name).write_bytes(b'')
+        assert find_weights(str(tmp_path)).name == name
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / 'm.safetensors'
+    save_weights({'w': torch.ones(2)}, path)
+    before = path.read_bytes()
+    from timm_alfa.training.checkpoint import weights
+
+    def full(state, file, metadata):
+        file.write_bytes(b'half')
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(weights, 'save_file', full)
+    with pytest.raises(CheckpointError, match='No space left on device'):
+        save_weights({'w': torch.zeros(2)}, path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ['m.safetensors']

@@ -1,0 +1,60 @@
+"""A model is found inside of its wrappers, and is not taken for one."""
+import pytest
+import torch
+import torch.nn as nn
+from helpers.settings import tiny
+from timm.utils import ModelEmaV3
+from timm.utils.model import unwrap_model
+
+from timm_alfa import create_task
+from timm_alfa.utils.unwrap import unwrapped
+
+
+class Scaled(nn.Module):
+    """A model whose child has the name that wrappers give to what they wrap."""
+
+    def __init__(self):
+        super().__init__()
+        self.module, _, _ = tiny(dtype=torch.float32)
+        self.scale = nn.Parameter(torch.tensor(3.))
+
+    def forward(self, x):
+        return self.module(x) * self.scale
+
+
+def test_wrappers_are_looked_through():
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    compiled = torch.compile(model, backend='eager')
+    for wrapped in (model, compiled, nn.DataParallel(model), nn.DataParallel(compiled)):
+        assert unwrapped(wrapped) is model
+    average = ModelEmaV3(model)
+    assert unwrapped(average) is average.module
+    assert unwrapped(None) is None
+    scaled = Scaled()
+    assert unwrapped(scaled) is scaled
+
+
+@pytest.mark.parametrize(('name', 'config'), [
+    ('alfa', dict(blocks='module.layer3', steps=1, step_size=0)), ('l_alfa', dict(blocks='module.layer3')),
+    ('standard', {})], ids=str)
+@pytest.mark.filterwarnings('ignore:step_size=0')
+def test_a_child_called_module_is_not_the_model(name, config):
+    model = Scaled()
+    task = create_task(name, model, **config)
+    assert task.model is task.get_eval_model() is model
+    task.setup_ema(decay=0.5)
+    result = task(torch.randn(4, 3, 16, 16), torch.arange(4))
+    if name == 'alfa':
+        torch.testing.assert_close(result['loss_adv'], result['loss_clean'])
+    result['loss'].backward()
+    with torch.no_grad():
+        model.scale.sub_(1)
+    task.update_ema()
+    average = task.get_checkpoint_state(ema=True, unwrap_fn=unwrap_model)['state_dict_ema']  # as timm's saver does
+    assert list(average) == list(model.state_dict())
+    assert float(average['scale']) == 2.5
+    state = {key: value.clone() for key, value in task.get_checkpoint_state()['state_dict'].items()}
+    with torch.no_grad():
+        model.scale.zero_()
+    task.load_checkpoint_state(state)
+    assert float(model.scale.detach()) == 2

@@ -1,0 +1,1 @@
+"""Perturbations: ascent steps, projections, pixels, PGD, and the loss scale of fp16 searches."""

@@ -1,0 +1,69 @@
+"""Put a run's small weights into the package, so that their name loads offline."""
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import Optional, Union
+
+from timm_alfa.errors import HubError
+from timm_alfa.publishing.publish import Evaluate, check_run, manifest_row
+from timm_alfa.zoo.download import WEIGHTS
+from timm_alfa.zoo.manifest import MANIFEST, Row, load_manifest, save_manifest
+
+LIMIT = 8_000_000  # bytes; ResNet-56s in float32 has 3.5 million
+
+
+def ship(
+        run: Union[str, Path],
+        name: str,
+        *,
+        root: Path = MANIFEST.parent,
+        evaluate: Optional[Evaluate] = None,
+) -> tuple[Row, Optional[int]]:
+    """Copy a run's best weights into `root`/files/NAME, and put their row into `root`/manifest.json.
+
+    The checks are those of publishing. A row of other weights that the name had is replaced.
+
+    Args:
+        run: A run folder of train.py.
+        name: `architecture.tag`.
+        root: The zoo's folder.
+        evaluate: As in `publish.check_run`.
+
+    Returns:
+        The row, and on how many images the recorded accuracy was reproduced (None: it was not).
+
+    Raises:
+        AlfaError: In one line, which says what was changed, if anything.
+    """
+    found, count = check_run(run, name, evaluate)
+    model, _, tag = name.partition('.')
+    if model != found.architecture or not tag:
+        raise HubError(f"'{name}' is not the name of this run: give {found.architecture}.TAG.")
+    if (size := found.weights.stat().st_size) > LIMIT:
+        raise HubError(f"the weights of '{name}' have {size} bytes, the package takes {LIMIT}: publish them on the Hub "
+                       'with hub/publish.py.')
+    rows = load_manifest(root / 'manifest.json')
+    row = manifest_row(found, name, found.weights, file=f'files/{name}')
+    if name in rows and rows[name].sha256 == row.sha256:  # the same weights are on the Hub, too
+        row = dataclasses.replace(row, repo_id=rows[name].repo_id, revision=rows[name].revision)
+    _write(found.weights, root / 'weights' / name, [*{**rows, name: row}.values()], root / 'manifest.json')
+    return row, count
+
+
+def _write(weights: Path, folder: Path, rows: list[Row], manifest: Path) -> None:
+    """Both files are written aside and then take their places, the weights first: no row is without its weights."""
+    changed = 'Nothing was changed'
+    aside = {path: path.with_name(f'.{path.name}.tmp') for path in (folder / WEIGHTS, manifest)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(weights, aside[folder / WEIGHTS])
+        save_manifest(rows, aside[manifest])
+        for path, temporary in aside.items():
+            os.replace(temporary, path)
+            changed = 'Its weights are in place, their row is missing or that of others: ship them again'
+    except OSError as error:
+        raise HubError(f"'{folder.name}' cannot be written: {error}. {changed}.") from error
+    finally:
+        for temporary in aside.values():
+            temporary.unlink(missing_ok=True)

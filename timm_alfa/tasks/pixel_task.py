@@ -1,0 +1,122 @@
+"""What methods that perturb images share: options in pixel units, and the search."""
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Iterator, Optional
+
+import torch
+import torch.nn as nn
+
+from timm_alfa.errors import warn
+from timm_alfa.options import option
+from timm_alfa.perturb import ascent
+from timm_alfa.perturb.loss_scale import LARGEST, LossScale, autocasts_to_fp16
+from timm_alfa.perturb.pixels import ascend_pixels, in_pixels, pixels_of
+from timm_alfa.replay import norms
+from timm_alfa.tasks.base import MethodTask, logits
+from timm_alfa.utils import rng
+from timm_alfa.utils.unwrap import unwrapped
+
+_IMAGE_SCALE = 2.0 ** 10  # where the scale of an image's own loss begins in fp16
+_OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below
+_CHECKS = 1  # steps in which that is looked at
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """Options of every method that searches in the image; sizes are in pixels of [0, 1]."""
+    steps: int = option(5, 'steps of the search', low=0)
+    step_size: float = option(1 / 255, 'size of a step, in pixels of [0, 1]', low=0)
+    eps: float = option(4 / 255, 'bound of a pixel\'s move, in pixels of [0, 1]', above=0)
+    random_start: bool = option(True, 'start the search at random within eps')
+    mean: Optional[tuple[float, ...]] = option(None, "mean by which the loader normalises; None: the model's")
+    std: Optional[tuple[float, ...]] = option(None, "deviation by which the loader normalises; None: the model's",
+                                              above=0)
+
+    def faults(self, spell) -> Iterator[str]:
+        yield from in_pixels(spell, step_size=self.step_size, eps=self.eps)
+        if (self.mean is None) != (self.std is None):
+            yield f"{spell('mean')} and {spell('std')} go together: give both or neither."
+        elif self.mean is not None and len(self.mean) != len(self.std):
+            yield (f"{spell('mean')} has {len(self.mean)} values and {spell('std')} {len(self.std)}: give as many of "
+                   'the one as of the other.')
+
+    def idle(self) -> Iterator[str]:
+        """What cannot have an effect, one line each."""
+        if (self.steps == 0 or self.step_size == 0) and not self.random_start:
+            yield f'steps={self.steps}, step_size={self.step_size:g} without random_start: no image is perturbed.'
+        elif self.steps and self.step_size == 0:
+            yield f'step_size=0: {self.steps} steps are paid for and images are moved at random only.'
+        elif not self.random_start and self.eps >= self.steps * self.step_size:
+            yield (f'eps={self.eps:g} cannot bind: {self.steps} steps of {self.step_size:g} reach '
+                   f'{self.steps * self.step_size:g} at most.')
+
+
+class PixelTask(MethodTask):
+    """Trains on images that are moved to where the loss is higher; subclasses say which losses are added up.
+
+    Args:
+        model: Any classifier.
+        criterion: Loss of logits and targets, a mean over the batch.
+        config: A `PixelConfig`.
+        kwargs: For `MethodTask`.
+
+    Raises:
+        ConfigError: It is not known how the model's images are normalised.
+    """
+
+    def __init__(self, model: nn.Module, criterion=None, *, config: PixelConfig, **kwargs):
+        pixels = pixels_of(unwrapped(model), config.mean, config.std)
+        super().__init__(model, criterion, config=config, **kwargs)
+        self.pixels = pixels
+        self.loss_scale = LossScale(_IMAGE_SCALE)
+        self._checks = _CHECKS
+
+    def through(self):
+        """The context of passes with perturbed images: which norms they go through."""
+        return nullcontext()
+
+    def moved(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The perturbed images, normalised like the input, and delta in pixels: both [B, C, H, W].
+
+        Running statistics do not move. Random parts of the model (dropout) draw the same in every step of the search
+        and in the pass that follows it.
+        """
+        self._check(input)
+        config, fp16 = self.config, _in_fp16(input)
+
+        def loss(images):
+            with rng.kept(images.device):
+                found = self.criterion(logits(self.model(images)), target)
+            return found * _images(found, len(images)) if fp16 else found
+
+        with norms.still(self.own or self.model), self.through():
+            delta = ascend_pixels(
+                loss, input, self.pixels, steps=config.steps, step_size=config.step_size, eps=config.eps,
+                random_start=config.random_start, scale=self.loss_scale if fp16 else None)
+        return self.pixels.moved(input.detach(), delta), delta
+
+    def delta_norm(self, delta: torch.Tensor) -> torch.Tensor:
+        """Mean l2 norm of an image's perturbation, in pixels of [0, 1]."""
+        return ascent.sample_norm([delta])
+
+    def _check(self, input: torch.Tensor) -> None:
+        """Warns, in the first step, if undoing the normalisation does not give pixels of [0, 1]."""
+        if not self._checks:
+            return
+        self._checks -= 1
+        pixels = self.pixels.of(input.detach())
+        share = ((pixels < -0.01) | (pixels > 1.01)).float().mean().item()
+        if share > _OUTSIDE:
+            self._checks = 0
+            warn(f"{share:.0%} of the images' values are outside [0, 1] when mean={self.pixels.mean} and "
+                 f'std={self.pixels.std} are undone, so steps and bounds are not what they say: give the mean and std '
+                 'of the loader.')
+
+
+def _images(loss: torch.Tensor, count: int) -> float:
+    """By how much a mean over the batch is scaled more than an image's own loss, as far as fp16 goes."""
+    return min(count, LARGEST / _IMAGE_SCALE) if loss.dtype == torch.float16 else count
+
+
+def _in_fp16(input: torch.Tensor) -> bool:
+    return input.dtype == torch.float16 or autocasts_to_fp16(input.device)

@@ -1,0 +1,116 @@
+"""FSDP2: which of accelerate's options hold, a run's modules in pieces, and whole copies of them."""
+import copy
+import os
+from itertools import chain
+from typing import Iterator, Optional
+
+import torch
+from accelerate import Accelerator, DistributedType
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from timm_alfa.errors import ConfigError
+from timm_alfa.utils.files import first_line
+from timm_alfa.utils.fsdp import whole
+
+PLAIN = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.MULTI_XPU,
+         DistributedType.MULTI_NPU, DistributedType.MULTI_MLU)
+
+
+def check_launch(accelerator: Accelerator) -> None:
+    """Raises:
+        ConfigError: accelerate was asked for something other than one process, DDP or FSDP, or leaves FSDP out.
+    """
+    kind = accelerator.distributed_type
+    if kind in PLAIN and os.environ.get('ACCELERATE_USE_FSDP', 'false').lower() == 'true':
+        raise ConfigError('FSDP needs GPUs and accelerate launch: accelerate leaves fsdp_config out here. Remove it '
+                          'from the config, or launch on GPUs.')
+    if kind not in (*PLAIN, DistributedType.FSDP):
+        raise ConfigError(f'{kind.value} is not supported. To shard weights, take FSDP2: accelerate launch --use_fsdp '
+                          '--fsdp_version 2, or in its config distributed_type: FSDP and fsdp_version: 2. Else launch '
+                          'with DDP (--multi_gpu).')
+
+
+def check_sharding(accelerator: Accelerator, compiles: bool) -> None:
+    """Raises:
+        ConfigError: Parts of FSDP's config do not work here: all of them at once.
+    """
+    if accelerator.distributed_type == DistributedType.FSDP:
+        faults = list(_faults(accelerator))
+        if compiles:
+            # dynamo drops guards inside of FSDP's modules, which a search changes between its passes
+            faults.append('--torchcompile does not go with FSDP2: leave it out, or launch with DDP (--multi_gpu).')
+        if faults:
+            raise ConfigError(faults)
+
+
+def _faults(accelerator: Accelerator) -> Iterator[str]:
+    """What of an FSDP config does not work, one line each."""
+    plugin = accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        yield (f'FSDP {plugin.fsdp_version} is not supported: give fsdp_version: 2 in the config, or accelerate launch '
+               '--fsdp_version 2.')
+        return
+    if plugin.activation_checkpointing:
+        yield ('fsdp_activation_checkpointing wraps modules that a search enters: set it to false, and give train.py '
+               '--grad-checkpointing.')
+    if type(plugin.cpu_offload).__name__ == 'CPUOffloadPolicy':
+        yield 'fsdp_offload_params: weights on the CPU are not supported: set it to false.'
+    if plugin.ignored_modules is not None:
+        yield (f"fsdp_ignored_modules is '{plugin.ignored_modules}': what FSDP2 ignores would differ between "
+               'processes. Leave it out.')
+    if accelerator.parallelism_config is not None:
+        yield ('parallelism_config is not supported: leave it out, and FSDP2 shards over all processes.')
+
+
+def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[ModelEmaV3]) -> tuple:
+    """The task and its optimizer as accelerate shards them; the average in place, sharded in the same way.
+
+    Raises:
+        ConfigError: They cannot be sharded.
+    """
+    from accelerate.utils import fsdp2_prepare_model
+    plugin = accelerator.state.fsdp_plugin
+    # for transformers' loading: here all processes have the weights, and buffers would be lost
+    plugin.cpu_ram_efficient_loading = False
+    # weights cast as a whole would round a search's steps away: autocast, as under DDP, does not
+    plugin.mixed_precision_policy = None
+    try:
+        task, optimizer = accelerator.prepare(task, optimizer)
+        if hasattr(task.trainable_module, 'set_reshard_after_forward'):
+            # a method's own parameters are still needed after the model's pass
+            task.trainable_module.set_reshard_after_forward(False, recurse=False)
+        if ema is not None:
+            fsdp2_prepare_model(accelerator, ema.module)
+            ema.foreach = False  # its state mixes sharded parameters and whole buffers
+    except (torch.OutOfMemoryError, torch.distributed.DistError):
+        raise
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise ConfigError(f'FSDP2 cannot shard this model: {first_line(error)}. Give another fsdp_auto_wrap_policy '
+                          '(NO_WRAP shards the model as one piece), or launch with DDP (--multi_gpu).') from error
+    return task, optimizer
+
+
+def bodiless(model: nn.Module) -> nn.Module:
+    """A copy of a model on the meta device, made without copying its tensors first."""
+    memo: dict[int, torch.Tensor] = {id(p): nn.Parameter(p.to('meta'), p.requires_grad) for p in model.parameters()}
+    memo.update({id(b): b.to('meta') for b in model.buffers()})
+    return copy.deepcopy(model, memo)
+
+
+@torch.no_grad()
+def whole_copy(skeleton: nn.Module, model: nn.Module, device: torch.device) -> nn.Module:
+    """A plain copy of a sharded model, on this process's device. Every process calls it.
+
+    Args:
+        skeleton: The model's `bodiless` copy, from before it was sharded.
+    """
+    plain = copy.deepcopy(skeleton).to_empty(device=device)
+    for empty, tensor in zip(_tensors(plain), _tensors(model), strict=True):
+        empty.copy_(whole(tensor))
+    return plain
+
+
+def _tensors(module: nn.Module) -> Iterator[torch.Tensor]:
+    named = chain(module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
+    return (tensor for _, tensor in named)

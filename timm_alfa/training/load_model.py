@@ -1,0 +1,116 @@
+"""The model that a checkpoint holds."""
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Mapping, Optional
+
+import timm
+import torch
+from timm.models import resolve_model_input_args
+from timm.models._hub import load_model_config_from_path
+from torch import nn
+
+from timm_alfa.errors import AlfaError, CheckpointError, ConfigError
+from timm_alfa.options import option
+from timm_alfa.training.checkpoint.weights import find_weights, load_weights, read_weights
+from timm_alfa.training.options.checks import model_faults
+from timm_alfa.utils.files import first_line, sha256_of
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Which checkpoint, and how its model takes images."""
+
+    checkpoint: Optional[str] = option(
+        None, "A weights file, a run's folder, 'local-dir:FOLDER' or 'hf-hub:OWNER/NAME'.")
+    model: Optional[str] = option(None, 'The timm model, where no config.json beside the checkpoint says it.')
+    pretrained: bool = option(False, "Score the model's published weights; needs no --checkpoint.")
+    num_classes: Optional[int] = option(None, 'Classes of the model (none: as the checkpoint says).', low=1)
+    in_chans: Optional[int] = option(None, 'Input channels (none: the model\'s).', low=1)
+    img_size: Optional[int] = option(None, 'Side of the input image in pixels (none: the model\'s).', low=1)
+    mean: Optional[tuple[float, ...]] = option(None, 'Mean of each input channel, in [0, 1] (none: the model\'s).')
+    std: Optional[tuple[float, ...]] = option(None, 'Deviation of each input channel (none: the model\'s).', above=0)
+    interpolation: Optional[str] = option(
+        None, 'How images are resized (none: the model\'s).', choices=('bilinear', 'bicubic', 'nearest'))
+    crop_pct: Optional[float] = option(None, 'Share of the side kept by the crop (none: the model\'s).', above=0)
+    model_kwargs: dict = option({}, 'Further arguments of the model: name=value ...')
+    channels_last: bool = option(False, 'Channels-last memory layout.')
+
+    def faults(self, spell):
+        if self.checkpoint is None and not (self.model and self.pretrained):
+            yield f"nothing to score: give {spell('checkpoint')}, or {spell('model')} NAME {spell('pretrained')}."
+        if self.checkpoint is not None and self.pretrained:
+            yield f"{spell('checkpoint')} and {spell('pretrained')} exclude each other."
+        if self.model is not None:
+            yield from model_faults(self.model)
+
+
+def open_model(options: CheckpointConfig) -> tuple[nn.Module, Optional[str]]:
+    """The model with the weights to score, and the sha256 of their file: None where timm finds it.
+
+    Raises:
+        ConfigError: The model cannot be built, or is not the one that --model names.
+        CheckpointError: The weights cannot be read, or do not fit it.
+    """
+    name, weights = locate(options)
+    state, sha256 = (None, None) if weights is None else (read_weights(weights), sha256_of(weights))
+    arguments = dict(num_classes=options.num_classes, in_chans=options.in_chans, **options.model_kwargs)
+    if state is not None and name == options.model and not options.num_classes:
+        arguments['num_classes'] = head_classes(name, state)
+    try:
+        resolved = resolve_model_input_args(name, dict(img_size=options.img_size), **arguments)
+        model = timm.create_model(**resolved, pretrained=weights is None)
+    except AlfaError:
+        raise
+    except Exception as error:  # whatever a constructor, the Hub or a file raises, it is about these options
+        raise ConfigError(f"model '{name}' cannot be built: {first_line(error)}") from error
+    built = model.pretrained_cfg['architecture']
+    if options.model not in (None, name) and options.model.partition('.')[0] != built:
+        raise ConfigError(f"--model is '{options.model}', but '{options.checkpoint}' holds {built}, by its config.json."
+                          ' Leave --model out.')
+    if state is not None:
+        load_weights(model, state, options.checkpoint)
+    return model, sha256
+
+
+def locate(options: CheckpointConfig) -> tuple[str, Optional[Path]]:
+    """timm's name for the model, and the file with its weights: None where timm finds them by that name.
+
+    A config.json beside the weights goes before --model: it also has the normalisation and the model's arguments.
+
+    Raises:
+        CheckpointError: There are no weights, or nothing says for what model.
+    """
+    if options.checkpoint is None:
+        return options.model, None
+    if options.checkpoint.startswith(('hf-hub:', 'hf_hub:')):
+        return options.checkpoint, None
+    weights = find_weights(options.checkpoint.removeprefix('local-dir:'))
+    if is_described(weights.parent):
+        return f'local-dir:{weights.parent}', weights
+    if options.model is None:
+        raise CheckpointError(f"no config.json beside '{weights}' says what model it is for: give --model.")
+    return options.model, weights
+
+
+def is_described(folder: Path) -> bool:
+    """Whether a config.json in timm's form says what model the weights in a folder are for.
+
+    Raises:
+        CheckpointError: It is there, but cannot be read.
+    """
+    try:
+        load_model_config_from_path(folder)
+    except (FileNotFoundError, KeyError):  # none, or another program's
+        return False
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"'{folder / 'config.json'}' cannot be read: {first_line(error)}. Mend or remove it.") from error
+    return True
+
+
+def head_classes(name: str, state: Mapping[str, torch.Tensor]) -> Optional[int]:
+    """How many classes a model's weights are for, by the shape of their classifier; None if that cannot be told."""
+    cfg = timm.models.get_pretrained_cfg(name)
+    head = cfg.classifier if cfg is not None else None
+    weight = state.get(f'{head if isinstance(head, str) else next(iter(head or ()), None)}.weight')
+    return weight.shape[0] if weight is not None else None

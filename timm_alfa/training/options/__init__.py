@@ -1,0 +1,1 @@
+"""Options of train.py: dataclasses, the parser made from them, and their checks."""

@@ -1,0 +1,52 @@
+"""One step tried before anything is written: what a model or a method cannot do shows here, not in the night."""
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from timm_alfa.errors import AlfaError, ConfigError
+from timm_alfa.replay.norms import RunningStatistics
+from timm_alfa.utils.files import first_line
+
+
+def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes: int, soft: bool) -> None:
+    """Runs the task on two random images and leaves no trace of it.
+
+    A method may also learn on its first step what the model is like; having learnt it here, a run that is resumed does
+    the same arithmetic as one that never stopped.
+
+    Args:
+        input_size: (C, H, W).
+        soft: Whether targets are soft.
+
+    Raises:
+        ConfigError: The model or the method fails on such input.
+    """
+    statistics, training = RunningStatistics(task), task.training
+    counts = {name: getattr(task, name) for name in ('updates', 'prob', '_checks') if hasattr(task, name)}
+    scale = getattr(task, 'loss_scale', None)
+    scaled = scale.state_dict() if scale is not None else None
+    target = torch.arange(2, device=accelerator.device) % num_classes
+    input = torch.randn(2, *input_size, device=accelerator.device)
+    if pixels := getattr(task, 'pixels', None):
+        input = pixels.normalised(input.sigmoid())
+    try:
+        if 'updates' in counts:
+            task.updates = getattr(task.config, 'start', 0)  # a step that perturbs
+        if counts.get('prob'):
+            task.prob = 1.0
+        task.train()
+        with accelerator.autocast():
+            task(input, nn.functional.one_hot(target, num_classes).float() if soft else target)
+    except AlfaError:
+        raise
+    except Exception as error:  # whatever a model raises on input it was not made for
+        size = 'x'.join(map(str, input_size))
+        raise ConfigError(f'a trial step on input {size} failed: {type(error).__name__}: {first_line(error)}. Give '
+                          'another --img-size, --model or task.') from error
+    finally:
+        statistics.restore()
+        task.train(training)
+        for name, value in counts.items():
+            setattr(task, name, value)
+        if scale is not None:
+            scale.load_state_dict(scaled)

@@ -1,0 +1,71 @@
+"""Random numbers: seeds as a function of names, and the states of the generators that a model draws from."""
+import hashlib
+import random
+from contextlib import contextmanager
+from typing import Iterator, Optional
+
+import numpy as np
+import torch
+
+States = dict[torch.device, torch.Tensor]
+_CPU = torch.device('cpu')
+
+
+def seed_of(text: str) -> int:
+    """A seed (63 bits) from a text; nearby texts give unrelated seeds."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'little') >> 1
+
+
+def seed_all(*parts) -> None:
+    """Seeds Python, NumPy and torch on every device.
+
+    The loop does so before each update, with (seed, update, process): dropout, noise and random starts of an update
+    are then the same whether the run came there at a stretch or after a resume.
+    """
+    seed = seed_of(':'.join(map(str, parts)))
+    random.seed(seed)
+    np.random.seed(seed & 0xffffffff)
+    torch.manual_seed(seed)
+
+
+def states(device: torch.device) -> Optional[States]:
+    """The states now, or None where they cannot be read: while a CUDA graph is captured."""
+    if device.type == 'cuda' and torch.cuda.is_current_stream_capturing():
+        return None
+    found = {_CPU: torch.get_rng_state()}
+    if device.type in ('cuda', 'xpu', 'mps'):
+        found[device] = _of(device).get_rng_state(*_index(device))
+    return found
+
+
+def restore(saved: States) -> None:
+    """Sets the generators back to saved states."""
+    for device, state in saved.items():
+        if device == _CPU:
+            torch.set_rng_state(state)
+        else:
+            _of(device).set_rng_state(state, *_index(device))
+
+
+def same(a: Optional[States], b: Optional[States]) -> bool:
+    """Whether nothing random was drawn between the two; where one is unknown, nothing is taken to be drawn."""
+    return a is None or b is None or all(torch.equal(a[device], b[device]) for device in a)
+
+
+@contextmanager
+def kept(device: torch.device) -> Iterator[None]:
+    """Puts the generators of the CPU and of this device back, on leaving, to where they were on entering."""
+    before = states(device)
+    try:
+        yield
+    finally:
+        if before is not None:
+            restore(before)
+
+
+def _of(device: torch.device):
+    return torch.get_device_module(device)
+
+
+def _index(device: torch.device) -> tuple:
+    return (device,) if device.type in ('cuda', 'xpu') else ()
