@@ -42,7 +42,7 @@ def registered(monkeypatch):
 
 def ship(root, name: str, **row) -> dict:
     """Weights in a package folder and their manifest; gives the state."""
-    folder = root / 'weights' / name
+    folder = root / 'files' / name
     folder.mkdir(parents=True)
     torch.manual_seed(3)
     state = timm.create_model(name.partition('.')[0], num_classes=10).state_dict()
@@ -137,7 +137,7 @@ def test_a_model_of_ours_can_be_saved_in_timms_form(tmp_path):
 
 def test_a_changed_file_of_the_package_is_refused(tmp_path):
     ship(tmp_path, 'resnet20s.alfa_c10')
-    path = tmp_path / 'weights' / 'resnet20s.alfa_c10' / WEIGHTS
+    path = tmp_path / 'files' / 'resnet20s.alfa_c10' / WEIGHTS
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     zoo.register_tags(tmp_path / 'manifest.json')

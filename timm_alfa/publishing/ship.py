@@ -47,7 +47,7 @@ def ship(
     row = manifest_row(found, name, found.weights, file=f'files/{name}')
     if name in rows and rows[name].sha256 == row.sha256:  # the same weights are on the Hub, too
         row = dataclasses.replace(row, repo_id=rows[name].repo_id, revision=rows[name].revision)
-    _write(found.weights, root / 'weights' / name, [*{**rows, name: row}.values()], root / 'manifest.json')
+    _write(found.weights, root / 'files' / name, [*{**rows, name: row}.values()], root / 'manifest.json')
     return row, count
 
 
