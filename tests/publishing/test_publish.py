@@ -191,7 +191,7 @@ def test_what_cannot_be_shipped_changes_nothing(make_run, tmp_path, monkeypatch)
     with pytest.raises(HubError, match='publish them on the Hub'):
         shipping.ship(make_run(), 'resnet20s.x', root=tmp_path)
     assert (tmp_path / 'manifest.json').read_text() == '[]'
-    assert not (tmp_path / 'weights').exists()
+    assert not (tmp_path / 'files').exists()
 
 
 @pytest.mark.parametrize('at', ['copyfile', 'save_manifest'])
