@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Trains any timm model with ALFA, L-ALFA or a baseline: `accelerate launch train.py --help`."""
+
 from timm_alfa.training.exit import before_work, run_main
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Scores a checkpoint on a split: `accelerate launch validate.py --help`."""
+
 from timm_alfa.training.exit import before_work, run_main
 
 

@@ -1,8 +1,9 @@
 """Publish a run on the Hugging Face Hub: weights, config and a model card, in one commit.
 
-    python hub/publish.py RUN --repo-id me/resnet20s.alfa_c10
-    python hub/publish.py RUN --repo-id me/resnet20s.alfa_c10 --dry-run --output DIR
+python hub/publish.py RUN --repo-id me/resnet20s.alfa_c10
+python hub/publish.py RUN --repo-id me/resnet20s.alfa_c10 --dry-run --output DIR
 """
+
 import argparse
 import functools
 import json
@@ -18,9 +19,11 @@ from timm_alfa.publishing.verify import sample_accuracy
 
 def parser() -> argparse.ArgumentParser:
     """The flags."""
-    flags = argparse.ArgumentParser(prog='publish.py', description=__doc__.splitlines()[0],
-                                    epilog='The last line of its output is a JSON record, with the row for '
-                                           'timm_alfa/zoo/manifest.json.')
+    flags = argparse.ArgumentParser(
+        prog='publish.py',
+        description=__doc__.splitlines()[0],
+        epilog='The last line of its output is a JSON record, with the row for timm_alfa/zoo/manifest.json.',
+    )
     add = flags.add_argument
     add('run', metavar='RUN', help='run folder of train.py, OUTPUT/EXPERIMENT')
     add('--repo-id', required=True, metavar='ORG/NAME', help='best called architecture.tag: me/resnet50.alfa_in1k')
@@ -28,14 +31,26 @@ def parser() -> argparse.ArgumentParser:
     add('--private', action='store_true', help='make the repo a private one')
     add('--exist-ok', action='store_true', help='add a commit to a repo that is there already')
     add('--standard', metavar='RUN', help='run folder of standard training, to compare with on the card')
-    add('--validated', metavar='FILE', help="validate.py's record of RUN with --robust (and one of --standard's), for "
-        'the accuracy under attack')
-    add('--license', metavar='ID', help="the Hub's identifier (default: as known of the data set "
-        'and of the starting weights; needed where it is not)')
+    add(
+        '--validated',
+        metavar='FILE',
+        help="validate.py's record of RUN with --robust (and one of --standard's), for the accuracy under attack",
+    )
+    add(
+        '--license',
+        metavar='ID',
+        help="the Hub's identifier (default: as known of the data set "
+        'and of the starting weights; needed where it is not)',
+    )
     add('--dataset-id', metavar='ORG/NAME', help="the data set on the Hub, where the run's --dataset does not say it")
     add('--data-dir', metavar='DIR', help='where the data is, if not where the run had it')
-    add('--samples', type=int, default=1000, metavar='N',
-        help='images of the measured split that the accuracy is reproduced on, if the data is at hand (0: none)')
+    add(
+        '--samples',
+        type=int,
+        default=1000,
+        metavar='N',
+        help='images of the measured split that the accuracy is reproduced on, if the data is at hand (0: none)',
+    )
     add('--dry-run', action='store_true', help='send nothing: write to --output what would be sent')
     add('--output', metavar='DIR', help='with --dry-run: a folder, new or empty')
     return flags
@@ -47,16 +62,18 @@ def main(argv: list[str] | None = None) -> int:
     args = flags.parse_args(argv)
     if args.dry_run != (args.output is not None):
         flags.error('--dry-run and --output DIR belong together: give both or none')
-    publication = Publication(args.run, args.repo_id, args.revision, args.standard, args.license, args.dataset_id,
-                              args.validated)
+    publication = Publication(
+        args.run, args.repo_id, args.revision, args.standard, args.license, args.dataset_id, args.validated
+    )
     evaluate = functools.partial(sample_accuracy, samples=args.samples, data_dir=args.data_dir)
     try:
-        record = publish(publication, private=args.private, exist_ok=args.exist_ok, output=args.output,
-                         evaluate=evaluate)
+        record = publish(
+            publication, private=args.private, exist_ok=args.exist_ok, output=args.output, evaluate=evaluate
+        )
     except AlfaError as error:
         print(f'publish.py: {error}', file=sys.stderr)
         return 1
-    print(f"{record['status']}: {', '.join(record['files'])}")
+    print(f'{record["status"]}: {", ".join(record["files"])}')
     if record['reproduced_on'] is None:
         print('the recorded accuracy was not reproduced: the data is not at hand, or --samples is 0')
     print(json.dumps(record))

@@ -1,7 +1,8 @@
 """Put a run's small weights into the package: timm_alfa/zoo/files/NAME, and their row into manifest.json.
 
-    python hub/ship.py RUN --name resnet20s.alfa_c10
+python hub/ship.py RUN --name resnet20s.alfa_c10
 """
+
 import argparse
 import dataclasses
 import functools
@@ -22,8 +23,13 @@ def main(argv: list[str] | None = None) -> int:
     flags.add_argument('run', metavar='RUN', help='run folder of train.py, OUTPUT/EXPERIMENT')
     flags.add_argument('--name', required=True, help='architecture.tag, such as resnet20s.alfa_c10')
     flags.add_argument('--data-dir', metavar='DIR', help='where the data is, if not where the run had it')
-    flags.add_argument('--samples', type=int, default=10000, metavar='N',
-                       help='images of the measured split that the accuracy is reproduced on (0: none)')
+    flags.add_argument(
+        '--samples',
+        type=int,
+        default=10000,
+        metavar='N',
+        help='images of the measured split that the accuracy is reproduced on (0: none)',
+    )
     args = flags.parse_args(argv)
     evaluate = functools.partial(sample_accuracy, samples=args.samples, data_dir=args.data_dir)
     try:

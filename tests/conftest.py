@@ -1,4 +1,5 @@
 """Shared by all tests: tests/ is importable, one thread, and generators that start alike."""
+
 import os
 import sys
 from pathlib import Path

@@ -1,4 +1,5 @@
 """Adversarial training in feature space for any timm model. Importing registers models, tags and tasks."""
+
 from timm_alfa import models as models
 from timm_alfa import zoo as zoo
 from timm_alfa.blocks.spec import resolve_blocks

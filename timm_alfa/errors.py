@@ -3,6 +3,7 @@
 A message says what was given, what is valid and what to type, in one line. All errors are `ValueError`s, so that
 code written against timm catches them too.
 """
+
 import sys
 import warnings
 from difflib import get_close_matches

@@ -1,4 +1,5 @@
 """Options as frozen dataclasses: one declaration gives the flag, the YAML key, the check and the help text."""
+
 import dataclasses
 import types
 import typing
@@ -11,14 +12,14 @@ _TRUE, _FALSE = ('true', 'yes', 'on', '1'), ('false', 'no', 'off', '0')
 
 
 def option(
-        default: Any,
-        help: str,
-        *,
-        choices: Optional[Sequence] = None,
-        low: Optional[float] = None,
-        high: Optional[float] = None,
-        above: Optional[float] = None,
-        flag: Optional[str] = None,
+    default: Any,
+    help: str,
+    *,
+    choices: Optional[Sequence] = None,
+    low: Optional[float] = None,
+    high: Optional[float] = None,
+    above: Optional[float] = None,
+    flag: Optional[str] = None,
 ):
     """A dataclass field that knows its help text and what is valid.
 
@@ -118,10 +119,15 @@ def _boolean(value: Any) -> bool:
 def type_name(annotation: Any) -> str:
     """What to call a field's type in a message."""
     kind = core_type(annotation)
-    names = {int: 'a whole number', float: "a number or a fraction such as '0.5/255'", bool: 'true or false',
-             str: 'a text', dict: 'a mapping'}
+    names = {
+        int: 'a whole number',
+        float: "a number or a fraction such as '0.5/255'",
+        bool: 'true or false',
+        str: 'a text',
+        dict: 'a mapping',
+    }
     if typing.get_origin(kind) is tuple:
-        return f"a list, each {type_name(typing.get_args(kind)[0])}"
+        return f'a list, each {type_name(typing.get_args(kind)[0])}'
     return names.get(kind, names.get(typing.get_origin(kind), str(kind)))
 
 
@@ -137,11 +143,11 @@ def _value_faults(name: str, value: Any, meta: Mapping) -> Iterator[str]:
         if item != item or item in (float('inf'), float('-inf')):
             yield f'{name} is {item}: give a finite number.'
         elif meta.get('low') is not None and item < meta['low']:
-            yield f"{name} is {item}: it must be at least {meta['low']}."
+            yield f'{name} is {item}: it must be at least {meta["low"]}.'
         elif meta.get('high') is not None and item > meta['high']:
-            yield f"{name} is {item}: it must be at most {meta['high']}."
+            yield f'{name} is {item}: it must be at most {meta["high"]}.'
         elif meta.get('above') is not None and item <= meta['above']:
-            yield f"{name} is {item}: it must be above {meta['above']}."
+            yield f'{name} is {item}: it must be above {meta["above"]}.'
 
 
 def resolve(cls: type, values: Mapping[str, Any], spell=lambda name: name) -> tuple[Optional[Any], list[str]]:
@@ -164,7 +170,7 @@ def resolve(cls: type, values: Mapping[str, Any], spell=lambda name: name) -> tu
         try:
             ready[name] = convert(value, annotations[name])
         except (ValueError, TypeError, OverflowError):  # int(float('inf')) overflows
-            found.append(f"{spell(name)} is {value!r}: give {type_name(annotations[name])}.")
+            found.append(f'{spell(name)} is {value!r}: give {type_name(annotations[name])}.')
             continue
         found += _value_faults(spell(name), ready[name], fields[name].metadata)
     if found:

@@ -1,4 +1,5 @@
 """Block specs on every architecture that timm registers, built without memory."""
+
 import pytest
 import timm
 import torch
@@ -39,8 +40,10 @@ def test_every_architecture_has_features(capsys):
         except Exception as e:
             faults[arch] = f'{type(e).__name__}: {e}'[:200]
     with capsys.disabled():
-        print(f'\n{len(archs) - len(faults)} of {len(archs)} architectures resolved: '
-              f'{100 * (1 - len(faults) / len(archs)):.1f}%')
+        print(
+            f'\n{len(archs) - len(faults)} of {len(archs)} architectures resolved: '
+            f'{100 * (1 - len(faults) / len(archs)):.1f}%'
+        )
     assert not faults, '\n'.join(f'{arch}: {fault}' for arch, fault in faults.items())
 
 

@@ -1,4 +1,5 @@
 """Which features a spec means: the design's table, families, and faults that list what there is."""
+
 from itertools import pairwise
 
 import pytest
@@ -25,13 +26,28 @@ def resnet18():
 UNITS = ('act1', *(f'layer{i}.{j}' for i in range(1, 5) for j in range(2)))
 
 
-@pytest.mark.parametrize(('spec', 'names'), [
-    ('last', ('layer4',)), ('3', ('layer3',)), ('1,3', ('layer1', 'layer3')), ('3, 1', ('layer1', 'layer3')),
-    ('all', ('layer1', 'layer2', 'layer3', 'layer4')), ('units', UNITS), ('units:9', UNITS), ('units:1', UNITS[-1:]),
-    ('units:2', (UNITS[0], UNITS[-1])), ('layer3.1,layer4', ('layer3.1', 'layer4')),
-    ('layer4,layer3.1', ('layer3.1', 'layer4')), ('layer?.1', tuple(f'layer{i}.1' for i in range(1, 5))),
-    ('layer4.*', ('layer4.0', 'layer4.1')), ('4,layer4', ('layer4',)), ('1,layer4.*.bn2', (
-        'layer1', 'layer4.0.bn2', 'layer4.1.bn2')), (3, ('layer3',)), (' last ', ('layer4',))])
+@pytest.mark.parametrize(
+    ('spec', 'names'),
+    [
+        ('last', ('layer4',)),
+        ('3', ('layer3',)),
+        ('1,3', ('layer1', 'layer3')),
+        ('3, 1', ('layer1', 'layer3')),
+        ('all', ('layer1', 'layer2', 'layer3', 'layer4')),
+        ('units', UNITS),
+        ('units:9', UNITS),
+        ('units:1', UNITS[-1:]),
+        ('units:2', (UNITS[0], UNITS[-1])),
+        ('layer3.1,layer4', ('layer3.1', 'layer4')),
+        ('layer4,layer3.1', ('layer3.1', 'layer4')),
+        ('layer?.1', tuple(f'layer{i}.1' for i in range(1, 5))),
+        ('layer4.*', ('layer4.0', 'layer4.1')),
+        ('4,layer4', ('layer4',)),
+        ('1,layer4.*.bn2', ('layer1', 'layer4.0.bn2', 'layer4.1.bn2')),
+        (3, ('layer3',)),
+        (' last ', ('layer4',)),
+    ],
+)
 def test_resnet18(resnet18, spec, names):
     assert resolve_blocks(resnet18, spec) == names
 
@@ -41,10 +57,22 @@ def test_the_papers_counts(resnet18):
     assert len(resolve_blocks(resnet18, 'convs')) == 20
 
 
-@pytest.mark.parametrize(('arch', 'stages', 'units'), [
-    ('resnet20s', 3, 10), ('resnet56s', 3, 28), ('resnet18_cifar', 4, 9), ('resnet50', 4, 17), ('resnet152', 4, 51),
-    ('efficientnet_b0', 7, 17), ('vit_tiny_patch16_224', 12, None), ('swin_tiny_patch4_window7_224', 4, None),
-    ('convnext_tiny', 4, None), ('mobilenetv3_small_100', None, None), ('densenet121', 4, None)])
+@pytest.mark.parametrize(
+    ('arch', 'stages', 'units'),
+    [
+        ('resnet20s', 3, 10),
+        ('resnet56s', 3, 28),
+        ('resnet18_cifar', 4, 9),
+        ('resnet50', 4, 17),
+        ('resnet152', 4, 51),
+        ('efficientnet_b0', 7, 17),
+        ('vit_tiny_patch16_224', 12, None),
+        ('swin_tiny_patch4_window7_224', 4, None),
+        ('convnext_tiny', 4, None),
+        ('mobilenetv3_small_100', None, None),
+        ('densenet121', 4, None),
+    ],
+)
 def test_families(arch, stages, units):
     model = meta(arch)
     found = resolve_blocks(model, 'all')
@@ -64,11 +92,26 @@ def test_units_are_evenly_spaced():
         assert evenly(names, count)[-1] == '27'
 
 
-@pytest.mark.parametrize(('spec', 'parts'), [
-    ('layer9', ("'layer9'", 'layer4', "'units'")), ('5', ('stage 5', '4 = layer4')), ('0', ('stage 0',)),
-    ('-1', ('stage -1',)), ('units:10', ('1 to 9', 'units:9')), ('units:0', ('1 to 9',)), ('units:x', ('1 to 9',)),
-    ('--3', ("'--3'",)), ('²', ("'²'",)), ('units:²', ('1 to 9',)),
-    ('', ('empty',)), (',', ('empty',)), ('last,5', ("'last'",)), ('lasst', ("'lasst'",)), ('unitss', ('unitss',))])
+@pytest.mark.parametrize(
+    ('spec', 'parts'),
+    [
+        ('layer9', ("'layer9'", 'layer4', "'units'")),
+        ('5', ('stage 5', '4 = layer4')),
+        ('0', ('stage 0',)),
+        ('-1', ('stage -1',)),
+        ('units:10', ('1 to 9', 'units:9')),
+        ('units:0', ('1 to 9',)),
+        ('units:x', ('1 to 9',)),
+        ('--3', ("'--3'",)),
+        ('²', ("'²'",)),
+        ('units:²', ('1 to 9',)),
+        ('', ('empty',)),
+        (',', ('empty',)),
+        ('last,5', ("'last'",)),
+        ('lasst', ("'lasst'",)),
+        ('unitss', ('unitss',)),
+    ],
+)
 def test_specs_that_name_nothing(resnet18, spec, parts):
     with pytest.raises(BlockError) as caught:
         resolve_blocks(resnet18, spec)

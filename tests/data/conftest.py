@@ -12,6 +12,7 @@ def model_config():
 @pytest.fixture
 def make_folder(tmp_path):
     """Writes an image folder: splits by name, and for each the number of images of each class."""
+
     def make(name='images', size=(8, 8), **splits):
         seed = 0
         for split, classes in splits.items():
@@ -22,6 +23,7 @@ def make_folder(tmp_path):
                     picture(seed, size).save(folder / f'{at}.png')
                     seed += 1
         return tmp_path / name
+
     return make
 
 
@@ -39,4 +41,5 @@ def make_parquet(tmp_path, monkeypatch):
             target.parent.mkdir(parents=True, exist_ok=True)
             datasets.Dataset.from_dict(rows, features=datasets.Features(features)).to_parquet(str(target))
         return tmp_path / name
+
     return make

@@ -40,8 +40,10 @@ def test_three_loaders(root, model_config, loader, kind):
 
 
 def test_both_loaders_give_the_same_images_where_nothing_is_augmented(root, model_config):
-    made = [create_data(config(root, loader=loader), AugConfig(no_aug=True), model_config=model_config)
-            for loader in ('memory', 'timm')]
+    made = [
+        create_data(config(root, loader=loader), AugConfig(no_aug=True), model_config=model_config)
+        for loader in ('memory', 'timm')
+    ]
     for left, right in zip(*(data.train for data in made), strict=True):
         assert left[0].equal(right[0]) and left[1].equal(right[1])
 
@@ -51,8 +53,10 @@ def test_both_loaders_give_the_same_images_where_nothing_is_augmented(root, mode
 def test_both_loaders_resize_alike(root, model_config, interpolation, side):
     """Shrunk by the same code; enlarged by torch and by PIL, which round and clamp in other places."""
     inputs = model_config | dict(input_size=(3, side, side), interpolation=interpolation, mean=(0,) * 3, std=(1,) * 3)
-    left, right = (next(iter(create_eval_loader(config(root, loader=loader), model_config=inputs, split='val')))[0]
-                   for loader in ('memory', 'timm'))
+    left, right = (
+        next(iter(create_eval_loader(config(root, loader=loader), model_config=inputs, split='val')))[0]
+        for loader in ('memory', 'timm')
+    )
     assert (left - right).abs().mean() <= (1 / 255 if side == 16 and interpolation != 'nearest' else 0)
 
 
@@ -61,7 +65,8 @@ def test_an_interpolation_that_memory_lacks_is_refused_where_it_matters(root, mo
     create_eval_loader(config(root, loader='memory'), model_config=lanczos, split='val')
     with pytest.raises(ConfigError, match="--interpolation of the memory loader 'lanczos'.*nearest"):
         create_eval_loader(
-            config(root, loader='memory'), model_config=lanczos | dict(input_size=(3, 16, 16)), split='val')
+            config(root, loader='memory'), model_config=lanczos | dict(input_size=(3, 16, 16)), split='val'
+        )
 
 
 def test_information_once_gathered_is_used(root, model_config):
@@ -110,8 +115,10 @@ def test_channels_and_processes_must_fit(root, model_config):
 
 @pytest.mark.parametrize('world', [1, 2, 3])
 def test_an_eval_loader_covers_its_split_once(root, model_config, world):
-    loaders = [create_eval_loader(config(root), model_config=model_config, rank=rank, world_size=world)
-               for rank in range(world)]
+    loaders = [
+        create_eval_loader(config(root), model_config=model_config, rank=rank, world_size=world)
+        for rank in range(world)
+    ]
     targets = torch.cat([target for loader in loaders for _, target in loader])
     assert targets.tolist() == [0, 0, 1, 1, 1] and loaders[0].images == 5
 

@@ -1,4 +1,5 @@
 """Any legal augmentation gives batches, the same ones after a stop; any illegal one ends in our error."""
+
 import warnings
 
 import pytest
@@ -12,22 +13,45 @@ from timm_alfa.options import build
 
 chance = st.floats(0, 1)
 alpha = st.sampled_from([0, 0.1, 1, 8])
-legal = st.fixed_dictionaries({}, optional={
-    'no_aug': st.booleans(), 'crop_padding': st.integers(0, 40), 'hflip': chance, 'vflip': chance,
-    'scale': st.sampled_from(['0.08 1', '0.5 0.5', '1 4']), 'ratio': st.sampled_from(['3/4 4/3', '0.01 100']),
-    'color_jitter': st.sampled_from([0, 0.4, 2]), 'aa': st.sampled_from(['rand-m9-mstd0.5', 'original', 'augmix-m3']),
-    'reprob': chance, 'remode': st.sampled_from(['const', 'rand', 'pixel']), 'recount': st.integers(1, 4),
-    'train_interpolation': st.sampled_from(['random', 'nearest', 'bicubic']), 'mixup': alpha, 'cutmix': alpha,
-    'cutmix_minmax': st.sampled_from([None, '0.2 0.8', '0 1']), 'mixup_prob': chance, 'mixup_switch_prob': chance,
-    'mixup_mode': st.sampled_from(['batch', 'pair', 'elem']), 'mixup_off_epoch': st.integers(0, 2),
-    'smoothing': st.floats(0, 0.9)})
-illegal = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.floats(), st.text(max_size=4),
-                    st.lists(st.floats(-1, 2), max_size=3))
+legal = st.fixed_dictionaries(
+    {},
+    optional={
+        'no_aug': st.booleans(),
+        'crop_padding': st.integers(0, 40),
+        'hflip': chance,
+        'vflip': chance,
+        'scale': st.sampled_from(['0.08 1', '0.5 0.5', '1 4']),
+        'ratio': st.sampled_from(['3/4 4/3', '0.01 100']),
+        'color_jitter': st.sampled_from([0, 0.4, 2]),
+        'aa': st.sampled_from(['rand-m9-mstd0.5', 'original', 'augmix-m3']),
+        'reprob': chance,
+        'remode': st.sampled_from(['const', 'rand', 'pixel']),
+        'recount': st.integers(1, 4),
+        'train_interpolation': st.sampled_from(['random', 'nearest', 'bicubic']),
+        'mixup': alpha,
+        'cutmix': alpha,
+        'cutmix_minmax': st.sampled_from([None, '0.2 0.8', '0 1']),
+        'mixup_prob': chance,
+        'mixup_switch_prob': chance,
+        'mixup_mode': st.sampled_from(['batch', 'pair', 'elem']),
+        'mixup_off_epoch': st.integers(0, 2),
+        'smoothing': st.floats(0, 0.9),
+    },
+)
+illegal = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.floats(),
+    st.text(max_size=4),
+    st.lists(st.floats(-1, 2), max_size=3),
+)
 
 
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
     from PIL import Image
+
     root = tmp_path_factory.mktemp('fuzz')
     for split, count in (('train', 9), ('val', 3)):
         for label in 'ab':
@@ -58,7 +82,7 @@ def test_legal_options_give_batches_that_can_be_resumed(root, values, channels, 
         assert target.shape == ((len(input), 2) if aug.mixes else (len(input),))
         if aug.mixes:
             assert torch.allclose(target.sum(1), torch.ones(len(target)), atol=1e-5)
-    last, = batches(root, aug, channels, batch_size, len(whole) - 1)
+    (last,) = batches(root, aug, channels, batch_size, len(whole) - 1)
     assert last[0].equal(whole[-1][0]) and last[1].equal(whole[-1][1])
 
 

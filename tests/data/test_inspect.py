@@ -70,18 +70,21 @@ def test_one_split_for_both_is_told(root):
     assert (info.train_images, info.val_images) == (3, 3) and 'same split' in info.notes[0]
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(dataset='cifar10'), "unknown data set 'cifar10'.*torch/cifar10"),
-    (dict(dataset='digit'), "Did you mean 'digits'"),
-    (dict(dataset='tfds/x'), 'is a stream'),
-    (dict(dataset='wds/x'), "no folder 'x'"),
-    (dict(dataset='HFIDS/x'), 'is a stream'),
-    (dict(dataset='digits', train_split='training[:10%]'), "unknown split --train-split .* Known: train, test"),
-    (dict(train_subset=5000), '1437 images to train on: fewer than --train-subset 5000'),
-    (dict(num_classes=5), r"digit \d+ of split 'train' has label \d, valid are 0\.\.4"),
-    (dict(data_dir='/nowhere/at/all'), "no folder '/nowhere/at/all'"),
-    (dict(train_split='tra'), "unknown split --train-split 'tra'. Did you mean 'train'"),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(dataset='cifar10'), "unknown data set 'cifar10'.*torch/cifar10"),
+        (dict(dataset='digit'), "Did you mean 'digits'"),
+        (dict(dataset='tfds/x'), 'is a stream'),
+        (dict(dataset='wds/x'), "no folder 'x'"),
+        (dict(dataset='HFIDS/x'), 'is a stream'),
+        (dict(dataset='digits', train_split='training[:10%]'), 'unknown split --train-split .* Known: train, test'),
+        (dict(train_subset=5000), '1437 images to train on: fewer than --train-subset 5000'),
+        (dict(num_classes=5), r"digit \d+ of split 'train' has label \d, valid are 0\.\.4"),
+        (dict(data_dir='/nowhere/at/all'), "no folder '/nowhere/at/all'"),
+        (dict(train_split='tra'), "unknown split --train-split 'tra'. Did you mean 'train'"),
+    ],
+)
 def test_faults_are_one_line_that_says_what_is_valid(options, message):
     with pytest.raises(DataError, match=message) as caught:
         inspect_data(DataConfig(**options))
@@ -107,15 +110,18 @@ def test_a_corrupt_first_image_stops_before_any_work(root):
     assert inspect_data(config(root, skip_corrupt=True)).image_size == (3, 8, 8)
 
 
-@pytest.mark.parametrize(('wanted', 'known', 'found'), [
-    ('validation', ('train', 'test'), 'test'),
-    ('validation', ('test', 'val'), 'val'),
-    ('val', ('validation',), 'validation'),
-    ('test', ('train', 'val'), None),
-    ('train', ('training', 'test'), 'training'),
-    ('odd', ('even', 'odd'), 'odd'),
-    ('odd', ('train', 'test'), None),
-])
+@pytest.mark.parametrize(
+    ('wanted', 'known', 'found'),
+    [
+        ('validation', ('train', 'test'), 'test'),
+        ('validation', ('test', 'val'), 'val'),
+        ('val', ('validation',), 'validation'),
+        ('test', ('train', 'val'), None),
+        ('train', ('training', 'test'), 'training'),
+        ('odd', ('even', 'odd'), 'odd'),
+        ('odd', ('train', 'test'), None),
+    ],
+)
 def test_usual_names_of_splits_stand_for_each_other(wanted, known, found):
     assert find_split('folder', wanted, known) == found
 

@@ -1,4 +1,5 @@
 """Processes that are killed, at any moment, and go on."""
+
 import random
 import signal
 import time
@@ -67,8 +68,11 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
 
 
 def test_a_worker_that_dies_is_named(tmp_path):
-    run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'standard', '--loader', 'timm', '--workers', '1'),
-                    hooks=['worker_dies'])
+    run = Processes(
+        tmp_path,
+        train_args(tmp_path, 'run', '--task', 'standard', '--loader', 'timm', '--workers', '1'),
+        hooks=['worker_dies'],
+    )
     assert run.wait(60) == [1]
     assert 'DataLoader worker' in run.stderr and 'error: ' in run.stderr and 'Traceback' not in run.stderr
 

@@ -1,4 +1,5 @@
 """One, two and more processes: each image once, one folder, one decision, one error."""
+
 import pytest
 import torch
 from helpers.training_processes import Processes, train_args
@@ -88,7 +89,8 @@ def test_synchronised_norms_on_cpus_are_refused_with_the_reason(tmp_path):
 def test_any_number_of_processes_counts_each_image_once(batch, tmp_path):
     record = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'standard', '--epochs', '1')).record()
     for count in (1, 2, 3, 4):
-        found = Processes(tmp_path, ['--checkpoint', str(tmp_path / 'run'), '-b', batch], count=count,
-                          script='validate').record()
+        found = Processes(
+            tmp_path, ['--checkpoint', str(tmp_path / 'run'), '-b', batch], count=count, script='validate'
+        ).record()
         assert found['count'] == 360 and found['correct'] == round(record['val_top1'] * 3.6)
         assert found['loss'] == pytest.approx(record['val_loss'], rel=1e-5)

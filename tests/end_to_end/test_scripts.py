@@ -1,4 +1,5 @@
 """The scripts as a user calls them."""
+
 import json
 import os
 import subprocess
@@ -12,15 +13,43 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def call(*command, **environment):
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env={
-        **os.environ, 'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1',
-        'ACCELERATE_USE_CPU': 'true', **environment})
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={
+            **os.environ,
+            'PYTHONPATH': str(ROOT),
+            'HF_HUB_OFFLINE': '1',
+            'OMP_NUM_THREADS': '1',
+            'ACCELERATE_USE_CPU': 'true',
+            **environment,
+        },
+    )
 
 
 def test_train_then_validate(tmp_path):
-    trained = call(sys.executable, '-m', 'accelerate.commands.launch', '--num_processes', '1', '--num_machines', '1',
-                   '--mixed_precision', 'bf16', '--dynamo_backend', 'no', 'train.py', *TINY, '--output', str(tmp_path),
-                   '--epochs', '1')
+    trained = call(
+        sys.executable,
+        '-m',
+        'accelerate.commands.launch',
+        '--num_processes',
+        '1',
+        '--num_machines',
+        '1',
+        '--mixed_precision',
+        'bf16',
+        '--dynamo_backend',
+        'no',
+        'train.py',
+        *TINY,
+        '--output',
+        str(tmp_path),
+        '--epochs',
+        '1',
+    )
     assert trained.returncode == 0, trained.stderr
     record = json.loads(trained.stdout.strip().splitlines()[-1])
     assert record['mixed_precision'] == 'bf16' and record['experiment'] == 'test_resnet-alfa-digits'
@@ -30,10 +59,15 @@ def test_train_then_validate(tmp_path):
     assert json.loads(scored.stdout.strip().splitlines()[-1])['count'] == 360
 
 
-@pytest.mark.parametrize('argv', [
-    ('train.py', '--modle', 'x', '--lr', 'high'), ('train.py', '--dataset', 'digitz'), ('validate.py',),
-    ('train.py', '--task', 'standard', '--model', 'test_resnet', '--initial-checkpoint', '/no/such.pth'),
-])
+@pytest.mark.parametrize(
+    'argv',
+    [
+        ('train.py', '--modle', 'x', '--lr', 'high'),
+        ('train.py', '--dataset', 'digitz'),
+        ('validate.py',),
+        ('train.py', '--task', 'standard', '--model', 'test_resnet', '--initial-checkpoint', '/no/such.pth'),
+    ],
+)
 def test_misuse_is_a_line_a_fault_and_exit_code_2(argv, tmp_path):
     done = call(sys.executable, *argv, *(('--output', str(tmp_path / 'out')) if argv[0] == 'train.py' else ()))
     assert done.returncode == 2 and done.stdout == ''
@@ -43,8 +77,18 @@ def test_misuse_is_a_line_a_fault_and_exit_code_2(argv, tmp_path):
 
 
 def test_dry_run_writes_nothing(tmp_path):
-    done = call(sys.executable, 'train.py', *TINY, '--task', 'l_alfa', '--alfa-blocks', '2,4', '--dry-run', '--output',
-                str(tmp_path / 'out'))
+    done = call(
+        sys.executable,
+        'train.py',
+        *TINY,
+        '--task',
+        'l_alfa',
+        '--alfa-blocks',
+        '2,4',
+        '--dry-run',
+        '--output',
+        str(tmp_path / 'out'),
+    )
     assert done.returncode == 0, done.stderr
     assert 'block layer4: 96x1x1' in done.stdout and not (tmp_path / 'out').exists()
     assert json.loads(done.stdout.strip().splitlines()[-1])['params'] > 0

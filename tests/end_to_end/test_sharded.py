@@ -1,4 +1,5 @@
 """train.py under accelerate's FSDP2: the weights of one process, states that any launch can go on from."""
+
 import pytest
 import torch
 from helpers.training_processes import Processes, ShardedProcesses, train_args
@@ -9,8 +10,22 @@ from timm_alfa.training.checkpoint.store import state_folders
 BLOCKS = {'AUTO_WRAP_POLICY': 'TRANSFORMER_BASED_WRAP', 'TRANSFORMER_CLS_TO_WRAP': 'Block'}
 SIZES = {'AUTO_WRAP_POLICY': 'SIZE_BASED_WRAP', 'MIN_NUM_PARAMS': '2000'}
 VIT = ('--model', 'test_vit', '--lr', '0.05', '-b', '8')
-L_ALFA = ('--task', 'l_alfa', '--alfa-blocks', 'units:3', '--alfa-steps', '2', '--model-ema', '--model-ema-decay',
-          '0.9', '--clip-grad', '1', '--checkpoint-every', '2', *VIT)
+L_ALFA = (
+    '--task',
+    'l_alfa',
+    '--alfa-blocks',
+    'units:3',
+    '--alfa-steps',
+    '2',
+    '--model-ema',
+    '--model-ema-decay',
+    '0.9',
+    '--clip-grad',
+    '1',
+    '--checkpoint-every',
+    '2',
+    *VIT,
+)
 
 
 def close(first, second):
@@ -23,16 +38,20 @@ def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize(('task', 'options', 'precision'), [
-    (('alfa', '--alfa-blocks', 'all', '--alfa-steps', '2', '--opt', 'adamw', '--lr', '0.001'), {}, 'bf16'),
-    (('alfa', '--alfa-blocks', 'all', '--alfa-steps', '2', '--grad-accum-steps', '2'), BLOCKS, 'no'),
-    (('l_alfa', '--alfa-blocks', 'last', '--alfa-projection', 'simplex', '--alfa-random-start'), SIZES, 'no'),
-])
+@pytest.mark.parametrize(
+    ('task', 'options', 'precision'),
+    [
+        (('alfa', '--alfa-blocks', 'all', '--alfa-steps', '2', '--opt', 'adamw', '--lr', '0.001'), {}, 'bf16'),
+        (('alfa', '--alfa-blocks', 'all', '--alfa-steps', '2', '--grad-accum-steps', '2'), BLOCKS, 'no'),
+        (('l_alfa', '--alfa-blocks', 'last', '--alfa-projection', 'simplex', '--alfa-random-start'), SIZES, 'no'),
+    ],
+)
 def test_sharded_processes_are_ddp(task, options, precision, tmp_path):
     argv, variables = (*VIT, '--epochs', '1', '--task', *task), {'ACCELERATE_MIXED_PRECISION': precision}
     plain = Processes(tmp_path, train_args(tmp_path, 'ddp', *argv), count=2, variables=variables)
-    sharded = ShardedProcesses(tmp_path, train_args(tmp_path, 'fsdp', *argv), hooks=['says_sharded'], options=options,
-                               variables=variables)
+    sharded = ShardedProcesses(
+        tmp_path, train_args(tmp_path, 'fsdp', *argv), hooks=['says_sharded'], options=options, variables=variables
+    )
     want, got = plain.record(), sharded.record()
     assert want['mixed_precision'] == got['mixed_precision'] == precision
     assert 'sharded: True' in sharded.stderr and 'sharded: False' not in sharded.stderr
@@ -80,23 +99,27 @@ def test_a_state_of_ddp_goes_on_sharded(tmp_path):
 def test_a_sharded_run_with_norms_ends_as_a_run_does(tmp_path):
     """Norms, auxiliary ones too, a test split, and what timm and validate.py read of it."""
     import timm
+
     argv = train_args(tmp_path, 'run', '--task', 'alfa', '--alfa-bn', 'aux', '--val-fraction', '0.5', '-b', '8')
     record = ShardedProcesses(tmp_path, argv, options={**BLOCKS, 'TRANSFORMER_CLS_TO_WRAP': 'BasicBlock'}).record()
     assert record['test_top1'] is not None and record['num_processes'] == 2
-    model = timm.create_model(f"local-dir:{tmp_path / 'run'}", pretrained=True)
+    model = timm.create_model(f'local-dir:{tmp_path / "run"}', pretrained=True)
     assert sum(p.numel() for p in model.parameters()) == record['params']
 
 
-@pytest.mark.parametrize(('argv', 'options', 'said'), [
-    ((), {'VERSION': '1', 'CPU_RAM_EFFICIENT_LOADING': 'false'}, 'fsdp_version: 2'),
-    ((), {'ACTIVATION_CHECKPOINTING': 'true'}, '--grad-checkpointing'),
-    ((), {'OFFLOAD_PARAMS': 'true'}, 'fsdp_offload_params'),
-    (('--torchcompile', 'aot_eager'), {}, '--torchcompile does not go with FSDP2'),
-    ((), {'IGNORED_MODULES': '.*head'}, 'fsdp_ignored_modules'),
-    ((), {**BLOCKS, 'TRANSFORMER_CLS_TO_WRAP': 'Nonsense'}, 'fsdp_auto_wrap_policy'),
-    (('--clip-grad', '0.01', '--clip-mode', 'agc'), {}, '--clip-mode agc fails on sharded weights'),
-    (('--opt', 'muon'), {}, "--opt 'muon' updates sharded weights in another way"),
-])
+@pytest.mark.parametrize(
+    ('argv', 'options', 'said'),
+    [
+        ((), {'VERSION': '1', 'CPU_RAM_EFFICIENT_LOADING': 'false'}, 'fsdp_version: 2'),
+        ((), {'ACTIVATION_CHECKPOINTING': 'true'}, '--grad-checkpointing'),
+        ((), {'OFFLOAD_PARAMS': 'true'}, 'fsdp_offload_params'),
+        (('--torchcompile', 'aot_eager'), {}, '--torchcompile does not go with FSDP2'),
+        ((), {'IGNORED_MODULES': '.*head'}, 'fsdp_ignored_modules'),
+        ((), {**BLOCKS, 'TRANSFORMER_CLS_TO_WRAP': 'Nonsense'}, 'fsdp_auto_wrap_policy'),
+        (('--clip-grad', '0.01', '--clip-mode', 'agc'), {}, '--clip-mode agc fails on sharded weights'),
+        (('--opt', 'muon'), {}, "--opt 'muon' updates sharded weights in another way"),
+    ],
+)
 def test_what_cannot_be_sharded_is_refused_with_what_to_type(argv, options, said, tmp_path):
     run = ShardedProcesses(tmp_path, train_args(tmp_path, 'run', *VIT, *argv), options=options)
     assert run.wait(60) == [2, 2]

@@ -1,4 +1,5 @@
 """What runs, and how much memory lives, while a model computes."""
+
 import weakref
 
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -9,8 +10,11 @@ from timm_alfa.utils import pytree
 def calls_of(model, run):
     """Leaf modules that compute while `run` runs, by name."""
     called = []
-    handles = [m.register_forward_pre_hook(lambda m, a, n=n: called.append(n))
-               for n, m in model.named_modules() if not list(m.children())]
+    handles = [
+        m.register_forward_pre_hook(lambda m, a, n=n: called.append(n))
+        for n, m in model.named_modules()
+        if not list(m.children())
+    ]
     try:
         run()
     finally:

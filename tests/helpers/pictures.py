@@ -1,4 +1,5 @@
 """Images to make data sets of."""
+
 import numpy as np
 from PIL import Image
 

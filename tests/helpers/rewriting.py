@@ -2,6 +2,7 @@
 
 Slow and plain on purpose: what the library computes is compared with this.
 """
+
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 @dataclass
 class Step:
     """What one training step gives: gradients by parameter name (None where nothing reaches), buffers by name."""
+
     loss: torch.Tensor
     logits: torch.Tensor
     grads: dict
@@ -50,6 +52,7 @@ def hooked(model, hooks):
 @contextmanager
 def swapped(model, others):
     """Other modules in place of some, by name."""
+
     def put(name, module):
         parent, _, child = name.rpartition('.')
         model.get_submodule(parent)._modules[child] = module
@@ -65,8 +68,11 @@ def swapped(model, others):
 
 
 def norm_names(model):
-    return [n for n, m in model.named_modules() if any(b is not None and k.startswith('running')
-                                                       for k, b in m._buffers.items())]
+    return [
+        n
+        for n, m in model.named_modules()
+        if any(b is not None and k.startswith('running') for k, b in m._buffers.items())
+    ]
 
 
 def order_of_calls(model, names, input):
@@ -80,7 +86,7 @@ def order_of_calls(model, names, input):
         with torch.no_grad():
             model(input)
     order = [n for kind, n in events if kind == 'out']
-    after = {f: {n for kind, n in events[events.index(('out', f)):] if kind == 'in'} for f in names}
+    after = {f: {n for kind, n in events[events.index(('out', f)) :] if kind == 'in'} for f in names}
     seen = {n for _, n in events}
     return order, {f: seen - after[f] for f in names}
 
@@ -89,7 +95,7 @@ def unit(grad, norm):
     if norm == 'linf':
         return torch.sign(grad)
     rows = grad.reshape(len(grad), -1)
-    lengths = (rows ** 2).sum(1).sqrt()
+    lengths = (rows**2).sum(1).sqrt()
     rows = torch.stack([row / n if n > 0 else row * 0 for row, n in zip(rows, lengths, strict=True)])
     return rows.reshape(grad.shape)
 
@@ -134,6 +140,7 @@ class Rewriting:
                 cuts = cut and name == first
                 moved = [(f.detach() if cuts else f) + d for f, d in zip(leaves(output), deltas[name], strict=True)]
                 return rebuilt(output, iter(moved))
+
             return hook
 
         late = {n: m for n, m in self.aux.items() if group and n not in self.before[first]}
@@ -147,20 +154,40 @@ class Rewriting:
         grads = torch.autograd.grad(loss, [*params, *others, *extra], allow_unused=True)
         names = [n for n, p in self.params.items() if p.requires_grad]
         names += [f'aux:{n}.{k}' for n, m in self.aux.items() for k, _ in m.named_parameters()]
-        return dict(zip(names, grads, strict=False)), grads[len(names):]
+        return dict(zip(names, grads, strict=False)), grads[len(names) :]
 
     def drop_front(self, grads, group):
         """Gradients that reach what ran before the feature by another way than the feature: 'tail' has none."""
         first = min(group, key=self.order.index)
         parts = first.split('.')
         above = {'.'.join(parts[:n]) for n in range(len(parts))}
-        return {k: None if not k.startswith('aux:') and k.rpartition('.')[0] in self.before[first] - above else g
-                for k, g in grads.items()}
+        return {
+            k: None if not k.startswith('aux:') and k.rpartition('.')[0] in self.before[first] - above else g
+            for k, g in grads.items()
+        }
 
 
-def plain_step(model, names, input, target, criterion=F.cross_entropy, *, steps=5, step_size=1 / 255, eps=None,
-               norm='linf', random_start=False, weight=1., reduction='sum', grad='full', bn='clean', mode='separate',
-               eta=None, gamma=1., aux=None):
+def plain_step(
+    model,
+    names,
+    input,
+    target,
+    criterion=F.cross_entropy,
+    *,
+    steps=5,
+    step_size=1 / 255,
+    eps=None,
+    norm='linf',
+    random_start=False,
+    weight=1.0,
+    reduction='sum',
+    grad='full',
+    bn='clean',
+    mode='separate',
+    eta=None,
+    gamma=1.0,
+    aux=None,
+):
     """One step of ALFA (equations 3 to 5)."""
     at = Rewriting(model, names, input, target, criterion, aux if bn == 'aux' else None)
     features = {}
@@ -170,7 +197,7 @@ def plain_step(model, names, input, target, criterion=F.cross_entropy, *, steps=
     total, _ = at.gradients(loss_clean)
     groups = [tuple(names)] if mode == 'joint' else [(n,) for n in names]
     shares = weight if reduction == 'sum' else weight / len(groups) / (1 + weight)
-    clean_share = 1. if reduction == 'sum' else 1 / (1 + weight)
+    clean_share = 1.0 if reduction == 'sum' else 1 / (1 + weight)
     total = {k: None if g is None else clean_share * g for k, g in total.items()}
     buffers, losses, moved_by, eta_grad, norms = at.buffers(), [], {}, None, []
     for group in groups:
@@ -183,8 +210,10 @@ def plain_step(model, names, input, target, criterion=F.cross_entropy, *, steps=
             loss, _ = at.loss(group, deltas)
             found = torch.autograd.grad(loss, flat, allow_unused=True)
             grads = iter([torch.zeros_like(d) if g is None else g for d, g in zip(flat, found, strict=True)])
-            deltas = {n: [bounded(d.detach() + step_size * unit(next(grads), norm), eps, norm) for d in deltas[n]]
-                      for n in group}
+            deltas = {
+                n: [bounded(d.detach() + step_size * unit(next(grads), norm), eps, norm) for d in deltas[n]]
+                for n in group
+            }
             at.restore(buffers)
             for n, m in at.aux.items():
                 for k, v in norm_buffers[n].items():
@@ -210,8 +239,9 @@ def plain_step(model, names, input, target, criterion=F.cross_entropy, *, steps=
     loss = clean_share * loss_clean.detach() + shares * torch.stack(losses).sum()
     if eta is not None:
         loss, eta_grad = loss + gamma * eta.detach().abs().sum(), eta_grad + gamma * torch.sign(eta.detach())
-    return Step(loss, logits.detach(), total, buffers, torch.stack(losses).mean(), torch.stack(norms).mean(), moved_by,
-                eta_grad)
+    return Step(
+        loss, logits.detach(), total, buffers, torch.stack(losses).mean(), torch.stack(norms).mean(), moved_by, eta_grad
+    )
 
 
 def _start(feature, random_start, step_size, eps, norm):

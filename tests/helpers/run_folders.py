@@ -1,4 +1,5 @@
 """A finished run folder, as train.py leaves it, without the training."""
+
 import json
 from pathlib import Path
 
@@ -12,16 +13,43 @@ import timm_alfa.zoo  # noqa: F401  registers the CIFAR networks
 from timm_alfa.training.run_dir.folder import RunFolder
 
 RECORD = {
-    'status': 'finished', 'experiment': 'run', 'task': 'alfa', 'blocks': ['layer3'], 'dataset': 'hfds/uoft-cs/cifar10',
+    'status': 'finished',
+    'experiment': 'run',
+    'task': 'alfa',
+    'blocks': ['layer3'],
+    'dataset': 'hfds/uoft-cs/cifar10',
     'task_options': {'blocks': 'last', 'steps': 5, 'step_size': 0.5 / 255, 'eps': None, 'weight': 1.0},
-    'seed': 0, 'epochs': 200, 'epochs_done': 200, 'batch_size': 128, 'lr': 0.1, 'train_images': 45000,
-    'val_images': 5000, 'test_images': 10000, 'best_epoch': 180, 'val_top1': 92.1, 'val_top5': 99.7, 'val_loss': 0.3,
-    'test_top1': 91.75, 'test_top5': 99.6, 'test_loss': 0.31, 'test_split': 'test', 'robust_top1': None, 'eta': None,
-    'seconds': 5400.0, 'seconds_per_epoch': 27.0, 'images_per_second': 1666.0, 'params': 269722,
-    'mixed_precision': 'bf16', 'num_processes': 1, 'device': 'a test', 'commit': 'c0ffee',
+    'seed': 0,
+    'epochs': 200,
+    'epochs_done': 200,
+    'batch_size': 128,
+    'lr': 0.1,
+    'train_images': 45000,
+    'val_images': 5000,
+    'test_images': 10000,
+    'best_epoch': 180,
+    'val_top1': 92.1,
+    'val_top5': 99.7,
+    'val_loss': 0.3,
+    'test_top1': 91.75,
+    'test_top5': 99.6,
+    'test_loss': 0.31,
+    'test_split': 'test',
+    'robust_top1': None,
+    'eta': None,
+    'seconds': 5400.0,
+    'seconds_per_epoch': 27.0,
+    'images_per_second': 1666.0,
+    'params': 269722,
+    'mixed_precision': 'bf16',
+    'num_processes': 1,
+    'device': 'a test',
+    'commit': 'c0ffee',
     'versions': {'python': '3.11', 'torch': '2.15', 'timm': '1.0.31', 'timm_alfa': '0.1.0', 'accelerate': '1.15'},
-    'command': ['train.py', '--model', 'resnet20s', '--alfa-step-size', '0.5/255'], 'skipped_updates': 0,
-    'skipped_images': 0, 'checkpoint': 'model_best.safetensors',
+    'command': ['train.py', '--model', 'resnet20s', '--alfa-step-size', '0.5/255'],
+    'skipped_updates': 0,
+    'skipped_images': 0,
+    'checkpoint': 'model_best.safetensors',
 }
 
 

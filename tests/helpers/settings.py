@@ -1,4 +1,5 @@
 """Tiny models and batches that tests share, and how a task's step is compared with the plain rewriting."""
+
 import copy
 
 import timm
@@ -33,7 +34,7 @@ def grads_of(task):
     grads = {k: p.grad for k, p in task.model.named_parameters()}
     if task.own is not None and hasattr(task.own, 'aux'):
         for key, module in task.own.aux.items():
-            grads.update({f"aux:{key.replace('/', '.')}.{k}": p.grad for k, p in module.named_parameters()})
+            grads.update({f'aux:{key.replace("/", ".")}.{k}': p.grad for k, p in module.named_parameters()})
     return grads
 
 

@@ -1,9 +1,11 @@
 """The smallest classifier of each of timm's modules, and the smallest images that it takes."""
+
 from typing import NamedTuple
 
 
 class Row(NamedTuple):
     """A module's model: image size in pixels, whether `img_size` must be told, whether it has over 1e8 parameters."""
+
     module: str
     arch: str
     size: int = 32

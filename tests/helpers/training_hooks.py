@@ -1,4 +1,5 @@
 """Faults planted in a process before it trains."""
+
 import os
 
 
@@ -7,6 +8,7 @@ def slow():
     import time
 
     from timm_alfa.training.trainer import Trainer
+
     original = Trainer.update
 
     def update(self, window):
@@ -20,6 +22,7 @@ def rank_one_fails():
     """The second process meets an image it cannot read, in its third batch."""
     from timm_alfa.errors import DataError
     from timm_alfa.training.trainer import Trainer
+
     original = Trainer.indexed
 
     def indexed(self, loader):
@@ -36,6 +39,7 @@ def rank_one_dies():
     import signal
 
     from timm_alfa.training.trainer import Trainer
+
     original = Trainer.indexed
 
     def indexed(self, loader):
@@ -50,6 +54,7 @@ def rank_one_dies():
 def rank_one_nan():
     """The second process alone sees images that are not finite, once."""
     from timm_alfa.training.trainer import Trainer
+
     original = Trainer.indexed
 
     def indexed(self, loader):
@@ -65,6 +70,7 @@ def rank_one_overflows():
     """The running statistics of the second process alone overflow, in its third update."""
     from timm_alfa.replay.norms import running_buffers
     from timm_alfa.training.trainer import Trainer
+
     original = Trainer.step
 
     def step(self):
@@ -80,6 +86,7 @@ def never_done():
     import time
 
     from timm_alfa.training.trainer import Trainer
+
     Trainer.update = lambda self, window: time.sleep(600)
 
 
@@ -88,10 +95,12 @@ def worker_dies():
     import signal
 
     from timm_alfa.training.trainer import Trainer
+
     original = Trainer.after_update
 
     def after_update(self, batches):
         import multiprocessing
+
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
         original(self, batches)
@@ -103,6 +112,7 @@ def fsdp_on_cpus():
     """accelerate leaves FSDP out on CPUs: this does there what AcceleratorState does elsewhere, and no more."""
     from accelerate import DistributedType
     from accelerate.state import AcceleratorState, PartialState
+
     original = AcceleratorState.__init__
 
     def init(self, *args, fsdp_plugin=None, **kwargs):
@@ -121,6 +131,7 @@ def says_sharded():
     import sys
 
     from timm_alfa.training.trainer import Trainer
+
     original = Trainer.fit
 
     def fit(self):
@@ -136,6 +147,7 @@ def stops_after_two():
     import signal
 
     from timm_alfa.training.trainer import Trainer
+
     original, count = Trainer.update, []
 
     def update(self, window):
@@ -152,6 +164,7 @@ def rank_one_is_stopped_in_validation():
     import signal
 
     from timm_alfa.training.trainer import Trainer
+
     original = Trainer.row
 
     def row(self):

@@ -1,4 +1,5 @@
 """Runs of train.py in processes of their own, forked from a server that has imported everything."""
+
 import atexit
 import io
 import json
@@ -14,14 +15,17 @@ from helpers.training_runs import TINY
 
 CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(
-    ['helpers.training_runs', 'timm_alfa.training.train', 'timm_alfa.training.options.train_args'])
+    ['helpers.training_runs', 'timm_alfa.training.train', 'timm_alfa.training.options.train_args']
+)
 
 
 def _child(script, argv, environment, errors, out, hooks):
     """One process: what train.py or validate.py does, with its streams in files."""
     import importlib
+
     os.environ.update(environment)
     import torch
+
     torch.set_num_threads(1)
     descriptor = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 2)
@@ -58,10 +62,16 @@ class Processes:
         for rank in range(count):
             environment = {'ACCELERATE_USE_CPU': 'true', **(variables or {})}
             if count > 1:
-                environment.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), MASTER_ADDR='127.0.0.1',
-                                   MASTER_PORT=str(port))
-            child = CONTEXT.Process(target=_child, args=(
-                script, list(argv), environment, str(self.errors), self.out, hooks))
+                environment.update(
+                    RANK=str(rank),
+                    LOCAL_RANK=str(rank),
+                    WORLD_SIZE=str(count),
+                    MASTER_ADDR='127.0.0.1',
+                    MASTER_PORT=str(port),
+                )
+            child = CONTEXT.Process(
+                target=_child, args=(script, list(argv), environment, str(self.errors), self.out, hooks)
+            )
             child.start()
             self.children.append(child)
             atexit.register(child.kill)
@@ -103,8 +113,11 @@ class ShardedProcesses(Processes):
 
     def __init__(self, tmp_path, argv, count=2, hooks=(), options=None, variables=None):
         values = {'VERSION': '2', 'CPU_RAM_EFFICIENT_LOADING': 'true', **(options or {})}
-        variables = {'ACCELERATE_USE_FSDP': 'true', **{f'FSDP_{name}': value for name, value in values.items()},
-                     **(variables or {})}
+        variables = {
+            'ACCELERATE_USE_FSDP': 'true',
+            **{f'FSDP_{name}': value for name, value in values.items()},
+            **(variables or {}),
+        }
         super().__init__(tmp_path, argv, count, hooks=['fsdp_on_cpus', *hooks], variables=variables)
 
 

@@ -1,4 +1,5 @@
 """A Hub on loopback, and a process whose Hub it is."""
+
 import importlib.util
 import json
 import os
@@ -53,12 +54,19 @@ def _worker(tmp_path_factory):
     home = tmp_path_factory.mktemp('hf')
     env = {key: value for key, value in os.environ.items() if not key.startswith(('HF_', 'HUGGING', 'TIMM_ALFA'))}
     env |= {
-        'HF_ENDPOINT': hub.url, 'HF_HOME': str(home), 'HF_HUB_DISABLE_XET': '1', 'HF_HUB_DISABLE_TELEMETRY': '1',
-        'HF_HUB_DISABLE_PROGRESS_BARS': '1', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(HERE.parents[1]),
-        'NO_PROXY': '127.0.0.1,localhost', 'no_proxy': '127.0.0.1,localhost',
+        'HF_ENDPOINT': hub.url,
+        'HF_HOME': str(home),
+        'HF_HUB_DISABLE_XET': '1',
+        'HF_HUB_DISABLE_TELEMETRY': '1',
+        'HF_HUB_DISABLE_PROGRESS_BARS': '1',
+        'OMP_NUM_THREADS': '1',
+        'PYTHONPATH': str(HERE.parents[1]),
+        'NO_PROXY': '127.0.0.1,localhost',
+        'no_proxy': '127.0.0.1,localhost',
     }
-    with subprocess.Popen([sys.executable, str(HERE / 'worker.py')], env=env, text=True, stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, str(HERE / 'worker.py')], env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout.readline() == 'ready\n'
         yield Client(process, hub)
         process.stdin.close()

@@ -1,4 +1,5 @@
 """As much of the Hub's HTTP interface as huggingface_hub uses for models, in memory, with faults on demand."""
+
 import base64
 import dataclasses
 import hashlib
@@ -108,7 +109,7 @@ class Hub(ThreadingHTTPServer):
     # The routes: (token, body, path's groups) -> JSON
 
     def create(self, token, body):
-        name = f"{body['organization']}/{body['name']}"
+        name = f'{body["organization"]}/{body["name"]}'
         if token is None:
             raise Refused(401)
         if token != OWNER or body['organization'] != 'me':
@@ -124,13 +125,19 @@ class Hub(ThreadingHTTPServer):
     def delete(self, token, body):
         if token != OWNER:
             raise Refused(403)
-        self.repos.pop(f"{body['organization']}/{body['name']}")
+        self.repos.pop(f'{body["organization"]}/{body["name"]}')
         return {}
 
     def info(self, token, body, name, revision='main'):
         sha, files = self.commit_of(name, revision, token)
-        return {'id': name, 'modelId': name, 'sha': sha, 'private': self.repos[name].private, 'tags': [],
-                'siblings': [{'rfilename': path} for path in files]}
+        return {
+            'id': name,
+            'modelId': name,
+            'sha': sha,
+            'private': self.repos[name].private,
+            'tags': [],
+            'siblings': [{'rfilename': path} for path in files],
+        }
 
     def branch(self, token, body, name, branch):
         repo = self.repo(name, token)
@@ -144,10 +151,14 @@ class Hub(ThreadingHTTPServer):
     def validate_yaml(self, token, body):
         found = re.match(r'---\n(.*?)\n---\n', body['content'], re.S)
         data = yaml.safe_load(found.group(1)) if found else {}
-        faults = [f'"{key}" must be a string' for key in ('license', 'library_name', 'pipeline_tag')
-                  if not isinstance(data.get(key), str)]
-        faults += ['"license_name" is needed' for _ in (1,) if data.get('license') == 'other' and
-                   'license_name' not in data]
+        faults = [
+            f'"{key}" must be a string'
+            for key in ('license', 'library_name', 'pipeline_tag')
+            if not isinstance(data.get(key), str)
+        ]
+        faults += [
+            '"license_name" is needed' for _ in (1,) if data.get('license') == 'other' and 'license_name' not in data
+        ]
         faults += ['"model-index" has a null' for _ in (1,) if None in _leaves(data.get('model-index', []))]
         if faults:
             raise Refused(400, body={'errors': [{'message': fault} for fault in faults], 'warnings': []})
@@ -156,9 +167,17 @@ class Hub(ThreadingHTTPServer):
     def preupload(self, token, body, name, revision):
         _, files = self.commit_of(name, revision, token)
         self.may_write(token, name)
-        return {'files': [{
-            'path': file['path'], 'shouldIgnore': False, 'oid': files.get(file['path'], (None,))[0],
-            'uploadMode': 'lfs' if file['path'].endswith('.safetensors') else 'regular'} for file in body['files']]}
+        return {
+            'files': [
+                {
+                    'path': file['path'],
+                    'shouldIgnore': False,
+                    'oid': files.get(file['path'], (None,))[0],
+                    'uploadMode': 'lfs' if file['path'].endswith('.safetensors') else 'regular',
+                }
+                for file in body['files']
+            ]
+        }
 
     def may_write(self, token, name):
         if token != OWNER or not name.startswith('me/'):
@@ -169,8 +188,13 @@ class Hub(ThreadingHTTPServer):
         objects = []
         for item in body['objects']:
             if item['oid'] not in self.blobs:
-                item = {**item, 'actions': {'upload': {'href': f"{self.url}/lfs/{item['oid']}"},
-                                            'verify': {'href': f"{self.url}/lfs-verify"}}}
+                item = {
+                    **item,
+                    'actions': {
+                        'upload': {'href': f'{self.url}/lfs/{item["oid"]}'},
+                        'verify': {'href': f'{self.url}/lfs-verify'},
+                    },
+                }
             objects.append(item)
         return {'transfer': 'basic', 'objects': objects}
 
@@ -222,21 +246,24 @@ def _leaves(value: Any) -> list:
 
 
 _NAME = r'([\w.-]+/[\w.-]+)'
-ROUTES = [(method, re.compile(pattern), name) for method, pattern, name in (
-    ('POST', '/api/repos/create', 'create'),
-    ('DELETE', '/api/repos/delete', 'delete'),
-    ('POST', '/api/validate-yaml', 'validate_yaml'),
-    ('GET', f'/api/models/{_NAME}', 'info'),
-    ('GET', f'/api/models/{_NAME}/revision/(.+)', 'info'),
-    ('POST', f'/api/models/{_NAME}/branch/(.+)', 'branch'),
-    ('DELETE', f'/api/models/{_NAME}/branch/(.+)', 'delete_branch'),
-    ('POST', f'/api/models/{_NAME}/preupload/(.+)', 'preupload'),
-    ('POST', f'/api/models/{_NAME}/commit/(.+)', 'commit'),
-    ('POST', f'/api/models/{_NAME}/paths-info/(.+)', 'paths_info'),
-    ('POST', rf'/{_NAME}\.git/info/lfs/objects/batch', 'lfs_batch'),
-    ('PUT', '/lfs/([0-9a-f]{64})', 'lfs_put'),
-    ('POST', '/lfs-verify', 'lfs_verify'),
-)]
+ROUTES = [
+    (method, re.compile(pattern), name)
+    for method, pattern, name in (
+        ('POST', '/api/repos/create', 'create'),
+        ('DELETE', '/api/repos/delete', 'delete'),
+        ('POST', '/api/validate-yaml', 'validate_yaml'),
+        ('GET', f'/api/models/{_NAME}', 'info'),
+        ('GET', f'/api/models/{_NAME}/revision/(.+)', 'info'),
+        ('POST', f'/api/models/{_NAME}/branch/(.+)', 'branch'),
+        ('DELETE', f'/api/models/{_NAME}/branch/(.+)', 'delete_branch'),
+        ('POST', f'/api/models/{_NAME}/preupload/(.+)', 'preupload'),
+        ('POST', f'/api/models/{_NAME}/commit/(.+)', 'commit'),
+        ('POST', f'/api/models/{_NAME}/paths-info/(.+)', 'paths_info'),
+        ('POST', rf'/{_NAME}\.git/info/lfs/objects/batch', 'lfs_batch'),
+        ('PUT', '/lfs/([0-9a-f]{64})', 'lfs_put'),
+        ('POST', '/lfs-verify', 'lfs_verify'),
+    )
+]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -320,9 +347,16 @@ class Handler(BaseHTTPRequestHandler):
         if len(etag) != 64:
             return self._content(data, headers, fault)
         # Large files are elsewhere, on a host that must not see the token.
-        return self._answer(302, b'', {
-            **headers, 'X-Linked-Etag': f'"{etag}"', 'X-Linked-Size': str(len(data)),
-            'Location': f'http://localhost:{self.server.server_port}/cdn/{etag}'})
+        return self._answer(
+            302,
+            b'',
+            {
+                **headers,
+                'X-Linked-Etag': f'"{etag}"',
+                'X-Linked-Size': str(len(data)),
+                'Location': f'http://localhost:{self.server.server_port}/cdn/{etag}',
+            },
+        )
 
     def _content(self, data: bytes, headers: dict[str, str], fault: Fault):
         if fault.tamper:
@@ -330,7 +364,8 @@ class Handler(BaseHTTPRequestHandler):
         if not (found := re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range') or '')):
             return self._answer(200, data, headers, len(data) // 2 if fault.cut == 'body' else None)
         start = int(found.group(1))
-        return self._answer(206, data[start:], {
-            **headers, 'Content-Range': f'bytes {start}-{len(data) - 1}/{len(data)}'})
+        return self._answer(
+            206, data[start:], {**headers, 'Content-Range': f'bytes {start}-{len(data) - 1}/{len(data)}'}
+        )
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle

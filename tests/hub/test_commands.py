@@ -1,4 +1,5 @@
 """hub/publish.py and hub/ship.py from the command line."""
+
 import json
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Publishing and loading over HTTP: the real client, a Hub on loopback, and what goes wrong on the way."""
+
 import hashlib
 import json
 import os
@@ -15,25 +16,28 @@ from .conftest import Failed, loopback
 
 Fault, READER = loopback.Fault, loopback.READER
 REPO = 'me/resnet20s.alfa_c10'
-PUBLISH = '''
+PUBLISH = """
 from timm_alfa.zoo.publish import Publication, publish
 result = publish(Publication({run!r}, {repo!r}, revision={revision!r}), private={private}, exist_ok={exist_ok})
-'''
-PUSH = '''
+"""
+PUSH = """
 from pathlib import Path
 from timm_alfa.zoo.push import push
 sent = push(Path({folder!r}), {repo!r}, message='m', revision={revision!r}, exist_ok={exist_ok}, waits=(.02,) * 3)
 result = sent.commit
-'''
+"""
 FOREVER = 99
 
 
 @pytest.fixture
 def publish(client, make_run):
     """Publishes the test's run (`publish.run`) or another; gives the record."""
+
     def call(repo=REPO, revision='main', private=False, exist_ok=False, run=None, **env):
-        return client(PUBLISH.format(
-            run=str(run or call.run), repo=repo, revision=revision, private=private, exist_ok=exist_ok), **env)
+        return client(
+            PUBLISH.format(run=str(run or call.run), repo=repo, revision=revision, private=private, exist_ok=exist_ok),
+            **env,
+        )
 
     call.run = make_run()
     return call
@@ -44,7 +48,7 @@ def send(client, tmp_path):
     """Sends a folder without the checks of a run: what the wire's faults are about. Gives the commit."""
     folder = tmp_path / 'staged'
     folder.mkdir()
-    save_file({'x': torch.arange(1000.)}, folder / 'model.safetensors')
+    save_file({'x': torch.arange(1000.0)}, folder / 'model.safetensors')
     (folder / 'README.md').write_text('---\nlicense: mit\nlibrary_name: timm\npipeline_tag: x\n---\n')
 
     def call(repo=REPO, revision='main', exist_ok=False, **env):
@@ -57,8 +61,11 @@ def send(client, tmp_path):
 def load(client, name=None, **env):
     """The sum of a loaded model's parameters, which no other weights share."""
     name = name or f'hf-hub:{REPO}'
-    return client(f"import timm; m = timm.create_model({name!r}, pretrained=True); "
-                  'result = [float(p.double().sum()) for p in m.state_dict().values()]', **env)
+    return client(
+        f'import timm; m = timm.create_model({name!r}, pretrained=True); '
+        'result = [float(p.double().sum()) for p in m.state_dict().values()]',
+        **env,
+    )
 
 
 def expected(run):
@@ -93,17 +100,25 @@ def test_the_cards_snippets_run(client, hub, publish):
         client(code)
     for name in ('resnet20s.mine', 'plain'):  # a name that is not registered has an encoder in place of the name
         record = publish(f'me/{name}')
-        codes = re.findall(r'```python\n(.*?)```', hub.repos[f'me/{name}'].commits[record['revision']]['README.md'][1]
-                           .decode(), re.S)
+        codes = re.findall(
+            r'```python\n(.*?)```', hub.repos[f'me/{name}'].commits[record['revision']]['README.md'][1].decode(), re.S
+        )
         assert client(codes[1] + '\nresult = model(__import__("torch").zeros(1, 3, 32, 32)).shape[1]') == 64
 
 
 def test_timm_alone_loads_an_architecture_of_timms(client, hub, publish, make_run):
     publish('me/test_resnet.alfa_x', run=make_run('test_resnet'))
-    code = ("import sys, timm; m = timm.create_model('hf-hub:me/test_resnet.alfa_x', pretrained=True); "
-            "assert 'timm_alfa' not in sys.modules; print(m.pretrained_cfg['tag'], m.num_classes)")
-    env = {**os.environ, 'HF_ENDPOINT': hub.url, 'HF_HUB_DISABLE_XET': '1', 'HF_HUB_OFFLINE': '0',
-           'HF_HOME': str(publish.run)}
+    code = (
+        "import sys, timm; m = timm.create_model('hf-hub:me/test_resnet.alfa_x', pretrained=True); "
+        "assert 'timm_alfa' not in sys.modules; print(m.pretrained_cfg['tag'], m.num_classes)"
+    )
+    env = {
+        **os.environ,
+        'HF_ENDPOINT': hub.url,
+        'HF_HUB_DISABLE_XET': '1',
+        'HF_HUB_OFFLINE': '0',
+        'HF_HOME': str(publish.run),
+    }
     out = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True, check=True).stdout
     assert out.split() == ['alfa_x', '10']
 
@@ -112,7 +127,7 @@ def test_the_proposed_row_makes_the_name_load_what_was_published(client, hub, pu
     row = publish()['manifest_row']
     (tmp_path / 'manifest.json').write_text(json.dumps([row]))
     hub.repos[REPO].add('main', {})  # what comes later does not matter: the row pins its commit
-    code = f'''
+    code = f"""
 import timm, timm_alfa.zoo as zoo
 try:
     zoo.register_tags({str(tmp_path / 'manifest.json')!r})
@@ -121,7 +136,7 @@ try:
     result = [timm.list_pretrained('*.alfa*'), [float(p.double().sum()) for p in m.state_dict().values()]]
 finally:
     zoo.register_tags()
-'''
+"""
     names, sums = client(code)
     assert names == ['resnet20s.alfa_c10']
     assert sums == expected(publish.run)
@@ -132,14 +147,14 @@ def test_a_tampered_file_is_refused_and_does_not_stay_in_the_cache(client, hub, 
     repo = f'me/resnet20s.tampered_{by}'
     row = publish(repo)['manifest_row']
     (tmp_path / 'manifest.json').write_text(json.dumps([row]))
-    code = f'''
+    code = f"""
 import timm, timm_alfa.zoo as zoo
 try:
     zoo.register_tags({str(tmp_path / 'manifest.json')!r})
     timm.create_model({row['name']!r}, pretrained=True)
 finally:
     zoo.register_tags()
-'''
+"""
     env = {'TIMM_ALFA_HUB_ORG': 'me'} if by == 'hub' else {}
     hub.faults.append(Fault('GET', '/cdn/', tamper=True))
     with pytest.raises(Failed, match=r'HubError: .*not what was published') as failed:
@@ -150,7 +165,7 @@ finally:
 
 @pytest.mark.parametrize('fault', [{'status': 503}, {'status': 429}, {'cut': 'before'}])
 def test_a_fault_while_loading(client, hub, publish, fault):
-    repo = f"resnet20s.fault_{fault.get('status', 'cut')}"
+    repo = f'resnet20s.fault_{fault.get("status", "cut")}'
     publish(f'me/{repo}')
     code = f"""
 from timm_alfa.zoo import download, fetch
@@ -223,14 +238,27 @@ def test_a_repo_that_exists(client, hub, publish):
     assert not [path for method, path in hub.log if method == 'PUT']  # the weights were there
 
 
-STAGES = [('GET', '/api/models/'), ('POST', '/repos/create'), ('GET', '/revision/main'), ('POST', '/preupload/'),
-          ('POST', '/objects/batch'), ('PUT', '/lfs/'), ('POST', '/validate-yaml'), ('POST', '/commit/')]
+STAGES = [
+    ('GET', '/api/models/'),
+    ('POST', '/repos/create'),
+    ('GET', '/revision/main'),
+    ('POST', '/preupload/'),
+    ('POST', '/objects/batch'),
+    ('PUT', '/lfs/'),
+    ('POST', '/validate-yaml'),
+    ('POST', '/commit/'),
+]
 
 
-@pytest.mark.parametrize(('stage', 'status'), [
-    *[(stage, (500, 503, 429)[i % 3]) for i, stage in enumerate(STAGES)],
-    (STAGES[-1], 429), (STAGES[-1], 500), (STAGES[-2], 500),
-])
+@pytest.mark.parametrize(
+    ('stage', 'status'),
+    [
+        *[(stage, (500, 503, 429)[i % 3]) for i, stage in enumerate(STAGES)],
+        (STAGES[-1], 429),
+        (STAGES[-1], 500),
+        (STAGES[-2], 500),
+    ],
+)
 def test_a_passing_fault_of_the_server_is_outlasted(hub, send, stage, status):
     hub.faults.append(Fault(*stage, status=status, headers={'Retry-After': '0'}))
     commit = send()
@@ -256,21 +284,24 @@ def test_a_lost_answer_does_not_make_it_twice(hub, send, stage):
     assert len([path for method, path in hub.log if '/commit/' in path]) == 1
 
 
-@pytest.mark.parametrize(('stage', 'status', 'says'), [
-    (('POST', '/repos/create'), 403, 'a token that can write'),
-    (('POST', '/repos/create'), 503, 'out of order'),
-    (('GET', '/revision/main'), 500, 'out of order'),
-    (('POST', '/preupload/'), 403, 'a token that can write'),
-    (('POST', '/objects/batch'), 400, 'refused'),
-    (('PUT', '/lfs/'), 403, 'a token that can write'),
-    (('POST', '/lfs-verify'), 400, 'refused'),
-    (('POST', '/validate-yaml'), 400, 'refused'),
-    (('POST', '/commit/'), 400, 'refused'),
-    (('POST', '/commit/'), 500, 'out of order'),
-    (('POST', '/commit/'), 429, 'fewer requests'),
-    (('POST', '/commit/'), 412, 'somebody else changed it'),
-    (('POST', '/commit/'), 0, 'cannot be reached'),
-])
+@pytest.mark.parametrize(
+    ('stage', 'status', 'says'),
+    [
+        (('POST', '/repos/create'), 403, 'a token that can write'),
+        (('POST', '/repos/create'), 503, 'out of order'),
+        (('GET', '/revision/main'), 500, 'out of order'),
+        (('POST', '/preupload/'), 403, 'a token that can write'),
+        (('POST', '/objects/batch'), 400, 'refused'),
+        (('PUT', '/lfs/'), 403, 'a token that can write'),
+        (('POST', '/lfs-verify'), 400, 'refused'),
+        (('POST', '/validate-yaml'), 400, 'refused'),
+        (('POST', '/commit/'), 400, 'refused'),
+        (('POST', '/commit/'), 500, 'out of order'),
+        (('POST', '/commit/'), 429, 'fewer requests'),
+        (('POST', '/commit/'), 412, 'somebody else changed it'),
+        (('POST', '/commit/'), 0, 'cannot be reached'),
+    ],
+)
 @pytest.mark.parametrize('exists', [False, True])
 def test_a_lasting_fault_leaves_the_hub_as_it_was(hub, send, stage, status, says, exists):
     if exists:
@@ -298,8 +329,11 @@ def test_a_repo_that_cannot_be_removed_again_is_named(hub, send):
 
 
 def test_a_commit_that_may_have_arrived_is_not_called_failed(hub, send):
-    hub.faults += [Fault('POST', '/commit/', cut='after'), Fault('POST', '/commit/', cut='before', times=FOREVER),
-                   Fault('GET', '/revision/main', status=503, skip=1, times=FOREVER)]
+    hub.faults += [
+        Fault('POST', '/commit/', cut='after'),
+        Fault('POST', '/commit/', cut='before', times=FOREVER),
+        Fault('GET', '/revision/main', status=503, skip=1, times=FOREVER),
+    ]
     with pytest.raises(Failed, match=r'cannot be asked whether the commit arrived') as failed:
         send()
     assert 'Nothing was published' not in failed.value.message
@@ -327,7 +361,7 @@ def test_tokens(hub, publish):
     assert not hub.log
     with pytest.raises(Failed, match=r'a token that can write'):
         publish(HF_TOKEN=READER)
-    with pytest.raises(Failed, match=r"a token that can write"):
+    with pytest.raises(Failed, match=r'a token that can write'):
         publish('somebody/resnet20s.alfa_c10')
     assert not hub.repos
 

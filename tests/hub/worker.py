@@ -2,6 +2,7 @@
 
 A line of JSON in, {'code', 'env'}; a line out, {'result'} or {'error', 'message', 'trace'}.
 """
+
 import contextlib
 import json
 import os
@@ -30,6 +31,7 @@ def run(code: str, env: dict) -> dict:
 
 if __name__ == '__main__':
     import timm_alfa.zoo  # noqa: F401
+
     print('ready', flush=True)
     for line in sys.stdin:
         print(json.dumps(run(**json.loads(line))), flush=True)

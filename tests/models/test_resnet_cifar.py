@@ -1,4 +1,5 @@
 """What timm's own test-suite asks of a classification model, asked of ours."""
+
 import copy
 from pathlib import Path
 
@@ -15,9 +16,12 @@ from timm_alfa.errors import ConfigError
 
 # Parameters with ten classes: He et al.'s table 6 says 0.27M and 0.85M; the rest are kuangliu/pytorch-cifar's.
 PARAMETERS = {
-    'resnet20s': 269_722, 'resnet56s': 853_018,
-    'resnet18_cifar': 11_173_962, 'resnet50_cifar': 23_520_842,
-    'resnet101_cifar': 42_512_970, 'resnet152_cifar': 58_156_618,
+    'resnet20s': 269_722,
+    'resnet56s': 853_018,
+    'resnet18_cifar': 11_173_962,
+    'resnet50_cifar': 23_520_842,
+    'resnet101_cifar': 42_512_970,
+    'resnet152_cifar': 58_156_618,
 }
 REDUCTIONS = {'resnet20s': [1, 1, 2, 4], 'resnet18_cifar': [1, 1, 2, 4, 8]}
 CHANNELS = {'resnet20s': [16, 16, 32, 64], 'resnet18_cifar': [64, 64, 128, 256, 512]}
@@ -182,7 +186,7 @@ def test_parameter_groups_cover_the_model_in_order(name):
     assert layers['conv1.weight'] == layers['bn1.bias'] == 0
     assert 0 < layers['layer1.0.bn1.weight'] < layers['layer2.0.bn1.bias']
     assert layers['fc.weight'] == max(layers.values())
-    decayed, = (group for group in param_groups_weight_decay(model, 5e-4) if group['weight_decay'])
+    (decayed,) = (group for group in param_groups_weight_decay(model, 5e-4) if group['weight_decay'])
     assert all(parameter.ndim > 1 for parameter in decayed['params'])
 
 
@@ -195,7 +199,7 @@ def test_weights_survive_a_checkpoint_and_a_hub_folder(name, tmp_path: Path):
     again = timm.create_model(name, num_classes=3, checkpoint_path=str(tmp_path / 'a.pth')).eval()
     assert torch.equal(again(x), model(x))
     timm.models.save_for_hf(model, tmp_path / 'hub', safe_serialization=True)
-    hub = f"local-dir:{tmp_path / 'hub'}"
+    hub = f'local-dir:{tmp_path / "hub"}'
     assert torch.equal(timm.create_model(hub, pretrained=True).eval()(x), model(x))
     adapted = timm.create_model(hub, pretrained=True, in_chans=1, num_classes=5)
     assert torch.equal(adapted.conv1.weight, model.conv1.weight.sum(1, keepdim=True))
@@ -221,7 +225,7 @@ def test_torchscript_fx_and_both(name):
         _, nodes = get_graph_node_names(model)
         traced = create_feature_extractor(model, return_nodes=[nodes[-1]])
         assert torch.equal(*traced(x).values(), expected)
-        scripted, = torch.jit.script(traced)(x).values()
+        (scripted,) = torch.jit.script(traced)(x).values()
         torch.testing.assert_close(scripted, expected)
 
 

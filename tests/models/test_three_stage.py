@@ -1,4 +1,5 @@
 """He et al.'s network and its option-A shortcut against plain rewritings."""
+
 import pytest
 import timm
 import torch
@@ -19,7 +20,7 @@ def shortcut_rewritten(x, out_chs, stride):
     y = x.new_zeros(n, out_chs, -(-height // stride), -(-width // stride))
     for row in range(y.shape[2]):
         for column in range(y.shape[3]):
-            y[:, first:first + in_chs, row, column] = x[:, :, row * stride, column * stride]
+            y[:, first : first + in_chs, row, column] = x[:, :, row * stride, column * stride]
     return y
 
 
@@ -51,6 +52,7 @@ def test_shortcut_cannot_lose_channels():
 
 def network_rewritten(state, x, units):
     """He et al.'s network as functions of a state dict, in training mode."""
+
     def norm(x, name):
         mean, var = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=False)
         scale, shift = (state[f'{name}.{part}'].view(1, -1, 1, 1) for part in ('weight', 'bias'))
@@ -112,7 +114,7 @@ def test_unknown_output_stride_names_the_valid_ones(name):
 def test_stochastic_depth_and_dropout_reach_their_places():
     model = timm.create_model('resnet20s', drop_path_rate=0.8, drop_rate=0.5, drop_block_rate=0.1)
     units = [*model.layer1, *model.layer2, *model.layer3]
-    rates = [unit.drop_path.drop_prob if unit.drop_path else 0. for unit in units]
+    rates = [unit.drop_path.drop_prob if unit.drop_path else 0.0 for unit in units]
     assert rates == pytest.approx([0.1 * index for index in range(9)])
     torch.manual_seed(0)
     zeros = (model.forward_head(torch.ones(1, 64, 8, 8), pre_logits=True) == 0).float().mean()
@@ -122,8 +124,13 @@ def test_stochastic_depth_and_dropout_reach_their_places():
 
 def test_other_widths_activations_norms_and_dtypes():
     model = ThreeStageResNet(
-        (1, 2, 1), channels=(8, 12, 30), act_layer='silu', norm_layer='groupnorm1', block_args={'attn_layer': 'se'},
-        dtype=torch.float64)
+        (1, 2, 1),
+        channels=(8, 12, 30),
+        act_layer='silu',
+        norm_layer='groupnorm1',
+        block_args={'attn_layer': 'se'},
+        dtype=torch.float64,
+    )
     x = torch.randn(2, 3, 9, 7, dtype=torch.float64)
     assert model(x).dtype == torch.float64
     assert model.forward_features(x).shape == (2, 30, 3, 2)

@@ -1,4 +1,5 @@
 """The search on losses whose maximum is known, and projections against other solvers."""
+
 import math
 
 import pytest
@@ -41,6 +42,7 @@ def test_simplex_is_the_bisected_solution(values):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_no_step_of_the_simplex_is_in_double_precision(dtype):
     """Not every device has it."""
+
     class Types(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             found = function(*args, **(kwargs or {}))
@@ -89,11 +91,11 @@ def _ascent_on(goal, start, **kwargs):
 
 
 def test_steps_go_uphill_by_the_size_of_a_step():
-    goal = [torch.tensor([[3., -3., 0.]])]
+    goal = [torch.tensor([[3.0, -3.0, 0.0]])]
     found = _ascent_on(goal, [torch.zeros(1, 3)], steps=4, step_size=0.5)
-    assert found[0].tolist() == [[2., -2., 0.]]
+    assert found[0].tolist() == [[2.0, -2.0, 0.0]]
     bound = _ascent_on(goal, [torch.zeros(1, 3)], steps=4, step_size=0.5, eps=1.25)
-    assert bound[0].tolist() == [[1.25, -1.25, 0.]]
+    assert bound[0].tolist() == [[1.25, -1.25, 0.0]]
 
 
 def test_l2_steps_are_of_equal_length_whatever_the_gradient():
@@ -136,9 +138,9 @@ def test_a_known_first_gradient_is_used_once():
         calls.append(delta[0].clone())
         return [torch.ones_like(delta[0])]
 
-    found = ascend(gradient, [torch.zeros(1, 2)], 3, 1., first=[torch.tensor([[-1., 0.]])])
+    found = ascend(gradient, [torch.zeros(1, 2)], 3, 1.0, first=[torch.tensor([[-1.0, 0.0]])])
     assert len(calls) == 2
-    assert found[0].tolist() == [[1., 2.]]
+    assert found[0].tolist() == [[1.0, 2.0]]
 
 
 @pytest.mark.parametrize('norm', ['linf', 'l2'])
@@ -160,16 +162,16 @@ def test_directions_of_zero_and_of_broken_gradients():
     """A zero gradient has no direction; what overflowed still points, what is NaN does not move."""
     for norm in ('linf', 'l2'):
         assert not direction(torch.zeros(2, 3), norm).any()
-        half = direction(torch.tensor([[math.nan, 1., -1.]], dtype=torch.float16), norm)
+        half = direction(torch.tensor([[math.nan, 1.0, -1.0]], dtype=torch.float16), norm)
         assert half.dtype == torch.float32
-        assert half.sign().tolist() == [[0., 1., -1.]]
-        full = direction(torch.tensor([[math.inf, 0.]], dtype=torch.bfloat16), norm)
-        assert full.tolist() == [[1., 0.]]
-        cast = direction(torch.tensor([[math.nan, math.inf, 0.]]), norm)  # computed in fp16, accumulated in fp32
-        assert cast.tolist() == [[0., 1., 0.]]
+        assert half.sign().tolist() == [[0.0, 1.0, -1.0]]
+        full = direction(torch.tensor([[math.inf, 0.0]], dtype=torch.bfloat16), norm)
+        assert full.tolist() == [[1.0, 0.0]]
+        cast = direction(torch.tensor([[math.nan, math.inf, 0.0]]), norm)  # computed in fp16, accumulated in fp32
+        assert cast.tolist() == [[0.0, 1.0, 0.0]]
 
 
 def test_norm_of_a_sample_is_over_all_its_tensors():
-    delta = [torch.tensor([[3.], [0.]]), torch.tensor([[[4.]], [[1.]]])]
+    delta = [torch.tensor([[3.0], [0.0]]), torch.tensor([[[4.0]], [[1.0]]])]
     assert float(sample_norm(delta)) == 3.0
-    assert float(sample_norm([torch.tensor([[0.], [4.]]), torch.tensor([[3.], [0.], [0.], [3.]])])) == 4.0
+    assert float(sample_norm([torch.tensor([[0.0], [4.0]]), torch.tensor([[3.0], [0.0], [0.0], [3.0]])])) == 4.0

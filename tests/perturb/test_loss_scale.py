@@ -1,4 +1,5 @@
 """The scale of a search's loss: it falls at once, rises slowly, and never above where it began."""
+
 import math
 
 import pytest
@@ -57,6 +58,6 @@ def test_it_goes_on_from_a_state(monkeypatch):
 def test_gradients_are_those_of_the_loss_times_the_scale():
     x, unused = torch.tensor([2.0], requires_grad=True), torch.zeros(1, requires_grad=True)
     for scale, factor in ((None, 1), (LossScale(4.0), 4)):
-        found = gradients((x ** 2).sum(), [x, unused], scale, allow_unused=True)
+        found = gradients((x**2).sum(), [x, unused], scale, allow_unused=True)
         assert found[0].item() == pytest.approx(4 * factor) and found[1] is None
     assert gradients(x.sum(), [unused], LossScale(4.0), allow_unused=True) == (None,)

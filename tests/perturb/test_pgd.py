@@ -1,4 +1,5 @@
 """PGD in pixels: against a plain loop, a linear loss whose worst point is known, and another library."""
+
 import math
 
 import pytest
@@ -22,7 +23,8 @@ class Net(nn.Module):
     def __init__(self, channels=3):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 8, 3, 2), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.LazyLinear(5))
+            nn.Conv2d(channels, 8, 3, 2), nn.BatchNorm2d(8), nn.GELU(), nn.Flatten(), nn.LazyLinear(5)
+        )
 
     def forward(self, x):
         return self.body(x)
@@ -63,8 +65,8 @@ def plain_pgd(model, images, target, steps, step_size, eps, start):
 @pytest.mark.parametrize('random_start', [False, True])
 def test_the_attack_is_a_plain_loop_over_images_in_0_1(random_start):
     model, images, target = Net().double(), torch.rand(6, 3, 8, 8).double(), torch.randint(5, (6,))
-    images[0, 0] = 0.
-    images[1, 1] = 1.
+    images[0, 0] = 0.0
+    images[1, 1] = 1.0
     model(normalised(images))
     model.eval()
     target = model(normalised(images)).argmax(1)
@@ -72,15 +74,25 @@ def test_the_attack_is_a_plain_loop_over_images_in_0_1(random_start):
     start = torch.empty_like(images).uniform_(-0.1, 0.1) if random_start else torch.zeros_like(images)
     expected = plain_pgd(model, images, target, 7, 0.03, 0.1, start)
     torch.manual_seed(3)
-    found = pgd(model, normalised(images), target, steps=7, step_size=0.03, eps=0.1, random_start=random_start,
-                mean=MEAN, std=STD)
+    found = pgd(
+        model,
+        normalised(images),
+        target,
+        steps=7,
+        step_size=0.03,
+        eps=0.1,
+        random_start=random_start,
+        mean=MEAN,
+        std=STD,
+    )
     torch.testing.assert_close(found, normalised(expected), rtol=1e-12, atol=1e-12)
 
 
 def test_of_a_linear_loss_the_worst_point_is_found():
     images, weights = torch.rand(4, 3, 5, 5).double(), torch.randn(4, 3, 5, 5).double()
     delta = ascend_pixels(
-        lambda x: (x * weights).sum(), normalised(images), Pixels(MEAN, STD), steps=20, step_size=0.02, eps=0.1)
+        lambda x: (x * weights).sum(), normalised(images), Pixels(MEAN, STD), steps=20, step_size=0.02, eps=0.1
+    )
     worst = (images + 0.1 * weights.sign()).clamp(0, 1) - images
     torch.testing.assert_close(delta, worst, rtol=0, atol=1e-12)
 
@@ -112,6 +124,7 @@ def test_half_precision_images_are_attacked_in_single_precision(trained):
 def test_another_library_fells_the_same_images(trained):
     art = pytest.importorskip('art.attacks.evasion')
     from art.estimators.classification import PyTorchClassifier
+
     model, images, target = trained
 
     class Normalising(nn.Module):
@@ -122,10 +135,11 @@ def test_another_library_fells_the_same_images(trained):
         def forward(self, x):
             return self.model(normalised(x))
 
-    theirs = PyTorchClassifier(Normalising(), nn.CrossEntropyLoss(), tuple(images.shape[1:]), 5, clip_values=(0., 1.))
+    theirs = PyTorchClassifier(Normalising(), nn.CrossEntropyLoss(), tuple(images.shape[1:]), 5, clip_values=(0.0, 1.0))
     ours = dict(steps=10, step_size=2 / 255, eps=8 / 255, random_start=False, mean=MEAN, std=STD)
     attack = art.ProjectedGradientDescentPyTorch(
-        theirs, eps=8 / 255, eps_step=2 / 255, max_iter=10, num_random_init=0, batch_size=len(images), verbose=False)
+        theirs, eps=8 / 255, eps_step=2 / 255, max_iter=10, num_random_init=0, batch_size=len(images), verbose=False
+    )
     expected = torch.from_numpy(attack.generate(images.numpy(), y=F.one_hot(target, 5).numpy()))
     right = model(normalised(images)).argmax(1) == target
     fallen = right & (model(normalised(expected)).argmax(1) != target)
@@ -141,8 +155,9 @@ def test_an_image_counts_if_it_withstands_every_restart(trained):
     attack = dict(steps=1, step_size=8 / 255, eps=12 / 255, mean=MEAN, std=STD)
 
     def at(function, restarts):
-        return function(model, normalised(images), target, restarts=restarts,
-                        generator=torch.Generator().manual_seed(0), **attack)
+        return function(
+            model, normalised(images), target, restarts=restarts, generator=torch.Generator().manual_seed(0), **attack
+        )
 
     once, often = at(robust_correct, 1), at(robust_correct, 8)
     clean = model(normalised(images)).argmax(1) == target
@@ -158,7 +173,7 @@ def test_a_batch_is_attacked_as_its_images_one_by_one(trained):
     model, images, target = trained
     attack = dict(steps=5, random_start=False, mean=MEAN, std=STD)
     whole = robust_correct(model, normalised(images[:20]), target[:20], **attack)
-    single = [robust_correct(model, normalised(images[i:i + 1]), target[i:i + 1], **attack) for i in range(20)]
+    single = [robust_correct(model, normalised(images[i : i + 1]), target[i : i + 1], **attack) for i in range(20)]
     assert torch.equal(whole, torch.cat(single))
 
 
@@ -175,8 +190,15 @@ def test_nothing_of_the_attack_stays_on_the_model(trained):
 
 def test_a_gradient_that_is_not_a_number_moves_nothing():
     images = torch.rand(2, 3, 4, 4).double()
-    delta = ascend_pixels(lambda x: (x * x.new_tensor([[[[math.nan]]], [[[1.]]]])).sum(), normalised(images),
-                          Pixels(MEAN, STD), steps=1, step_size=0.01, eps=0.1, random_start=False)
+    delta = ascend_pixels(
+        lambda x: (x * x.new_tensor([[[[math.nan]]], [[[1.0]]]])).sum(),
+        normalised(images),
+        Pixels(MEAN, STD),
+        steps=1,
+        step_size=0.01,
+        eps=0.1,
+        random_start=False,
+    )
     assert not delta[0].any()
     assert (delta[1] != 0).any()
 
@@ -206,13 +228,17 @@ def test_the_models_own_normalisation_is_the_default():
         Pixels(MEAN, STD).of(torch.zeros(1, 4, 2, 2))
 
 
-@pytest.mark.parametrize(('options', 'says'), [
-    (dict(attack_eps=8), 'attack_eps is 8: pixels lie in'),
-    (dict(attack_step_size='2'), 'such as 2/255'),
-    (dict(attack_restarts=2, attack_random_start=False), 'every attack would be the same'),
-    (dict(attack_steps=0), 'must be at least 1'),
-    (dict(attack_eps=0), 'must be above 0'),
-], ids=str)
+@pytest.mark.parametrize(
+    ('options', 'says'),
+    [
+        (dict(attack_eps=8), 'attack_eps is 8: pixels lie in'),
+        (dict(attack_step_size='2'), 'such as 2/255'),
+        (dict(attack_restarts=2, attack_random_start=False), 'every attack would be the same'),
+        (dict(attack_steps=0), 'must be at least 1'),
+        (dict(attack_eps=0), 'must be above 0'),
+    ],
+    ids=str,
+)
 def test_wrong_attacks_are_refused(options, says):
     with pytest.raises(ConfigError, match=says):
         build(AttackConfig, options)

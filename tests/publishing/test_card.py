@@ -1,4 +1,5 @@
 """The model card: its metadata as huggingface_hub reads it back, and what its text states."""
+
 import dataclasses
 import json
 
@@ -30,7 +31,10 @@ def test_metadata(make_run):
     assert data.base_model is None
     found = {result.metric_name: result for result in data.eval_results}
     assert {name: result.metric_value for name, result in found.items()} == {
-        'Top-1 accuracy': 91.75, 'Top-5 accuracy': 99.6, 'Robust top-1 accuracy': 4.5}
+        'Top-1 accuracy': 91.75,
+        'Top-5 accuracy': 99.6,
+        'Robust top-1 accuracy': 4.5,
+    }
     for result in found.values():
         assert (result.dataset_type, result.dataset_split, result.dataset_config) == ('uoft-cs/cifar10', 'test', None)
     assert 'null' not in build_card(read_run(make_run()), 'me/x').data.to_yaml()  # the Hub rejects a null here
@@ -49,10 +53,22 @@ def test_every_method_has_a_card(make_run):
 
 def test_the_text_states_the_run(make_run):
     text = card(make_run()).text
-    for part in ('| this run | 91.75 | 99.60 |', '| the paper (table 2): standard training | 91.25 |',
-                 '| the paper (table 2): ALFA | 92.52 |', '| `steps` | 5 |', '| `step_size` | 0.5/255 |',
-                 '| `features found` | `layer3` |', "train.py --model resnet20s --alfa-step-size 0.5/255",
-                 'torch 2.15', '1.50 hours', 'a test', 'c0ffee', '(10000 images)', 'read once', '![losses'):
+    for part in (
+        '| this run | 91.75 | 99.60 |',
+        '| the paper (table 2): standard training | 91.25 |',
+        '| the paper (table 2): ALFA | 92.52 |',
+        '| `steps` | 5 |',
+        '| `step_size` | 0.5/255 |',
+        '| `features found` | `layer3` |',
+        'train.py --model resnet20s --alfa-step-size 0.5/255',
+        'torch 2.15',
+        '1.50 hours',
+        'a test',
+        'c0ffee',
+        '(10000 images)',
+        'read once',
+        '![losses',
+    ):
         assert part in text, part
     assert '\n\n\n' not in text
 
@@ -69,7 +85,7 @@ def test_an_l_alfa_card_shows_eta(make_run):
 def test_a_figure_of_the_split_that_chose_the_checkpoint_is_called_that(make_run, split):
     made = card(make_run(test_top1=None, test_top5=None, test_split=None, val_split=split))
     assert made.data.eval_results[0].dataset_split == (split or 'validation')
-    assert f"on the split `{split or 'validation'}` (5000 images)" in made.text
+    assert f'on the split `{split or "validation"}` (5000 images)' in made.text
     assert 'optimistic' in made.text
     assert 'read once' not in made.text
 
@@ -82,12 +98,20 @@ def test_a_figure_of_another_split_names_the_one_that_chose_the_checkpoint(make_
 
 
 def test_a_run_that_went_on_with_other_options_says_so(make_run):
-    text = card(make_run(test_reads=2, continued=[
-        {'epoch': 3, 'command': ['train.py', '--resume', 'x y'], 'mixed_precision': 'fp16', 'before': 'no'}])).text
+    text = card(
+        make_run(
+            test_reads=2,
+            continued=[
+                {'epoch': 3, 'command': ['train.py', '--resume', 'x y'], 'mixed_precision': 'fp16', 'before': 'no'}
+            ],
+        )
+    ).text
     assert '`test` was read 2 times' in text and 'read once' not in text
-    assert ("accelerate launch train.py --model resnet20s --alfa-step-size 0.5/255\n"
-            "# after epoch 3, with other options:\n"
-            "accelerate launch --mixed_precision fp16 train.py --resume 'x y'\n```") in text
+    assert (
+        'accelerate launch train.py --model resnet20s --alfa-step-size 0.5/255\n'
+        '# after epoch 3, with other options:\n'
+        "accelerate launch --mixed_precision fp16 train.py --resume 'x y'\n```"
+    ) in text
 
 
 def test_imagenet_terms(make_run):
@@ -122,10 +146,15 @@ def test_weights_from_imagenet_keep_its_terms(make_run, model):
     assert card(started(make_run(), model=model, pretrained=False)).data.license == 'apache-2.0'
 
 
-@pytest.mark.parametrize('args', [
-    {'initial_checkpoint': '/data/w.pth'}, {'model': 'resnet50.no_such_tag', 'pretrained': True},
-    {'model': 'hf-hub:me/other', 'pretrained': True}, {'model': 'resnet50.fb_swsl_ig1b_ft_in1k', 'pretrained': True},
-])
+@pytest.mark.parametrize(
+    'args',
+    [
+        {'initial_checkpoint': '/data/w.pth'},
+        {'model': 'resnet50.no_such_tag', 'pretrained': True},
+        {'model': 'hf-hub:me/other', 'pretrained': True},
+        {'model': 'resnet50.fb_swsl_ig1b_ft_in1k', 'pretrained': True},
+    ],
+)
 def test_weights_from_elsewhere_need_a_license(make_run, args):
     with pytest.raises(HubError, match=r"weights from --(initial-checkpoint|pretrained) '.*add --license ID"):
         card(started(make_run(), **args))
@@ -139,7 +168,8 @@ def test_our_own_weights_keep_theirs(make_run):
 def test_the_standard_run_stands_beside_it(make_run):
     run, standard = make_run(), read_run(make_run(task='standard', test_top1=91.0, test_top5=None))
     assert {'title': 'standard training, the same code', 'top1': '91.00', 'top5': '', 'robust': ''} in accuracy_rows(
-        read_run(run), standard)
+        read_run(run), standard
+    )
     assert '91.00' in card(run, standard=standard).text
     with pytest.raises(HubError, match=r'its task is alfa'):
         accuracy_rows(read_run(run), read_run(make_run()))
@@ -162,18 +192,33 @@ def test_base_model(make_run):
         run = make_run()
         (run / 'args.yaml').write_text(yaml.safe_dump(args))
         return base_model(read_run(run))
+
     assert of(model='resnet50.a1_in1k', pretrained=True) == 'timm/resnet50.a1_in1k'
-    assert of(model='resnet50', pretrained=True) == f"timm/resnet50.{timm.get_pretrained_cfg('resnet50').tag}"
+    assert of(model='resnet50', pretrained=True) == f'timm/resnet50.{timm.get_pretrained_cfg("resnet50").tag}'
     assert of(model='resnet50.a1_in1k', pretrained=False) is None
     assert of(model='hf-hub:me/other@v2', pretrained=True) == 'me/other'
     assert of(model='resnet50.no_such_tag', pretrained=True) is None
 
 
-@pytest.mark.parametrize(('value', 'text'), [
-    (1 / 255, '1/255'), (0.5 / 255, '0.5/255'), (1.0, '1'), (0.9, '0.9'), (5, '5'), (None, 'none'), (True, 'True'),
-    ('units:9', 'units:9'), ([1, 2], '1, 2'), (0.01, '0.01'), (0.0, '0'), (0.1, '0.1'), (0.2, '0.2'),
-    (16 / 255, '16/255'),
-])
+@pytest.mark.parametrize(
+    ('value', 'text'),
+    [
+        (1 / 255, '1/255'),
+        (0.5 / 255, '0.5/255'),
+        (1.0, '1'),
+        (0.9, '0.9'),
+        (5, '5'),
+        (None, 'none'),
+        (True, 'True'),
+        ('units:9', 'units:9'),
+        ([1, 2], '1, 2'),
+        (0.01, '0.01'),
+        (0.0, '0'),
+        (0.1, '0.1'),
+        (0.2, '0.2'),
+        (16 / 255, '16/255'),
+    ],
+)
 def test_spell(value, text):
     assert spell(value) == text
 
@@ -191,7 +236,7 @@ def test_the_papers_rows_are_of_models_and_data_that_are_known():
 def test_a_method_is_one_row(make_run, monkeypatch, known, title):
     """Also one that the paper has a figure of; of a row that is not there, its name."""
     row = dataclasses.replace(TASKS['standard'], name='mine', title='My method', text='It does little.')
-    figure = {'model': 'resnet20s', 'dataset': 'c10', 'method': 'mine', 'top1': 90., 'table': 9}
+    figure = {'model': 'resnet20s', 'dataset': 'c10', 'method': 'mine', 'top1': 90.0, 'table': 9}
     monkeypatch.setattr('timm_alfa.publishing.card.paper_rows', lambda: (figure,))
     if known:
         monkeypatch.setitem(TASKS, 'mine', row)

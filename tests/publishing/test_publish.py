@@ -1,4 +1,5 @@
 """Laying a repo out, shipping small weights, and reproducing an accuracy."""
+
 import dataclasses
 import json
 import math
@@ -32,8 +33,11 @@ def test_a_dry_run_writes_what_timm_loads_bit_for_bit(make_run, tmp_path):
     model = timm.create_model(f'local-dir:{out}', pretrained=True).eval()
     input = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(input), load_model(read_run(run))(input))
-    assert record['manifest_row']['sha256'] == sha256_of(out / 'model.safetensors') == sha256_of(
-        run / 'model_best.safetensors')
+    assert (
+        record['manifest_row']['sha256']
+        == sha256_of(out / 'model.safetensors')
+        == sha256_of(run / 'model_best.safetensors')
+    )
     cfg = json.loads((out / 'config.json').read_text())['pretrained_cfg']
     assert (cfg['tag'], cfg['custom_load'], cfg['license']) == ('alfa_c10', False, 'apache-2.0')
     assert 'paper_ids' not in cfg  # the architecture's paper did not train these weights
@@ -53,18 +57,32 @@ ATTACK = {'steps': 20, 'step_size': 2 / 255, 'eps': 8 / 255, 'restarts': 1, 'ran
 
 def validated(file, *runs, **values):
     """validate.py's output: a line that is not JSON, and a record of each run."""
-    lines = [json.dumps({
-        'status': 'finished', 'checkpoint': str(run), 'checkpoint_sha256': sha256_of(run / 'model_best.safetensors'),
-        'split': 'test', 'count': 10000, 'top1': read_run(run).evaluation.top1, 'robust_top1': 12.5 + i,
-        'attack': ATTACK, **values}) for i, run in enumerate(runs)]
+    lines = [
+        json.dumps(
+            {
+                'status': 'finished',
+                'checkpoint': str(run),
+                'checkpoint_sha256': sha256_of(run / 'model_best.safetensors'),
+                'split': 'test',
+                'count': 10000,
+                'top1': read_run(run).evaluation.top1,
+                'robust_top1': 12.5 + i,
+                'attack': ATTACK,
+                **values,
+            }
+        )
+        for i, run in enumerate(runs)
+    ]
     file.write_text('\n'.join(['model: ...', *lines]))
     return file
 
 
 def test_accuracy_under_attack_that_validate_measured(make_run, tmp_path):
     run, standard = make_run(), make_run(task='standard')
-    save_file({key: value + 1 for key, value in load_file(standard / 'model_best.safetensors').items()},
-              standard / 'model_best.safetensors')
+    save_file(
+        {key: value + 1 for key, value in load_file(standard / 'model_best.safetensors').items()},
+        standard / 'model_best.safetensors',
+    )
     out = tmp_path / 'out'
     publish(Publication(run, REPO, standard=standard, validated=validated(tmp_path / 'v', run, standard)), output=out)
     card = (out / 'README.md').read_text()
@@ -73,21 +91,26 @@ def test_accuracy_under_attack_that_validate_measured(make_run, tmp_path):
     assert '(steps 20, step_size 2/255, eps 8/255, restarts 1, random_start True)' in card
     assert json.loads((out / 'result.json').read_text())['robust_top1'] == 12.5
     publish(Publication(run, REPO, validated=validated(tmp_path / 'v', run)), output=tmp_path / 'alone')
-    lines = [validated(tmp_path / 'v', each, attack={**ATTACK, 'steps': 10 * i}).read_text()
-             for i, each in enumerate((run, standard), 1)]
+    lines = [
+        validated(tmp_path / 'v', each, attack={**ATTACK, 'steps': 10 * i}).read_text()
+        for i, each in enumerate((run, standard), 1)
+    ]
     (tmp_path / 'v').write_text('\n'.join(lines))
     with pytest.raises(HubError, match='attacked with steps 20.*this run with steps 10'):
         publish(Publication(run, REPO, standard=standard, validated=tmp_path / 'v'), output=tmp_path / 'no')
 
 
-@pytest.mark.parametrize(('values', 'says'), [
-    ({'checkpoint_sha256': 'a' * 64}, 'not that of the weights that are published'),
-    ({'checkpoint_sha256': None}, 'not that of the weights that are published'),
-    ({'split': 'train'}, r'images of split train, .* of split test\. validate\.py .*--split test'),
-    ({'count': 1000}, r'1000 images'),
-    ({'attack': None, 'robust_top1': None}, 'made without --robust'),
-    ({'top1': 80.0}, r'states 91\.75% on test'),
-])
+@pytest.mark.parametrize(
+    ('values', 'says'),
+    [
+        ({'checkpoint_sha256': 'a' * 64}, 'not that of the weights that are published'),
+        ({'checkpoint_sha256': None}, 'not that of the weights that are published'),
+        ({'split': 'train'}, r'images of split train, .* of split test\. validate\.py .*--split test'),
+        ({'count': 1000}, r'1000 images'),
+        ({'attack': None, 'robust_top1': None}, 'made without --robust'),
+        ({'top1': 80.0}, r'states 91\.75% on test'),
+    ],
+)
 def test_a_record_of_validate_that_is_of_something_else(make_run, tmp_path, values, says):
     run = make_run()
     with pytest.raises(AlfaError, match=says):
@@ -137,8 +160,11 @@ def test_tolerance_against_samples_drawn():
 def test_sample_accuracy_counts_what_the_record_counts(make_run, val_split):
     """On the digits: all of the validation split, against the same computed here."""
     folder = make_run(dataset='digits', test_top1=None, test_split=None, val_images=360, val_split=val_split)
-    (folder / 'args.yaml').write_text(yaml.safe_dump({
-        'dataset': 'digits', 'data_dir': '', 'train_split': 'train', 'val_split': 'validation', 'batch_size': 64}))
+    (folder / 'args.yaml').write_text(
+        yaml.safe_dump(
+            {'dataset': 'digits', 'data_dir': '', 'train_split': 'train', 'val_split': 'validation', 'batch_size': 64}
+        )
+    )
     run = read_run(folder)
     model = load_model(run)
     cfg = timm.data.resolve_model_data_config(model)
@@ -150,10 +176,15 @@ def test_sample_accuracy_counts_what_the_record_counts(make_run, val_split):
     assert sample_accuracy(model, run, 0) is None
 
 
-@pytest.mark.parametrize('data', [
-    {'dataset': 'hfds/uoft-cs/cifar10', 'data_dir': '{tmp}'}, {'dataset': 'torch/cifar10', 'data_dir': '{tmp}'},
-    {'dataset': '', 'data_dir': '{tmp}/none'}, {},
-])
+@pytest.mark.parametrize(
+    'data',
+    [
+        {'dataset': 'hfds/uoft-cs/cifar10', 'data_dir': '{tmp}'},
+        {'dataset': 'torch/cifar10', 'data_dir': '{tmp}'},
+        {'dataset': '', 'data_dir': '{tmp}/none'},
+        {},
+    ],
+)
 def test_data_that_is_not_at_hand_is_not_fetched(make_run, tmp_path, data):
     folder = make_run()
     values = {key: value.format(tmp=tmp_path) for key, value in data.items()}
@@ -200,8 +231,10 @@ def test_a_full_disk_while_shipping_changes_nothing(make_run, tmp_path, monkeypa
     shipping.ship(make_run(), 'resnet20s.x', root=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
     other = make_run(test_top1=50.0)
-    save_file({key: value + 1 for key, value in load_file(other / 'model_best.safetensors').items()},
-              other / 'model_best.safetensors')
+    save_file(
+        {key: value + 1 for key, value in load_file(other / 'model_best.safetensors').items()},
+        other / 'model_best.safetensors',
+    )
     before |= {path: path.read_bytes() for path in other.iterdir()}
 
     def full(source, target):

@@ -1,4 +1,5 @@
 """A loss whose graph is gone has the gradients of one whose graph is there."""
+
 import gc
 import weakref
 
@@ -28,7 +29,7 @@ def setting():
     return x, [weight, bias, unused, frozen], loss
 
 
-@pytest.mark.parametrize('scale', [1., 1024., 0.])
+@pytest.mark.parametrize('scale', [1.0, 1024.0, 0.0])
 def test_gradients(scale):
     x, params, loss = setting()
     leaves = [x, *params[:3]]

@@ -1,4 +1,5 @@
 """One ALFA step on the smallest classifier of every module of timm, replays compared with full passes."""
+
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,14 @@ def first_of(output):
 def check(row, blocks, steps=1):
     """The step works, the gradient reaches, replays give what full passes with hooks give and skip the front."""
     model, input, target = build(row)
-    task = create_task('alfa', model, lambda output, y: torch.nn.functional.cross_entropy(first_of(output), y),
-                       blocks=blocks, steps=steps, step_size=0.01)
+    task = create_task(
+        'alfa',
+        model,
+        lambda output, y: torch.nn.functional.cross_entropy(first_of(output), y),
+        blocks=blocks,
+        steps=steps,
+        step_size=0.01,
+    )
     result = task(input, target)
     result['loss'].backward()
     assert torch.isfinite(result['loss'])
@@ -50,8 +57,10 @@ def compare(model, task, input):
         torch.manual_seed(1)
         record = task._replay.record(input)
         for i, name in enumerate(task.blocks):
-            shift = [0.1 * torch.randn(f.shape, generator=torch.Generator().manual_seed(i)).to(f.dtype)
-                     for f in leaves(record.features[i])]
+            shift = [
+                0.1 * torch.randn(f.shape, generator=torch.Generator().manual_seed(i)).to(f.dtype)
+                for f in leaves(record.features[i])
+            ]
             add = lambda f, s=shift: rebuilt(f, iter([x + d for x, d in zip(leaves(f), s, strict=True)]))  # noqa: E731
             for change, hook in ((pytree.cloned, lambda m, a, o: o), (add, lambda m, a, o, add=add: add(o))):
                 found = []
@@ -70,15 +79,18 @@ def after(model, name, input):
     events = []
     handle = model.get_submodule(name).register_forward_hook(lambda m, a, o: events.append(len(called)))
     called = []
-    handles = [m.register_forward_pre_hook(lambda m, a, n=n: called.append(n))
-               for n, m in model.named_modules() if not list(m.children())]
+    handles = [
+        m.register_forward_pre_hook(lambda m, a, n=n: called.append(n))
+        for n, m in model.named_modules()
+        if not list(m.children())
+    ]
     try:
         with rng.kept(torch.device('cpu')):
             model(input)
     finally:
         for h in (handle, *handles):
             h.remove()
-    return called[events[-1]:]
+    return called[events[-1] :]
 
 
 def test_the_table_has_every_module_of_timm():

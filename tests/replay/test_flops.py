@@ -16,9 +16,16 @@ def build(arch, size=32):
     return model, torch.randn(2, 3, size, size), torch.tensor([1, 2])
 
 
-@pytest.mark.parametrize('layer', [
-    torch.nn.Conv2d(6, 4, 3), torch.nn.Conv2d(6, 6, 3, groups=6), torch.nn.Conv2d(6, 4, 3, groups=2, stride=2),
-    torch.nn.ConvTranspose2d(6, 4, 3, groups=2, stride=2)], ids=str)
+@pytest.mark.parametrize(
+    'layer',
+    [
+        torch.nn.Conv2d(6, 4, 3),
+        torch.nn.Conv2d(6, 6, 3, groups=6),
+        torch.nn.Conv2d(6, 4, 3, groups=2, stride=2),
+        torch.nn.ConvTranspose2d(6, 4, 3, groups=2, stride=2),
+    ],
+    ids=str,
+)
 def test_both_gradients_of_a_convolution_cost_what_it_costs(layer):
     x = torch.randn(2, 6, 9, 9, requires_grad=True)
     size = (x if isinstance(layer, torch.nn.ConvTranspose2d) else layer(x)).numel()

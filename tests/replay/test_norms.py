@@ -1,4 +1,5 @@
 """Running statistics move in the passes that are meant to move them, and in no others."""
+
 import copy
 
 import pytest

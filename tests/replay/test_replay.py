@@ -1,4 +1,5 @@
 """Replays: exact, without work before the feature, and nothing left on the model whatever happens."""
+
 import copy
 
 import pytest
@@ -30,11 +31,16 @@ def fingerprint(model):
     return found
 
 
-@pytest.mark.parametrize(('arch', 'spec', 'front'), [
-    ('resnet20s', 'last', ('conv1', 'bn1', 'layer')), ('resnet20s', 'layer2.1.bn1', ('conv1', 'layer1', 'layer2.0')),
-    ('test_vit', '1', ('patch_embed', 'blocks.0')), ('test_efficientnet', '2', ('conv_stem', 'blocks.0', 'blocks.1')),
-    ('resnet18', 'layer3.0.downsample', ('conv1', 'layer1', 'layer2', 'layer3.0.conv', 'layer3.0.bn')),
-])
+@pytest.mark.parametrize(
+    ('arch', 'spec', 'front'),
+    [
+        ('resnet20s', 'last', ('conv1', 'bn1', 'layer')),
+        ('resnet20s', 'layer2.1.bn1', ('conv1', 'layer1', 'layer2.0')),
+        ('test_vit', '1', ('patch_embed', 'blocks.0')),
+        ('test_efficientnet', '2', ('conv_stem', 'blocks.0', 'blocks.1')),
+        ('resnet18', 'layer3.0.downsample', ('conv1', 'layer1', 'layer2', 'layer3.0.conv', 'layer3.0.bn')),
+    ],
+)
 def test_nothing_before_the_feature_runs_again(arch, spec, front):
     model, input, _ = tiny(arch, 32, batch=2)
     replay = Replay(model, resolve_blocks(model, spec))
@@ -51,8 +57,11 @@ class Lists(nn.Module):
         super().__init__()
         convs = [nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)]
         self.kind = kind
-        self.front = nn.ModuleDict({'a': convs[0], 'b': convs[1]}) if kind is nn.ModuleDict else (
-            nn.Sequential(*convs) if kind is nn.Sequential else kind(convs))
+        self.front = (
+            nn.ModuleDict({'a': convs[0], 'b': convs[1]})
+            if kind is nn.ModuleDict
+            else (nn.Sequential(*convs) if kind is nn.Sequential else kind(convs))
+        )
         self.middle, self.head = nn.Conv2d(3, 3, 1), nn.Linear(3, 2)
 
     def forward(self, x):
@@ -130,9 +139,16 @@ def test_a_later_feature_is_changed_once_however_its_module_is_called(deep):
         torch.testing.assert_close(moved, record.output + 1)
 
 
-@pytest.mark.parametrize(('name', 'message'), [
-    ('act', '3 times'), ('never', '0 times'), ('missing', "no module 'missing'"), ('', 'no module'),
-    ('whole', 'float')])
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        ('act', '3 times'),
+        ('never', '0 times'),
+        ('missing', "no module 'missing'"),
+        ('', 'no module'),
+        ('whole', 'float'),
+    ],
+)
 def test_features_that_cannot_be(name, message):
     class Whole(nn.Module):
         def forward(self, x):
@@ -147,9 +163,17 @@ def test_features_that_cannot_be(name, message):
     assert fingerprint(model) == before
 
 
-@pytest.mark.parametrize('config', [
-    dict(), dict(blocks='all', bn='aux'), dict(blocks='layer3.2.bn2'), dict(blocks='all', mode='joint'),
-    dict(blocks='2', bn='shared', random_start=True)], ids=str)
+@pytest.mark.parametrize(
+    'config',
+    [
+        dict(),
+        dict(blocks='all', bn='aux'),
+        dict(blocks='layer3.2.bn2'),
+        dict(blocks='all', mode='joint'),
+        dict(blocks='2', bn='shared', random_start=True),
+    ],
+    ids=str,
+)
 @pytest.mark.filterwarnings('ignore::timm_alfa.errors.AlfaWarning')
 def test_a_step_leaves_nothing(config):
     model, input, target = tiny(size=16)
@@ -186,8 +210,11 @@ class Bomb(nn.Module):
 
 @pytest.mark.parametrize('checkpointing', [False, True])
 @pytest.mark.parametrize('calls', [1, 2, 3, 4, 5, 6])
-@pytest.mark.parametrize('config', [
-    dict(blocks='layer2'), dict(blocks='all', bn='aux', mode='joint'), dict(blocks='layer2,layer3.2.bn2')], ids=str)
+@pytest.mark.parametrize(
+    'config',
+    [dict(blocks='layer2'), dict(blocks='all', bn='aux', mode='joint'), dict(blocks='layer2,layer3.2.bn2')],
+    ids=str,
+)
 @pytest.mark.filterwarnings('ignore::timm_alfa.errors.AlfaWarning')
 def test_an_exception_leaves_nothing(config, calls, checkpointing):
     """In the recorded pass (1), the pass that learns (2), the search, the perturbed pass: the step after is exact."""
@@ -314,8 +341,12 @@ def test_a_feature_beside_the_way_is_kept_but_others_cost_no_memory():
     for _ in range(2):
         record = replay.record(input)
     assert replay.stands_alone(0)
-    held = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for calls in record.answers.values()
-            for call in calls for x in pytree.tensors(call.value)}
+    held = {
+        x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()
+        for calls in record.answers.values()
+        for call in calls
+        for x in pytree.tensors(call.value)
+    }
     assert sum(held.values()) <= sum(x.nbytes for x in pytree.tensors(record.features)) + 1000
 
 
@@ -347,6 +378,7 @@ def test_generators_stand_where_a_standard_step_leaves_them(arch, drop):
 
 def test_what_is_only_compared_is_still_needed():
     """A mask made by comparing swallows NaN: the output is finite without what it was made from, and wrong."""
+
     class Masked(nn.Module):
         def __init__(self):
             super().__init__()
@@ -419,6 +451,7 @@ def test_a_first_step_is_to_the_last_bit_what_a_later_one_is(blocks):
 @pytest.mark.parametrize('divisor', [1, 3])
 def test_what_learns_moves_nothing_and_needs_no_size_of_batch(divisor):
     """The first recorded pass is a plain one: running statistics, generators and autocast's cached weights too."""
+
     class Groups(nn.Module):
         def forward(self, x):
             return x.unflatten(0, (-1, divisor)).flatten(0, 1)

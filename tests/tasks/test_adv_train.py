@@ -1,4 +1,5 @@
 """Adversarial training against its definition: a plain attack, and the loss of what it finds."""
+
 import copy
 
 import pytest
@@ -23,15 +24,16 @@ def test_a_step_is_the_definition(random_start):
     before, at = copy.deepcopy(other.state_dict()), (pixels + start).clamp(0, 1)
     for _ in range(steps):
         at = at.detach().requires_grad_()
-        grad, = torch.autograd.grad(F.cross_entropy(other((at - mean) / std), target), at)
+        (grad,) = torch.autograd.grad(F.cross_entropy(other((at - mean) / std), target), at)
         at = torch.maximum(torch.minimum(at + step_size * grad.sign(), pixels + eps), pixels - eps).clamp(0, 1)
     other.load_state_dict(before)
     output = other((at.detach() - mean) / std)
     loss = F.cross_entropy(output, target)
     loss.backward()
 
-    task = create_task('adv_train', model, steps=steps, step_size=step_size, eps=eps, random_start=random_start,
-                       mean=MEAN, std=STD)
+    task = create_task(
+        'adv_train', model, steps=steps, step_size=step_size, eps=eps, random_start=random_start, mean=MEAN, std=STD
+    )
     torch.manual_seed(3)
     result = task((pixels - mean) / std, target)
     result['loss'].backward()

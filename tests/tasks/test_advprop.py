@@ -1,4 +1,5 @@
 """AdvProp against its algorithm: three kinds of full passes, the auxiliary norms put in as modules."""
+
 import copy
 import warnings
 
@@ -30,7 +31,7 @@ def plain_search(forward, pixels, normalise, target, steps, step_size, eps, rand
     at = (pixels + start).clamp(0, 1)
     for _ in range(steps):
         at = at.detach().requires_grad_()
-        grad, = torch.autograd.grad(F.cross_entropy(forward(normalise(at)), target), at)
+        (grad,) = torch.autograd.grad(F.cross_entropy(forward(normalise(at)), target), at)
         at = torch.maximum(torch.minimum(at + step_size * grad.sign(), pixels + eps), pixels - eps).clamp(0, 1)
     return at.detach()
 
@@ -105,7 +106,7 @@ def test_auxiliary_norms_are_trained_beside_the_model_and_are_not_in_it():
     model = tiny(size=16)[0]
     keys = list(model.state_dict())
     task = create_task('advprop', model)
-    group, = task.extra_param_groups()
+    (group,) = task.extra_param_groups()
     assert group['weight_decay'] == 0
     assert len(group['params']) == 2 * len(norm_names(model))
     own = {id(p) for p in model.parameters()}
@@ -179,7 +180,7 @@ def test_the_mean_and_deviation_given_count_over_the_models():
 
 def test_images_that_were_never_normalised_so_are_noticed_once():
     model, input, target = tiny(size=16, batch=16)
-    task = create_task('advprop', model, mean=(0.,), std=(1.,))
+    task = create_task('advprop', model, mean=(0.0,), std=(1.0,))
     with pytest.warns(AlfaWarning, match='outside'):
         task(input, target)
     with warnings.catch_warnings():
@@ -187,24 +188,32 @@ def test_images_that_were_never_normalised_so_are_noticed_once():
         task(input, target)
 
 
-@pytest.mark.parametrize(('config', 'says'), [
-    (dict(steps=0, random_start=False), 'no image is perturbed'),
-    (dict(step_size=0), '5 steps are paid for'),
-    (dict(steps=2, random_start=False), 'cannot bind'),
-], ids=str)
+@pytest.mark.parametrize(
+    ('config', 'says'),
+    [
+        (dict(steps=0, random_start=False), 'no image is perturbed'),
+        (dict(step_size=0), '5 steps are paid for'),
+        (dict(steps=2, random_start=False), 'cannot bind'),
+    ],
+    ids=str,
+)
 def test_what_has_no_effect_is_said(config, says):
     with pytest.warns(AlfaWarning, match=says):
         create_task('advprop', tiny()[0], **config)
 
 
-@pytest.mark.parametrize(('config', 'says'), [
-    (dict(eps=4), 'eps is 4: pixels lie in'),
-    (dict(step_size=1.5), 'such as 1.5/255'),
-    (dict(eps=0), 'above 0'),
-    (dict(mean=(0.5,)), 'go together'),
-    (dict(mean=(0.5,), std=(0.5, 0.5)), 'as many of the one'),
-    (dict(mean=(0.5,), std=(0.,)), 'above 0'),
-], ids=str)
+@pytest.mark.parametrize(
+    ('config', 'says'),
+    [
+        (dict(eps=4), 'eps is 4: pixels lie in'),
+        (dict(step_size=1.5), 'such as 1.5/255'),
+        (dict(eps=0), 'above 0'),
+        (dict(mean=(0.5,)), 'go together'),
+        (dict(mean=(0.5,), std=(0.5, 0.5)), 'as many of the one'),
+        (dict(mean=(0.5,), std=(0.0,)), 'above 0'),
+    ],
+    ids=str,
+)
 def test_wrong_options_are_refused(config, says):
     with pytest.raises(ConfigError, match=says):
         create_task('advprop', tiny()[0], **config)
@@ -212,7 +221,8 @@ def test_wrong_options_are_refused(config, says):
 
 def test_networks_of_other_norms_have_auxiliary_ones_too():
     model = nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True), nn.Flatten(), nn.LazyLinear(5))
+        nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True), nn.Flatten(), nn.LazyLinear(5)
+    )
     model(torch.randn(2, 3, 8, 8))
     task = create_task('advprop', model, mean=MEAN, std=STD)
     task(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))['loss'].backward()

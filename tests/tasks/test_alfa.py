@@ -1,4 +1,5 @@
 """ALFA against the plain rewriting: full forward passes with a hook that adds delta, in float64."""
+
 import pytest
 from helpers.settings import check_step, tiny
 
@@ -86,18 +87,22 @@ def test_every_kind_of_model_is_the_rewriting(arch, size, kwargs, config):
     check_step(*tiny(arch, size, batch=2, **kwargs), times=2 if 'test' in arch else 1, **{**QUICK, **config})
 
 
-@pytest.mark.parametrize(('config', 'says'), [
-    (dict(), []),
-    (dict(weight=0), ['computed and ignored']),
-    (dict(steps=0), ['nothing is perturbed, the clean loss is counted twice']),
-    (dict(steps=0, random_start=True), []),
-    (dict(steps=0, random_start=True, step_size=0), ['nothing is perturbed, the clean loss is counted twice']),
-    (dict(step_size=0), ['5 steps are paid for and nothing is perturbed']),
-    (dict(step_size=0, random_start=True), ['5 steps are paid for and nothing is perturbed']),
-    (dict(step_size=0, random_start=True, eps=0.1), ['5 steps are paid for and features are moved at random only']),
-    (dict(eps=1), ['eps=1 cannot bind']),
-    (dict(eps=1, random_start=True), []),
-], ids=str)
+@pytest.mark.parametrize(
+    ('config', 'says'),
+    [
+        (dict(), []),
+        (dict(weight=0), ['computed and ignored']),
+        (dict(steps=0), ['nothing is perturbed, the clean loss is counted twice']),
+        (dict(steps=0, random_start=True), []),
+        (dict(steps=0, random_start=True, step_size=0), ['nothing is perturbed, the clean loss is counted twice']),
+        (dict(step_size=0), ['5 steps are paid for and nothing is perturbed']),
+        (dict(step_size=0, random_start=True), ['5 steps are paid for and nothing is perturbed']),
+        (dict(step_size=0, random_start=True, eps=0.1), ['5 steps are paid for and features are moved at random only']),
+        (dict(eps=1), ['eps=1 cannot bind']),
+        (dict(eps=1, random_start=True), []),
+    ],
+    ids=str,
+)
 def test_what_has_no_effect_is_said(config, says):
     lines = list(AlfaConfig(**config).idle())
     assert len(lines) == len(says)

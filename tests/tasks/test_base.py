@@ -1,4 +1,5 @@
 """What timm's loop and a plain one ask of every task."""
+
 import copy
 
 import pytest
@@ -10,8 +11,13 @@ from timm.task import ClassificationTask
 from timm_alfa import create_task
 from timm_alfa.errors import CheckpointError
 
-METHODS = (('standard', {}), ('alfa', dict(blocks='2')), ('alfa', dict(blocks='all', bn='aux')),
-           ('l_alfa', dict(blocks='units:3')), ('l_alfa', dict(blocks='all', bn='aux', mode='joint')))
+METHODS = (
+    ('standard', {}),
+    ('alfa', dict(blocks='2')),
+    ('alfa', dict(blocks='all', bn='aux')),
+    ('l_alfa', dict(blocks='units:3')),
+    ('l_alfa', dict(blocks='all', bn='aux', mode='joint')),
+)
 
 
 def made(name, config, arch='resnet20s', seed=0):
@@ -78,8 +84,10 @@ def test_checkpoints_are_timms_and_come_back(name, config, ema):
     other.load_checkpoint_state(weights, own, ema=ema)
     again = other.get_checkpoint_state(ema=ema)
     assert other.updates == 3
-    for a, b in ((weights, again['state_dict' + '_ema' * ema]), (own.get('own', {}),
-                                                                 again['task_state' + '_ema' * ema].get('own', {}))):
+    for a, b in (
+        (weights, again['state_dict' + '_ema' * ema]),
+        (own.get('own', {}), again['task_state' + '_ema' * ema].get('own', {})),
+    ):
         assert list(a) == list(b)
         assert all(torch.equal(a[k], b[k]) for k in a)
     if name == 'l_alfa':
@@ -175,6 +183,7 @@ def test_networks_without_norms_take_auxiliary_ones():
 def test_layer_groups_are_the_models(name):
     """As timm's script builds its optimizer: a copied norm learns as what it copies, eta as the classifier."""
     from timm.optim import create_optimizer_v2
+
     task, _, _, _ = made(name, dict(blocks='all', bn='aux') if name == 'l_alfa' else {})
     optimizer = create_optimizer_v2(task.own, 'sgd', lr=0.1, weight_decay=0.1, layer_decay=0.5)
     scales = {p: group['lr_scale'] for group in optimizer.param_groups for p in group['params']}
@@ -202,11 +211,18 @@ def one_process(tmp_path):
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(('name', 'config'), [
-    ('alfa', dict(blocks='2')), ('alfa', dict(blocks='3', bn='aux')), ('advprop', dict(steps=1)),
-    ('l_alfa', dict(blocks='2,3', every=2)), ('l_alfa', dict(blocks='2,3', mode='joint', every=2)),
-    ('l_alfa', dict(blocks='all', bn='aux', mode='joint')),
-], ids=str)
+@pytest.mark.parametrize(
+    ('name', 'config'),
+    [
+        ('alfa', dict(blocks='2')),
+        ('alfa', dict(blocks='3', bn='aux')),
+        ('advprop', dict(steps=1)),
+        ('l_alfa', dict(blocks='2,3', every=2)),
+        ('l_alfa', dict(blocks='2,3', mode='joint', every=2)),
+        ('l_alfa', dict(blocks='all', bn='aux', mode='joint')),
+    ],
+    ids=str,
+)
 def test_networks_with_unused_parameters_are_distributed(name, config, one_process):
     task, _, input, target = made(name, config)
     task.model.unused = torch.nn.Linear(2, 2)

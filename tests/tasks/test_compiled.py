@@ -1,4 +1,5 @@
 """Compiled tasks: the same steps, of fewer and larger graphs."""
+
 import copy
 
 import pytest
@@ -12,10 +13,17 @@ from timm_alfa.errors import AlfaWarning
 QUICK = dict(steps=2, step_size=0.05)
 
 
-@pytest.mark.parametrize(('arch', 'config'), [
-    ('resnet20s', dict(blocks='2')), ('resnet20s', dict(blocks='all', mode='joint', bn='shared')),
-    ('resnet20s', dict(blocks='2', bn='aux')), ('resnet20s', dict(blocks='layer3.2.bn2')),
-    ('test_vit', dict(blocks='all'))], ids=str)
+@pytest.mark.parametrize(
+    ('arch', 'config'),
+    [
+        ('resnet20s', dict(blocks='2')),
+        ('resnet20s', dict(blocks='all', mode='joint', bn='shared')),
+        ('resnet20s', dict(blocks='2', bn='aux')),
+        ('resnet20s', dict(blocks='layer3.2.bn2')),
+        ('test_vit', dict(blocks='all')),
+    ],
+    ids=str,
+)
 def test_compiled_steps_are_equal(arch, config):
     torch.compiler.reset()
     model, input, target = tiny(arch, 32 if 'vit' in arch else 16, batch=2)

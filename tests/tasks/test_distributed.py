@@ -1,4 +1,5 @@
 """Processes give the loss and the gradients of one process on the joint batch, whichever way they are wrapped."""
+
 import multiprocessing
 import os
 import tempfile
@@ -111,8 +112,11 @@ def _wrapped(way, setting, joint=False):
 
 def _trials():
     """(way, setting, whether norms are joint), each under the name of its result."""
-    yield from ((f'{way} {i}', way, setting, False) for way in ('model', 'task', 'fsdp', 'fsdp whole')
-                for i, setting in enumerate(SETTINGS + (NORMED if 'fsdp' not in way else ())))
+    yield from (
+        (f'{way} {i}', way, setting, False)
+        for way in ('model', 'task', 'fsdp', 'fsdp whole')
+        for i, setting in enumerate(SETTINGS + (NORMED if 'fsdp' not in way else ()))
+    )
     yield from ((f'joint {i}', 'task', setting, True) for i, setting in enumerate(JOINT))
 
 
@@ -143,9 +147,11 @@ def ranks(request):
 @pytest.fixture(scope='module')
 def alone():
     """What one process finds on the joint batch, by setting."""
+
     def train(setting):
         task = _task(*setting)
         return _train(task, task, slice(None))
+
     return {str(setting): train(setting) for setting in SETTINGS + JOINT}
 
 

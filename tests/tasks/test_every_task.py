@@ -1,4 +1,5 @@
 """What every method keeps to, walked over the registry."""
+
 import copy
 from dataclasses import fields
 from importlib.resources import files
@@ -27,9 +28,17 @@ def make(name, model, criterion=None, **config):
 def slots(model):
     """Attributes, hooks and flags that a method might leave on modules."""
     hooks = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks')
-    return [(name, sorted(vars(module)), [len(getattr(module, h)) for h in hooks], module.training,
-             getattr(module, 'track_running_stats', None), getattr(module, 'grad_checkpointing', None))
-            for name, module in model.named_modules()]
+    return [
+        (
+            name,
+            sorted(vars(module)),
+            [len(getattr(module, h)) for h in hooks],
+            module.training,
+            getattr(module, 'track_running_stats', None),
+            getattr(module, 'grad_checkpointing', None),
+        )
+        for name, module in model.named_modules()
+    ]
 
 
 def test_the_table_has_every_method():
@@ -131,7 +140,7 @@ def test_under_autocast_the_loss_is_about_the_same(name, dtype):
         task = make(name, copy.deepcopy(model))
         with torch.autocast('cpu', dtype, enabled=enabled):
             result = task(input, target)
-        (result['loss'] * (2.0 ** 10 if enabled else 1)).backward()
+        (result['loss'] * (2.0**10 if enabled else 1)).backward()
         assert all(torch.isfinite(p.grad).all() for p in task.model.parameters())
         losses.append(result['loss'].item())
     assert losses[1] == pytest.approx(losses[0], rel=0.03)
@@ -152,8 +161,9 @@ def test_compiled_it_is_the_same(name):
             task.zero_grad()
             loss = task(input, target)['loss']
             loss.backward()
-            results[-1].append((loss.detach(), [p.grad.clone() for p in task.parameters()],
-                                [b.clone() for b in task.buffers()]))
+            results[-1].append(
+                (loss.detach(), [p.grad.clone() for p in task.parameters()], [b.clone() for b in task.buffers()])
+            )
     torch.testing.assert_close(results[1], results[0], rtol=1e-7, atol=1e-9)
 
 
@@ -189,6 +199,7 @@ def test_the_card_says_it_all(name):
 
 
 # two processes
+
 
 def _rank(rank, file, results):
     torch.set_num_threads(1)

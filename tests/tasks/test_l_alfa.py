@@ -1,4 +1,5 @@
 """L-ALFA: algorithm 1 against a plain loop."""
+
 import copy
 
 import pytest
@@ -23,12 +24,16 @@ PROJECT = {'simplex': _sorted_simplex, 'hyperplane': lambda eta: eta + (1 - eta.
 RATE, MOMENTUM, DECAY = 0.05, 0.9, 1e-3
 
 
-@pytest.mark.parametrize('config', [
-    dict(projection='hyperplane', gamma=1.0),
-    dict(projection='simplex', gamma=0.),
-    dict(projection='hyperplane', gamma=0.3, reduction='mean', grad='tail'),
-    dict(projection='hyperplane', gamma=0.5, mode='joint', blocks='all'),
-], ids=str)
+@pytest.mark.parametrize(
+    'config',
+    [
+        dict(projection='hyperplane', gamma=1.0),
+        dict(projection='simplex', gamma=0.0),
+        dict(projection='hyperplane', gamma=0.3, reduction='mean', grad='tail'),
+        dict(projection='hyperplane', gamma=0.5, mode='joint', blocks='all'),
+    ],
+    ids=str,
+)
 def test_three_steps_are_algorithm_one(config):
     """Search, one optimizer step for weights and eta, projection, three times: a loop with its own momentum."""
     model, _, _ = tiny(size=16)
@@ -38,7 +43,9 @@ def test_three_steps_are_algorithm_one(config):
     task.own.eta.data = task.own.eta.data.double()
     optimizer = torch.optim.SGD(
         [{'params': list(model.parameters()), 'weight_decay': DECAY}, *task.extra_param_groups()],
-        lr=RATE, momentum=MOMENTUM)
+        lr=RATE,
+        momentum=MOMENTUM,
+    )
     eta = torch.ones(3, dtype=torch.float64)
     speed, eta_speed = {k: torch.zeros_like(p) for k, p in plain.named_parameters()}, torch.zeros_like(eta)
     names = resolve_blocks(model, config['blocks'])
@@ -66,9 +73,15 @@ def test_three_steps_are_algorithm_one(config):
     assert not torch.equal(eta, torch.full_like(eta, 1 / 3)), 'eta has learned nothing'
 
 
-@pytest.mark.parametrize('config', [
-    dict(blocks='all', bn='shared'), dict(blocks='all', bn='aux', mode='joint'), dict(blocks='1', norm='l2', eps=0.09),
-], ids=str)
+@pytest.mark.parametrize(
+    'config',
+    [
+        dict(blocks='all', bn='shared'),
+        dict(blocks='all', bn='aux', mode='joint'),
+        dict(blocks='1', norm='l2', eps=0.09),
+    ],
+    ids=str,
+)
 def test_eta_as_ones_is_alfa_with_a_constant(config):
     """At its start eta is one: ALFA's gradients, and a loss that is larger by gamma * r."""
     config = {'steps': 2, 'step_size': 0.05, **config}
@@ -143,8 +156,15 @@ def test_options_without_effect_warn(config, word):
 def test_soft_targets():
     model, input, _ = tiny(size=16)
     target = torch.rand(4, 5, dtype=torch.float64).softmax(1)
-    check_step(model, input, target, lambda x, y: -(y * F.log_softmax(x, 1)).sum(1).mean(), blocks='all', steps=2,
-               step_size=0.05)
+    check_step(
+        model,
+        input,
+        target,
+        lambda x, y: -(y * F.log_softmax(x, 1)).sum(1).mean(),
+        blocks='all',
+        steps=2,
+        step_size=0.05,
+    )
 
 
 def test_the_default_takes_what_units_a_small_network_has():

@@ -1,4 +1,5 @@
 """ALFA in the ways networks are trained: memory formats, half precision, losses, checkpointing."""
+
 import copy
 
 import pytest
@@ -27,8 +28,9 @@ def stepped(model, input, target, name='alfa', criterion=None, **config):
 def test_channels_last_is_kept_and_gives_the_same():
     model, input, target = tiny(size=16)
     other, seen = copy.deepcopy(model).to(memory_format=torch.channels_last), []
-    other.layer3[0].conv1.register_forward_pre_hook(lambda m, a: seen.append(
-        a[0].is_contiguous(memory_format=torch.channels_last) and not a[0].is_contiguous()))
+    other.layer3[0].conv1.register_forward_pre_hook(
+        lambda m, a: seen.append(a[0].is_contiguous(memory_format=torch.channels_last) and not a[0].is_contiguous())
+    )
     _, a = stepped(model, input, target, blocks='2')
     _, b = stepped(other, input.to(memory_format=torch.channels_last), target, blocks='2')
     assert len(seen) >= 3
@@ -40,10 +42,18 @@ def test_channels_last_is_kept_and_gives_the_same():
 SOFT = torch.rand(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(1)
 
 
-@pytest.mark.parametrize(('criterion', 'soft'), [
-    (SoftTargetCrossEntropy(), True), (LabelSmoothingCrossEntropy(0.1), False),
-    (BinaryCrossEntropy(smoothing=0.1), False), (BinaryCrossEntropy(target_threshold=0.2), True),
-    (nn.BCEWithLogitsLoss(), True), (nn.CrossEntropyLoss(label_smoothing=0.1), True)], ids=str)
+@pytest.mark.parametrize(
+    ('criterion', 'soft'),
+    [
+        (SoftTargetCrossEntropy(), True),
+        (LabelSmoothingCrossEntropy(0.1), False),
+        (BinaryCrossEntropy(smoothing=0.1), False),
+        (BinaryCrossEntropy(target_threshold=0.2), True),
+        (nn.BCEWithLogitsLoss(), True),
+        (nn.CrossEntropyLoss(label_smoothing=0.1), True),
+    ],
+    ids=str,
+)
 def test_criteria_and_soft_targets(criterion, soft):
     model, input, target = tiny(size=16)
     check_step(model, input, SOFT if soft else target, criterion, blocks='1,3', **QUICK)
@@ -54,7 +64,7 @@ class Tempered(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.temperature = nn.Parameter(torch.tensor(2., dtype=torch.float64))
+        self.temperature = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
 
     def forward(self, output, target):
         return F.cross_entropy(output / self.temperature, target)
@@ -111,15 +121,21 @@ def test_a_feature_inside_of_a_norm_is_refused_where_the_norm_would_run_on_place
 
 @pytest.mark.parametrize('bn', ['shared', 'aux'])
 def test_norms_that_can_make_no_difference_are_told(bn):
-    for model, why in ((freeze_batch_norm_2d(tiny()[0]), 'only frozen batch norm'),
-                       (tiny('test_vit', 32)[0], 'no layers with running statistics')):
+    for model, why in (
+        (freeze_batch_norm_2d(tiny()[0]), 'only frozen batch norm'),
+        (tiny('test_vit', 32)[0], 'no layers with running statistics'),
+    ):
         with pytest.warns(AlfaWarning, match=f"bn='{bn}' has no effect: {type(model).__name__} has {why}"):
             create_task('alfa', model, bn=bn)
 
 
-@pytest.mark.parametrize(('name', 'options', 'why'), [
-    ('alfa', dict(mode='joint'), "mode='joint' has no effect with one block, layer3"),
-    ('l_alfa', dict(blocks='last'), 'with one block, layer3, eta is always 1: this is ALFA')])
+@pytest.mark.parametrize(
+    ('name', 'options', 'why'),
+    [
+        ('alfa', dict(mode='joint'), "mode='joint' has no effect with one block, layer3"),
+        ('l_alfa', dict(blocks='last'), 'with one block, layer3, eta is always 1: this is ALFA'),
+    ],
+)
 def test_options_that_one_block_makes_idle_are_told(name, options, why):
     with pytest.warns(AlfaWarning, match=why):
         create_task(name, tiny()[0], **options)
@@ -224,11 +240,20 @@ def test_accumulated_gradients_are_the_sum(name):
     assert task.updates == 0
 
 
-@pytest.mark.parametrize(('arch', 'size', 'spec'), [
-    ('resnet20s', 16, 'last'), ('resnet20s', 16, 'all'), ('resnet20s', 16, 'layer2.1,layer3.2.bn2'),
-    ('test_resnet', 32, 'all'), ('test_efficientnet', 32, 'all'), ('test_vit', 32, 'all'),
-    ('swin_s3_tiny_224', 32, '2,4'), ('test_convnext', 32, 'all'),
-    ('test_convnext', 32, 'stages.1,stages.2.blocks.1.conv_dw')])  # the later one within what is checkpointed
+@pytest.mark.parametrize(
+    ('arch', 'size', 'spec'),
+    [
+        ('resnet20s', 16, 'last'),
+        ('resnet20s', 16, 'all'),
+        ('resnet20s', 16, 'layer2.1,layer3.2.bn2'),
+        ('test_resnet', 32, 'all'),
+        ('test_efficientnet', 32, 'all'),
+        ('test_vit', 32, 'all'),
+        ('swin_s3_tiny_224', 32, '2,4'),
+        ('test_convnext', 32, 'all'),
+        ('test_convnext', 32, 'stages.1,stages.2.blocks.1.conv_dw'),
+    ],
+)  # the later one within what is checkpointed
 @pytest.mark.parametrize('config', [{}, dict(mode='joint', bn='shared')], ids=str)
 def test_checkpointed_activations_change_nothing(arch, size, spec, config):
     """Loss and gradients are equal; running statistics are what a checkpointed standard step makes of them."""
@@ -304,7 +329,7 @@ def test_a_batch_of_one_in_fp16_does_not_overflow():
             model.head.weight.mul_(100)
         result = task(input, target)
     count = task._replay.record(input).features[0].numel()
-    assert result['delta_norm'] > 0.8 * 2e-2 * count ** 0.5 * 0.5
+    assert result['delta_norm'] > 0.8 * 2e-2 * count**0.5 * 0.5
     assert result['loss_adv'] > result['loss_clean']
 
 

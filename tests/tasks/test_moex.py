@@ -1,4 +1,5 @@
 """MoEx against its definition, written with means and deviations of plain slices."""
+
 import copy
 
 import pytest
@@ -89,7 +90,7 @@ def test_moments_are_exchanged_in_a_share_of_the_batches():
         model(input)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.
+                module.momentum = 0.0
         plain = model(input)
     for _ in range(200):
         exchanged += not torch.equal(task(input, target)['output'], plain)
@@ -97,10 +98,19 @@ def test_moments_are_exchanged_in_a_share_of_the_batches():
 
 
 STEMS = (
-    ('resnet20s', 'act1'), ('resnet18', 'act1'), ('test_resnet', 'act1'), ('test_efficientnet', 'bn1'),
-    ('test_vit', 'patch_embed'), ('test_convnext', 'stem'), ('densenet121', 'features.norm0'),
-    ('swin_tiny_patch4_window7_224', 'patch_embed'), ('mixer_s32_224', 'stem'), ('regnetx_002', 'stem'),
-    ('mobilenetv3_small_050', 'bn1'), ('pit_ti_224', 'patch_embed'), ('poolformer_s12', 'stem'),
+    ('resnet20s', 'act1'),
+    ('resnet18', 'act1'),
+    ('test_resnet', 'act1'),
+    ('test_efficientnet', 'bn1'),
+    ('test_vit', 'patch_embed'),
+    ('test_convnext', 'stem'),
+    ('densenet121', 'features.norm0'),
+    ('swin_tiny_patch4_window7_224', 'patch_embed'),
+    ('mixer_s32_224', 'stem'),
+    ('regnetx_002', 'stem'),
+    ('mobilenetv3_small_050', 'bn1'),
+    ('pit_ti_224', 'patch_embed'),
+    ('poolformer_s12', 'stem'),
 )
 
 
@@ -113,7 +123,7 @@ def test_the_stem_is_what_the_family_calls_it(arch, stem):
 def test_channels_are_where_the_family_has_them():
     for arch, size in (('test_vit', 32), ('swin_tiny_patch4_window7_224', 56)):
         model = timm.create_model(arch, num_classes=5, img_size=size)
-        task = create_task('moex', model, prob=1.)
+        task = create_task('moex', model, prob=1.0)
         seen = []
 
         def watch(m, a, feature, seen=seen):
@@ -131,7 +141,7 @@ def test_checkpointing_does_not_lose_the_exchange():
     for checkpointing in (False, True):
         model, input, target = tiny(size=16)
         model.set_grad_checkpointing(checkpointing)
-        task = create_task('moex', model, prob=1., layer='layer2.1')
+        task = create_task('moex', model, prob=1.0, layer='layer2.1')
         torch.manual_seed(2)
         task(input, target)['loss'].backward()
         grads.append([p.grad for p in model.parameters()])
@@ -139,11 +149,14 @@ def test_checkpointing_does_not_lose_the_exchange():
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(('layer', 'says'), [
-    ('layer9', "no module is named 'layer9'"),
-    ('layer2.*', 'names 3 modules'),
-    ('all', 'names 3 modules'),
-])
+@pytest.mark.parametrize(
+    ('layer', 'says'),
+    [
+        ('layer9', "no module is named 'layer9'"),
+        ('layer2.*', 'names 3 modules'),
+        ('all', 'names 3 modules'),
+    ],
+)
 def test_layers_that_are_no_single_module_are_refused(layer, says):
     with pytest.raises(BlockError, match=says):
         create_task('moex', tiny()[0], layer=layer)
@@ -152,9 +165,9 @@ def test_layers_that_are_no_single_module_are_refused(layer, says):
 def test_layers_without_positions_are_refused():
     model, input, target = tiny()
     with pytest.raises(BlockError, match='need images, channels and positions'):
-        create_task('moex', model, layer='fc', prob=1.)(input, target)
+        create_task('moex', model, layer='fc', prob=1.0)(input, target)
     with pytest.raises(ConfigError, match='must divide the 16 channels'):
-        create_task('moex', model, norm='gn', groups=3, prob=1.)(input, target)
+        create_task('moex', model, norm='gn', groups=3, prob=1.0)(input, target)
 
 
 def test_layers_that_are_called_twice_are_refused():
@@ -167,11 +180,12 @@ def test_layers_that_are_called_twice_are_refused():
             return self.head(self.act(self.act(self.conv(x))).flatten(1))
 
     with pytest.raises(BlockError, match="'act' is called 2 times"):
-        create_task('moex', Twice(), layer='act', prob=1.)(torch.randn(2, 3, 4, 4), torch.tensor([0, 1]))
+        create_task('moex', Twice(), layer='act', prob=1.0)(torch.randn(2, 3, 4, 4), torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize(
-    ('config', 'says'), [(dict(prob=0), 'never exchanged'), (dict(groups=2), "norm='pono'")], ids=str)
+    ('config', 'says'), [(dict(prob=0), 'never exchanged'), (dict(groups=2), "norm='pono'")], ids=str
+)
 def test_what_has_no_effect_is_said(config, says):
     with pytest.warns(AlfaWarning, match=says):
         create_task('moex', tiny()[0], **config)

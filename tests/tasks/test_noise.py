@@ -1,4 +1,5 @@
 """Noise on features against the definition: the clean loss plus the loss with Gaussian noise added."""
+
 import copy
 
 import pytest
@@ -51,7 +52,7 @@ def test_the_default_is_a_deviation_of_1_of_255_after_the_last_stage():
 
 def test_each_block_and_step_has_noise_of_its_own():
     model, input, target = tiny(size=16)
-    task = create_task('noise', model, blocks='layer1.0.bn1,layer1.0.bn2', std=1.)
+    task = create_task('noise', model, blocks='layer1.0.bn1,layer1.0.bn2', std=1.0)
     drawn = []
     task.scaled = lambda delta, group: (drawn.append(delta[0][0]), delta)[1]
     for _ in range(2):
@@ -62,7 +63,8 @@ def test_each_block_and_step_has_noise_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ('config', 'says'), [(dict(std=0), 'nothing is perturbed'), (dict(weight=0), 'ignored')], ids=str)
+    ('config', 'says'), [(dict(std=0), 'nothing is perturbed'), (dict(weight=0), 'ignored')], ids=str
+)
 def test_what_has_no_effect_is_said(config, says):
     with pytest.warns(AlfaWarning, match=says):
         create_task('noise', tiny()[0], **config)

@@ -1,4 +1,5 @@
 """Tasks by name: rows, faults, warnings."""
+
 import dataclasses
 
 import pytest
@@ -34,13 +35,35 @@ def test_an_unknown_task_names_the_nearest():
 
 def test_all_faults_are_in_one_message():
     with pytest.raises(ConfigError) as caught:
-        create_task('alfa', tiny()[0], step=3, steps=-1, norm='l3', step_size='1/0', every=0, eps=0, weight='nan',
-                    bn='none', start=1.5, random_start='maybe')
+        create_task(
+            'alfa',
+            tiny()[0],
+            step=3,
+            steps=-1,
+            norm='l3',
+            step_size='1/0',
+            every=0,
+            eps=0,
+            weight='nan',
+            bn='none',
+            start=1.5,
+            random_start='maybe',
+        )
     faults = caught.value.faults
     assert len(faults) == 10
     text = str(caught.value)
-    for part in ("'step'. Did you mean 'steps'", 'steps is -1', "unknown norm 'l3'", "step_size is '1/0'", 'every is 0',
-                 'eps is 0', 'weight is nan', "unknown bn 'none'", 'start is 1.5', "random_start is 'maybe'"):
+    for part in (
+        "'step'. Did you mean 'steps'",
+        'steps is -1',
+        "unknown norm 'l3'",
+        "step_size is '1/0'",
+        'every is 0',
+        'eps is 0',
+        'weight is nan',
+        "unknown bn 'none'",
+        'start is 1.5',
+        "random_start is 'maybe'",
+    ):
         assert part in text
     assert text.count('\n') == 9
 
@@ -48,7 +71,7 @@ def test_all_faults_are_in_one_message():
 def test_a_bad_block_is_told_before_anything_is_touched():
     model = tiny()[0]
     before = {name: dict(m.__dict__) for name, m in model.named_modules()}
-    with pytest.raises(BlockError, match=r"layer9.*layer1"):
+    with pytest.raises(BlockError, match=r'layer9.*layer1'):
         create_task('alfa', model, blocks='layer9')
     assert all(before[name] == m.__dict__ for name, m in model.named_modules())
 
@@ -59,9 +82,16 @@ def test_fractions_and_words_are_read():
     assert (task.config.eps, task.config.steps, task.config.random_start) == (None, 2, True)
 
 
-@pytest.mark.parametrize(('config', 'word'), [
-    (dict(steps=0), 'steps=0'), (dict(step_size=0), 'step_size=0'), (dict(weight=0), 'weight=0'),
-    (dict(eps=1., steps=2, step_size=0.5), 'eps'), (dict(bn='aux'), 'aux')])
+@pytest.mark.parametrize(
+    ('config', 'word'),
+    [
+        (dict(steps=0), 'steps=0'),
+        (dict(step_size=0), 'step_size=0'),
+        (dict(weight=0), 'weight=0'),
+        (dict(eps=1.0, steps=2, step_size=0.5), 'eps'),
+        (dict(bn='aux'), 'aux'),
+    ],
+)
 def test_options_without_effect_warn(config, word):
     model = tiny('test_vit', 32)[0] if 'bn' in config else tiny()[0]
     with pytest.warns(AlfaWarning, match=word) as caught:
@@ -69,9 +99,16 @@ def test_options_without_effect_warn(config, word):
     assert caught[0].filename == __file__
 
 
-@pytest.mark.parametrize('config', [
-    dict(), dict(eps=0.01, steps=3, step_size=0.01), dict(steps=0, random_start=True),
-    dict(eps=8 / 255, steps=1, step_size=2 / 255, random_start=True)], ids=str)
+@pytest.mark.parametrize(
+    'config',
+    [
+        dict(),
+        dict(eps=0.01, steps=3, step_size=0.01),
+        dict(steps=0, random_start=True),
+        dict(eps=8 / 255, steps=1, step_size=2 / 255, random_start=True),
+    ],
+    ids=str,
+)
 @pytest.mark.filterwarnings('error::timm_alfa.errors.AlfaWarning')
 def test_options_with_effect_do_not(config):
     create_task('alfa', tiny()[0], **config)

@@ -1,4 +1,5 @@
 """Fixtures of the tests of training."""
+
 import pytest
 from accelerate.state import AcceleratorState, PartialState
 from helpers.training_runs import Runs

@@ -1,4 +1,5 @@
 """Schedules, learning rates and parameter groups are what the options say, update by update."""
+
 import pytest
 import torch
 from torch import nn
@@ -56,10 +57,14 @@ def test_every_schedule_runs(sched):
 @pytest.mark.parametrize(('epochs', 'every'), [('0.5', 176), ('0.001', 1), ('1', 352)])
 def test_steps_of_part_of_an_epoch(epochs, every):
     """step takes no share of the run: less than an epoch is that many updates."""
-    used = [rate for rate, *_ in rates('--lr', '1', '--epochs', '2', '--sched', 'step', '--decay-epochs', epochs,
-                                       '--decay-rate', '0.5')]
+    used = [
+        rate
+        for rate, *_ in rates(
+            '--lr', '1', '--epochs', '2', '--sched', 'step', '--decay-epochs', epochs, '--decay-rate', '0.5'
+        )
+    ]
     changes = [update for update in range(1, len(used)) if used[update] < used[update - 1]]
-    assert changes[:3] == [every, 2 * every, 3 * every][:len(changes)] and changes
+    assert changes[:3] == [every, 2 * every, 3 * every][: len(changes)] and changes
 
 
 def test_wsd_takes_a_share_of_the_run():
@@ -83,12 +88,15 @@ def test_decay_leaves_out_biases_unless_told():
     assert decays == [[0.0, 5e-4], [5e-4]]
 
 
-@pytest.mark.parametrize(('argv', 'part'), [
-    (['--model-kwargs', 'no_such=1'], 'cannot be built'),
-    (['--model', 'test_vit', '--img-size', '17'], ''),
-    (['--model', 'local-dir:/no/such'], 'cannot be built'),
-    (['--model', 'test_vit', '--gp', 'nonsense'], 'cannot be built'),
-])
+@pytest.mark.parametrize(
+    ('argv', 'part'),
+    [
+        (['--model-kwargs', 'no_such=1'], 'cannot be built'),
+        (['--model', 'test_vit', '--img-size', '17'], ''),
+        (['--model', 'local-dir:/no/such'], 'cannot be built'),
+        (['--model', 'test_vit', '--gp', 'nonsense'], 'cannot be built'),
+    ],
+)
 def test_a_model_that_cannot_be_built_is_one_line(argv, part):
     try:
         build_model(parse_args(argv), 10)

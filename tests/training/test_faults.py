@@ -1,4 +1,5 @@
 """What goes wrong in the middle of a run, and what is left then."""
+
 import os
 import signal
 
@@ -20,6 +21,7 @@ from timm_alfa.training.trainer import Trainer, TrainingError
 @pytest.fixture
 def poison(monkeypatch):
     """Makes the images of some updates NaN."""
+
     def arrange(*batches, value=float('nan')):
         original = Trainer.indexed
 
@@ -28,14 +30,24 @@ def poison(monkeypatch):
                 yield (input * value if at in batches else input), target, indices
 
         monkeypatch.setattr(Trainer, 'indexed', indexed)
+
     return arrange
 
 
 @pytest.mark.parametrize('task', ['standard', 'alfa', 'l_alfa'])
 def test_an_update_that_is_not_finite_leaves_no_trace(task, runs, poison, caplog):
     """Weights, statistics and averages are those of a run that never saw the batch."""
-    options = ('--task', task, '--epochs', '1', '--no-aug', '--model-ema', '--sched', 'none',
-               *(('--alfa-blocks', 'all') if task == 'l_alfa' else ()))
+    options = (
+        '--task',
+        task,
+        '--epochs',
+        '1',
+        '--no-aug',
+        '--model-ema',
+        '--sched',
+        'none',
+        *(('--alfa-blocks', 'all') if task == 'l_alfa' else ()),
+    )
     poison(5)
     record = runs(*options, experiment='poisoned')
     assert record['skipped_updates'] == 1
@@ -43,6 +55,7 @@ def test_an_update_that_is_not_finite_leaves_no_trace(task, runs, poison, caplog
     short.data.train.__class__.__len__, length = lambda self: 5, short.data.train.__class__.__len__
     try:
         from timm_alfa.training.train import train
+
         train(short)
     finally:
         short.data.train.__class__.__len__ = length
@@ -53,6 +66,7 @@ def test_an_update_that_is_not_finite_leaves_no_trace(task, runs, poison, caplog
 
 def test_the_images_are_named(runs, poison, capsys):
     import logging
+
     lines = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())
@@ -193,9 +207,13 @@ def test_an_epoch_without_a_finite_loss_to_evaluate_is_not_kept(runs, poison, mo
     assert len(runs.rows('run')) == 1
 
 
-@pytest.mark.parametrize('spoil', [
-    lambda model: model[0].weight.data[0].fill_(float('inf')),
-    lambda model: model[1].running_var[1:].fill_(float('nan'))])
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda model: model[0].weight.data[0].fill_(float('inf')),
+        lambda model: model[1].running_var[1:].fill_(float('nan')),
+    ],
+)
 def test_what_is_not_finite_is_seen(spoil):
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     assert is_finite(model) and is_finite(nn.Identity())
@@ -224,17 +242,20 @@ def test_agc_leaves_the_classifier_alone(runs):
 def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
     """Gradients that follow from all that is clipped have the norm asked for."""
     from timm_alfa.training.trainer import dispatch_clip_grad
+
     norms = []
 
     def clip(parameters, *args):
         dispatch_clip_grad(parameters, *args)
         norms.append(torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in everything if p.grad is not None])))
 
-    run = runs.prepare('--task', 'l_alfa', '--alfa-blocks', 'all', '--alfa-bn', 'aux', '--clip-grad', '1e-3',
-                       '--epochs', '1')
+    run = runs.prepare(
+        '--task', 'l_alfa', '--alfa-blocks', 'all', '--alfa-bn', 'aux', '--clip-grad', '1e-3', '--epochs', '1'
+    )
     everything = [p for p in run.task.parameters() if p is not run.task.eta]
     monkeypatch.setattr(trainer, 'dispatch_clip_grad', clip)
     from timm_alfa.training.train import train
+
     train(run)
     assert len(everything) > len(list(run.model.parameters()))
     assert norms and all(norm <= 1.001e-3 for norm in norms)
@@ -256,6 +277,7 @@ def test_the_rate_shown_is_that_before_layer_decay(runs):
 
 def test_a_folder_that_vanishes_is_reported(runs, monkeypatch):
     import shutil
+
     original = Trainer.finish_epoch
 
     def vanish(self):
@@ -272,6 +294,7 @@ def test_a_full_disk_keeps_the_last_state_and_the_best_weights(runs, monkeypatch
     import safetensors.torch
 
     from timm_alfa.training.checkpoint import save_load
+
     original = save_load.save_file
     count = []
 
@@ -363,6 +386,7 @@ def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
                 if len(seen) == 14:
                     os.kill(os.getpid(), signal.SIGTERM)
                 yield batch
+
         return original(model, batches(), *args)
 
     monkeypatch.setenv('ACCELERATE_MIXED_PRECISION', 'bf16')
@@ -373,7 +397,7 @@ def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
         record = runs(*options)
     assert record['status'] == 'stopped' and (record['epochs_done'], record['updates']) == (1, 12) and len(ended) == 1
     assert len(seen) <= 15  # twelve in the first epoch, half of them without the average; 24 had it not been broken off
-    assert f"accelerate launch --mixed_precision bf16 train.py --resume {runs.output / 'run'}" in caplog.text
+    assert f'accelerate launch --mixed_precision bf16 train.py --resume {runs.output / "run"}' in caplog.text
     monkeypatch.setattr(trainer, 'evaluate', original)
     assert runs(*options, '--resume', 'auto')['epochs_done'] == 3
     runs(*options, experiment='whole')

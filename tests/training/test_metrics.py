@@ -1,4 +1,5 @@
 """Sums of an epoch are the plain means over its images."""
+
 import pytest
 import torch
 from accelerate import Accelerator

@@ -1,4 +1,5 @@
 """Robust accuracy over processes, and what validate.py makes of its flags."""
+
 import json
 import os
 import subprocess
@@ -31,8 +32,16 @@ def scored():
     torch.manual_seed(0)
     model = timm.create_model('test_resnet', num_classes=10)
     inputs = input_config(CheckpointConfig(model='test_resnet', pretrained=True, img_size=32), model)
-    loader = create_eval_loader(DataConfig(dataset='digits'), model_config=inputs, split='test', num_classes=10,
-                                rank=0, world_size=1, device=torch.device('cpu'), channels_last=False)
+    loader = create_eval_loader(
+        DataConfig(dataset='digits'),
+        model_config=inputs,
+        split='test',
+        num_classes=10,
+        rank=0,
+        world_size=1,
+        device=torch.device('cpu'),
+        channels_last=False,
+    )
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 0.5  # few steps: statistics have to follow
@@ -62,12 +71,34 @@ def test_two_processes_count_what_one_counts(scored, tmp_path):
     save_file(model.state_dict(), tmp_path / 'model.safetensors')
     expected = evaluate_robust(model, loader, Accelerator(cpu=True), mean=inputs['mean'], std=inputs['std'], **QUICK)
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
-         str(ROOT / 'validate.py'), '--model', 'test_resnet', '--img-size', '32',
-         '--checkpoint', str(tmp_path / 'model.safetensors'), '--dataset', 'digits',
-         '--split', 'test', '-b', '50', '--robust', *FLAGS],
-        capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'})
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc_per_node',
+            '2',
+            str(ROOT / 'validate.py'),
+            '--model',
+            'test_resnet',
+            '--img-size',
+            '32',
+            '--checkpoint',
+            str(tmp_path / 'model.safetensors'),
+            '--dataset',
+            'digits',
+            '--split',
+            'test',
+            '-b',
+            '50',
+            '--robust',
+            *FLAGS,
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'},
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout.splitlines()[-1])
     assert record['num_processes'] == 2

@@ -1,4 +1,5 @@
 """What comes before a run is built."""
+
 import json
 import warnings
 from types import SimpleNamespace
@@ -12,9 +13,14 @@ from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.run_dir.folder import RunFolder
 
 
-@pytest.mark.parametrize(('first', 'flags', 'order'), [
-    (True, ('--dataset-download',), ['read', 'wait']), (False, ('--dataset-download',), ['wait', 'read']),
-    (False, (), ['read'])])
+@pytest.mark.parametrize(
+    ('first', 'flags', 'order'),
+    [
+        (True, ('--dataset-download',), ['read', 'wait']),
+        (False, ('--dataset-download',), ['wait', 'read']),
+        (False, (), ['read']),
+    ],
+)
 @pytest.mark.parametrize('fails', [False, True])
 def test_one_process_of_a_machine_downloads_before_the_others(first, flags, order, fails, monkeypatch):
     """And none waits for one that has failed."""

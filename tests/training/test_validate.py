@@ -1,4 +1,5 @@
 """validate.py: whatever names a checkpoint gives the same score."""
+
 import json
 import shutil
 
@@ -18,6 +19,7 @@ def score(*argv):
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     from helpers.training_runs import Runs
+
     runs = Runs(tmp_path_factory.mktemp('validate'))
     return runs.output / 'run', runs('--task', 'standard', '--epochs', '1', '--train-subset', '48')
 
@@ -63,8 +65,9 @@ def test_a_model_that_is_named_does_not_hide_the_runs_config(trained, tmp_path):
         with pytest.raises(ConfigError, match=r"--model is 'test_vit', but .* holds test_resnet.*Leave --model out"):
             score('--checkpoint', str(checkpoint), '--model', 'test_vit')
     shutil.copy(folder / 'model_best.safetensors', tmp_path)
-    (tmp_path / 'config.json').write_text(json.dumps({**config, 'pretrained_cfg': {
-        **config['pretrained_cfg'], 'mean': [0.9] * 3, 'std': [0.1] * 3}}))
+    (tmp_path / 'config.json').write_text(
+        json.dumps({**config, 'pretrained_cfg': {**config['pretrained_cfg'], 'mean': [0.9] * 3, 'std': [0.1] * 3}})
+    )
     assert score('--checkpoint', str(tmp_path), '--model', 'test_resnet')['loss'] > 1.01 * result['val_loss']
     (tmp_path / 'config.json').write_text('{"model_type": "resnet"}')  # another program's
     named = ('--checkpoint', str(tmp_path), '--model', 'test_resnet', '--img-size', '32')
@@ -84,7 +87,8 @@ def test_the_image_size_reaches_a_model_that_is_built_for_it(tmp_path):
 
 def test_a_run_is_scored_on_its_own_data_unless_others_are_named(tmp_path):
     (tmp_path / 'args.yaml').write_text(
-        'dataset: hfds/somewhere\ninput_key: img\nval_split: test\nno_option_here: 1\nbatch_size: 7\n')
+        'dataset: hfds/somewhere\ninput_key: img\nval_split: test\nno_option_here: 1\nbatch_size: 7\n'
+    )
     for checkpoint in (str(tmp_path), f'local-dir:{tmp_path}', str(tmp_path / 'model_best.safetensors')):
         config = parse_args(['--checkpoint', checkpoint])
         assert (config.data.dataset, config.data.input_key, config.split.split) == ('hfds/somewhere', 'img', 'test')
@@ -97,6 +101,7 @@ def test_a_run_is_scored_on_its_own_data_unless_others_are_named(tmp_path):
 def test_a_run_is_scored_by_the_loader_that_it_had(tmp_path):
     """Another one makes other crops; 'auto' was decided by augmentation, of which a score knows nothing."""
     from helpers.training_runs import Runs
+
     for name, flags in (('asked', ('--loader', 'timm')), ('auto', ('--aa', 'rand-m3'))):
         runs = Runs(tmp_path)
         result = runs('--task', 'standard', '--epochs', '1', '--crop-pct', '0.7', *flags, experiment=name)
@@ -105,19 +110,23 @@ def test_a_run_is_scored_by_the_loader_that_it_had(tmp_path):
 
 
 def test_a_split_that_lacks_a_class_is_numbered_as_the_run_was(tmp_path):
-    (tmp_path / 'args.yaml').write_text(f'data_dir: {tmp_path}\ntrain_split: small\nval_split: val\nloader: auto\n'
-                                       'environment: {loader: timm}\n')
+    (tmp_path / 'args.yaml').write_text(
+        f'data_dir: {tmp_path}\ntrain_split: small\nval_split: val\nloader: auto\nenvironment: {{loader: timm}}\n'
+    )
     config = parse_args(['--checkpoint', str(tmp_path)])
     assert (config.data.train_split, config.split.split, config.data.loader) == ('small', 'val', 'timm')
 
 
-@pytest.mark.parametrize(('argv', 'part'), [
-    ([], 'nothing to score'),
-    (['--checkpoint', 'x', '--model', 'resnet81', '--split-', 'y'], "unknown option '--split-'"),
-    (['--checkpoint', 'x', '--model', 'resnet81'], "unknown model 'resnet81'"),
-    (['--checkpoint', 'x', '--pretrained'], 'exclude each other'),
-    (['--model', 'resnet20s.alfa_c10', '--pretrained'], 'says nothing of the data: add --dataset'),
-])
+@pytest.mark.parametrize(
+    ('argv', 'part'),
+    [
+        ([], 'nothing to score'),
+        (['--checkpoint', 'x', '--model', 'resnet81', '--split-', 'y'], "unknown option '--split-'"),
+        (['--checkpoint', 'x', '--model', 'resnet81'], "unknown model 'resnet81'"),
+        (['--checkpoint', 'x', '--pretrained'], 'exclude each other'),
+        (['--model', 'resnet20s.alfa_c10', '--pretrained'], 'says nothing of the data: add --dataset'),
+    ],
+)
 def test_faults(argv, part):
     with pytest.raises(ConfigError, match=part):
         parse_args(argv)

@@ -1,4 +1,5 @@
 """A model is found inside of its wrappers, and is not taken for one."""
+
 import pytest
 import torch
 import torch.nn as nn
@@ -16,7 +17,7 @@ class Scaled(nn.Module):
     def __init__(self):
         super().__init__()
         self.module, _, _ = tiny(dtype=torch.float32)
-        self.scale = nn.Parameter(torch.tensor(3.))
+        self.scale = nn.Parameter(torch.tensor(3.0))
 
     def forward(self, x):
         return self.module(x) * self.scale
@@ -34,9 +35,15 @@ def test_wrappers_are_looked_through():
     assert unwrapped(scaled) is scaled
 
 
-@pytest.mark.parametrize(('name', 'config'), [
-    ('alfa', dict(blocks='module.layer3', steps=1, step_size=0)), ('l_alfa', dict(blocks='module.layer3')),
-    ('standard', {})], ids=str)
+@pytest.mark.parametrize(
+    ('name', 'config'),
+    [
+        ('alfa', dict(blocks='module.layer3', steps=1, step_size=0)),
+        ('l_alfa', dict(blocks='module.layer3')),
+        ('standard', {}),
+    ],
+    ids=str,
+)
 @pytest.mark.filterwarnings('ignore:step_size=0')
 def test_a_child_called_module_is_not_the_model(name, config):
     model = Scaled()

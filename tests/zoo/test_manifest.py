@@ -1,4 +1,5 @@
 """manifest.json: what is read, what is refused, what is written."""
+
 import json
 
 import pytest
@@ -32,15 +33,18 @@ def test_save_and_load_agree(tmp_path):
     assert 'null' not in (tmp_path / 'm.json').read_text()
 
 
-@pytest.mark.parametrize(('rows', 'says'), [
-    ([{**ROW, 'sha256': 'abc'}], '64 hexadecimal'),
-    ([{key: value for key, value in ROW.items() if key not in ('size', 'top1')}], 'lacks size, top1'),
-    ([{**ROW, 'sha': 1}], 'unknown sha'),
-    ([{**ROW, 'repo_id': None}], 'neither repo_id nor file'),
-    ([ROW, ROW], 'twice'),
-    (['x'], 'no row'),
-    ({'a': 1}, 'no row'),
-])
+@pytest.mark.parametrize(
+    ('rows', 'says'),
+    [
+        ([{**ROW, 'sha256': 'abc'}], '64 hexadecimal'),
+        ([{key: value for key, value in ROW.items() if key not in ('size', 'top1')}], 'lacks size, top1'),
+        ([{**ROW, 'sha': 1}], 'unknown sha'),
+        ([{**ROW, 'repo_id': None}], 'neither repo_id nor file'),
+        ([ROW, ROW], 'twice'),
+        (['x'], 'no row'),
+        ({'a': 1}, 'no row'),
+    ],
+)
 def test_wrong_rows_are_named(tmp_path, rows, says):
     with pytest.raises(HubError, match=says):
         load_manifest(write(tmp_path, rows))

@@ -1,4 +1,5 @@
 """Names registered with timm, and what they leave alone."""
+
 import copy
 import json
 import subprocess
@@ -20,7 +21,9 @@ from timm_alfa.zoo.manifest import load_manifest
 from timm_alfa.zoo.tags import DATASETS, TAGS, find_dataset, pretrained_cfg
 
 PROMISED = {
-    *(f'resnet{n}.alfa_in1k' for n in (18, 50, 101, 152)), 'resnet50.l_alfa_in1k', 'efficientnet_b0.alfa_in1k',
+    *(f'resnet{n}.alfa_in1k' for n in (18, 50, 101, 152)),
+    'resnet50.l_alfa_in1k',
+    'efficientnet_b0.alfa_in1k',
     *(f'resnet{n}s.{method}_{data}' for n in (20, 56) for method in ('alfa', 'l_alfa') for data in ('c10', 'c100')),
     *(f'resnet{n}_cifar.alfa_c10' for n in (18, 50, 101)),
 }
@@ -47,8 +50,15 @@ def ship(root, name: str, **row) -> dict:
     torch.manual_seed(3)
     state = timm.create_model(name.partition('.')[0], num_classes=10).state_dict()
     save_file(state, folder / WEIGHTS)
-    values = {'name': name, 'sha256': sha256_of(folder / WEIGHTS), 'size': (folder / WEIGHTS).stat().st_size,
-              'top1': 90.0, 'split': 'test', 'file': f'files/{name}', **row}
+    values = {
+        'name': name,
+        'sha256': sha256_of(folder / WEIGHTS),
+        'size': (folder / WEIGHTS).stat().st_size,
+        'top1': 90.0,
+        'split': 'test',
+        'file': f'files/{name}',
+        **row,
+    }
     (root / 'manifest.json').write_text(json.dumps([values]))
     return state
 
@@ -61,7 +71,7 @@ def test_every_promised_name_is_there_and_no_other():
 
 def test_timm_keeps_its_own_names(tmp_path):
     """In a process that has not registered anything yet: before and after."""
-    code = '''if True:
+    code = """if True:
         import timm
         state = lambda: (timm.list_models(), timm.list_pretrained(),
                          {n: timm.get_pretrained_cfg(n) for n in timm.list_models(include_tags=True)})
@@ -77,7 +87,7 @@ def test_timm_keeps_its_own_names(tmp_path):
         assert timm.model_entrypoint('resnet50') is entry
         assert timm.get_pretrained_cfg('resnet50').tag == cfgs['resnet50.a1_in1k'].tag == 'a1_in1k'
         assert timm.create_model('resnet50.a1_in1k').pretrained_cfg['hf_hub_id'] == 'timm/resnet50.a1_in1k'
-    '''
+    """
     subprocess.run([sys.executable, '-c', code], check=True)
 
 
@@ -129,7 +139,7 @@ def test_a_model_of_ours_can_be_saved_in_timms_form(tmp_path):
     zoo.register_tags(tmp_path / 'manifest.json')
     model = timm.create_model('resnet20s.alfa_c10', pretrained=True)
     timm.models.save_for_hf(model, tmp_path / 'saved', safe_serialization=True)
-    again = timm.create_model(f"local-dir:{tmp_path / 'saved'}", pretrained=True)
+    again = timm.create_model(f'local-dir:{tmp_path / "saved"}', pretrained=True)
     assert torch.equal(again.fc.weight, model.fc.weight)
     torch.save(model, tmp_path / 'whole.pt')
     assert torch.equal(torch.load(tmp_path / 'whole.pt', weights_only=False).fc.weight, model.fc.weight)
@@ -187,10 +197,19 @@ def test_a_cfg_takes_its_architectures_structure_and_no_source():
         pretrained_cfg('no_such_model.alfa_c10')
 
 
-@pytest.mark.parametrize(('name', 'classes', 'key'), [
-    ('hfds/uoft-cs/cifar10', 10, 'c10'), ('torch/cifar100', 100, 'c100'), ('hfds//data/cifar10/', 10, 'c10'),
-    ('/data/imagenet', 1000, 'in1k'), ('hfds/ILSVRC/imagenet-1k', 1000, 'in1k'), ('digits', 10, 'digits'),
-    ('cifar10', 7, None), ('hfds/me/other', 10, None), (None, 10, None),
-])
+@pytest.mark.parametrize(
+    ('name', 'classes', 'key'),
+    [
+        ('hfds/uoft-cs/cifar10', 10, 'c10'),
+        ('torch/cifar100', 100, 'c100'),
+        ('hfds//data/cifar10/', 10, 'c10'),
+        ('/data/imagenet', 1000, 'in1k'),
+        ('hfds/ILSVRC/imagenet-1k', 1000, 'in1k'),
+        ('digits', 10, 'digits'),
+        ('cifar10', 7, None),
+        ('hfds/me/other', 10, None),
+        (None, 10, None),
+    ],
+)
 def test_find_dataset(name, classes, key):
     assert find_dataset(name, classes) is (DATASETS[key] if key else None)

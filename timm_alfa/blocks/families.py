@@ -3,6 +3,7 @@
 `FAMILIES` states the answers for some families. Everything else is derived from what timm knows of a model:
 `feature_info` names the ends of stages, `group_matcher` the units that layer-wise learning-rate decay tells apart.
 """
+
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,6 +23,7 @@ class Family:
         stages: Outputs of the stages.
         units: Outputs of the stem and of every residual unit.
     """
+
     module: str
     stages: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
@@ -73,8 +75,9 @@ def convs_of(model: nn.Module) -> tuple[str, ...]:
 
 def callables(model: nn.Module) -> dict[str, nn.Module]:
     """Modules that can be called, by name: neither the root nor ModuleLists."""
-    return {name: module for name, module in model.named_modules()
-            if name and type(module).forward is not nn.Module.forward}
+    return {
+        name: module for name, module in model.named_modules() if name and type(module).forward is not nn.Module.forward
+    }
 
 
 def matching(model: nn.Module, globs: Iterable[str]) -> tuple[str, ...]:
@@ -113,14 +116,17 @@ def _derived_stages(model: nn.Module) -> tuple[str, ...]:
 
 def _without_stem(names: list[str]) -> list[str]:
     body = [i for i, name in enumerate(names) if not _STEM.match(name.rpartition('.')[2])]
-    return names[body[0] if body else min(1, len(names) - 1):] if names else []
+    return names[body[0] if body else min(1, len(names) - 1) :] if names else []
 
 
 def _derived_units(model: nn.Module) -> tuple[str, ...]:
     """The stem, and the modules whose whole name matches a numbering pattern of `group_matcher`."""
     patterns = [re.compile(pattern) for pattern in _group_patterns(model) if '(' in pattern]
-    units = [name for name in callables(model) if name.rpartition('.')[2].isdigit()
-             and any(pattern.fullmatch(name) for pattern in patterns)]
+    units = [
+        name
+        for name in callables(model)
+        if name.rpartition('.')[2].isdigit() and any(pattern.fullmatch(name) for pattern in patterns)
+    ]
     if not units:
         return ()
     names = list(callables(model))

@@ -1,4 +1,5 @@
 """Turns a block spec such as 'last' or 'units:9' into module names, for any model of timm."""
+
 from typing import Any, Optional, Sequence, Union
 
 import torch.nn as nn
@@ -7,8 +8,9 @@ from timm_alfa.blocks.families import callables, convs_of, matching, stages_of, 
 from timm_alfa.errors import BlockError
 from timm_alfa.utils.unwrap import unwrapped
 
-_WORDS = ("'last', 'all', 'units', 'units:N', 'convs', stage numbers ('3' or '1,3') "
-          "or module names ('layer3.1', 'layer4.*')")
+_WORDS = (
+    "'last', 'all', 'units', 'units:N', 'convs', stage numbers ('3' or '1,3') or module names ('layer3.1', 'layer4.*')"
+)
 
 
 def resolve_blocks(model: nn.Module, spec: Union[str, Sequence[str]]) -> tuple[str, ...]:
@@ -50,20 +52,22 @@ def _known(names: Sequence[str], spec: str, model: nn.Module, stages: Sequence[s
 def _part(model: nn.Module, part: str, stages: Sequence[str], spec: str) -> set[str]:
     if part.removeprefix('-').isdecimal():
         if not 1 <= int(part) <= len(stages):
-            raise BlockError(f"stage {part} of block spec '{spec}' does not exist in {type(model).__name__}. "
-                             f'{_menu(model, stages)}')
+            raise BlockError(
+                f"stage {part} of block spec '{spec}' does not exist in {type(model).__name__}. {_menu(model, stages)}"
+            )
         return {stages[int(part) - 1]}
     found = set(matching(model, (part,)))
     if not found:
-        raise BlockError(f"block spec '{spec}': no module is named '{part}' in {type(model).__name__}. "
-                         f'{_menu(model, stages)}')
+        raise BlockError(
+            f"block spec '{spec}': no module is named '{part}' in {type(model).__name__}. {_menu(model, stages)}"
+        )
     return found
 
 
 def _menu(model: nn.Module, stages: Sequence[str]) -> str:
     listed = ', '.join(f'{i} = {name}' for i, name in enumerate(stages, 1)) or 'none known'
     names = [name for name in callables(model) if '.' not in name]
-    return f"Stages: {listed}. Modules: {', '.join(names)}. Valid: {_WORDS}."
+    return f'Stages: {listed}. Modules: {", ".join(names)}. Valid: {_WORDS}.'
 
 
 def _units(model: nn.Module, spec: str, stages: Sequence[str]) -> Sequence[str]:
@@ -72,8 +76,10 @@ def _units(model: nn.Module, spec: str, stages: Sequence[str]) -> Sequence[str]:
         return units
     count = spec.partition(':')[2]
     if not count.isdecimal() or not 1 <= int(count) <= len(units):
-        raise BlockError(f"block spec '{spec}': N must be a number from 1 to {len(units)} for "
-                         f'{type(model).__name__}, as in units:{min(9, len(units))}.')
+        raise BlockError(
+            f"block spec '{spec}': N must be a number from 1 to {len(units)} for "
+            f'{type(model).__name__}, as in units:{min(9, len(units))}.'
+        )
     return evenly(units, int(count))
 
 

@@ -1,4 +1,5 @@
 """Data: what to read, in which order, and how it becomes batches."""
+
 from timm_alfa.data.config import AugConfig, DataConfig, idle_options, pair_faults
 from timm_alfa.data.factory import Data, create_data, create_eval_loader
 from timm_alfa.data.inspect import DataInfo, inspect_data
@@ -6,6 +7,15 @@ from timm_alfa.data.loaders.base import Loader
 from timm_alfa.data.loaders.workers import worker_fault
 
 __all__ = [
-    'AugConfig', 'Data', 'DataConfig', 'DataInfo', 'Loader', 'create_data', 'create_eval_loader', 'idle_options',
-    'inspect_data', 'pair_faults', 'worker_fault',
+    'AugConfig',
+    'Data',
+    'DataConfig',
+    'DataInfo',
+    'Loader',
+    'create_data',
+    'create_eval_loader',
+    'idle_options',
+    'inspect_data',
+    'pair_faults',
+    'worker_fault',
 ]

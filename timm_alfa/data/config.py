@@ -1,4 +1,5 @@
 """What can be asked of data and augmentation, and which of it goes together."""
+
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -16,8 +17,10 @@ def flag(name: str) -> str:
 @dataclass(frozen=True)
 class DataConfig:
     """Which images, in which parts, by how many at a time."""
+
     dataset: str = option(
-        '', 'digits, hfds/NAME or hfds/FOLDER, torch/NAME, wds/FOLDER; empty: --data-dir, or else digits')
+        '', 'digits, hfds/NAME or hfds/FOLDER, torch/NAME, wds/FOLDER; empty: --data-dir, or else digits'
+    )
     data_dir: str = option('', 'root of an image folder, or where the data set is kept')
     train_split: str = option('train', 'split to train on')
     val_split: str = option('validation', 'split to validate on; with --val-fraction it is the test split')
@@ -30,10 +33,12 @@ class DataConfig:
     train_subset: int | None = option(None, 'train on this many images only, drawn by the seed', low=1)
     batch_size: int = option(128, 'images a batch and process', low=1, flag='-b')
     validation_batch_size: int | None = option(
-        None, 'images a validation batch (default: the batch size)', low=1, flag='-vb')
+        None, 'images a validation batch (default: the batch size)', low=1, flag='-vb'
+    )
     workers: int = option(2, 'processes (or decoding threads) that read images', low=0, flag='-j')
     loader: str = option(
-        'auto', 'memory: decode once, augment in batches; timm: read from disk', choices=('auto', 'memory', 'timm'))
+        'auto', 'memory: decode once, augment in batches; timm: read from disk', choices=('auto', 'memory', 'timm')
+    )
     skip_corrupt: bool = option(False, 'leave out images that cannot be read, and count them')
     pin_mem: bool = option(False, 'pin host memory for faster copies to a GPU')
 
@@ -41,6 +46,7 @@ class DataConfig:
 @dataclass(frozen=True)
 class AugConfig:
     """What is done to training images. Targets are soft where mixup or cutmix is on."""
+
     no_aug: bool = option(False, 'no crops, flips, jitter or erasing')
     crop_padding: int = option(4, 'zero padding of the random crop, in pixels (memory loader)', low=0, high=256)
     scale: tuple[float, ...] | None = option(None, 'area of the random resized crop (default 0.08 1)', above=0)
@@ -53,11 +59,13 @@ class AugConfig:
     remode: str = option('pixel', 'what erased pixels become', choices=('const', 'rand', 'pixel'))
     recount: int = option(1, 'most erased boxes an image', low=1)
     train_interpolation: str = option(
-        'random', 'resizing of training images', choices=('random', 'nearest', 'bilinear', 'bicubic', 'lanczos'))
+        'random', 'resizing of training images', choices=('random', 'nearest', 'bilinear', 'bicubic', 'lanczos')
+    )
     mixup: float = option(0.0, 'mixup alpha; 0 is off', low=0)
     cutmix: float = option(0.0, 'cutmix alpha; 0 is off', low=0)
     cutmix_minmax: tuple[float, ...] | None = option(
-        None, 'least and greatest side of the cutmix box, relative; switches cutmix on', low=0, high=1)
+        None, 'least and greatest side of the cutmix box, relative; switches cutmix on', low=0, high=1
+    )
     mixup_prob: float = option(1.0, 'probability of mixup or cutmix', low=0, high=1)
     mixup_switch_prob: float = option(0.5, 'probability of cutmix where both are on', low=0, high=1)
     mixup_mode: str = option('batch', 'draw for each batch, pair or element', choices=('batch', 'pair', 'elem'))
@@ -81,6 +89,7 @@ class AugConfig:
 def _is_policy(name: str) -> bool:
     """Whether timm makes transforms of an AutoAugment policy's name."""
     from timm.data import create_transform
+
     try:
         create_transform(32, is_training=True, auto_augment=name)
     except (AssertionError, KeyError, ValueError, IndexError):
@@ -98,7 +107,7 @@ def pair_faults(data: DataConfig, aug: AugConfig, spell=flag) -> Iterator[str]:
     """What one of the two configs rules out in the other."""
     if data.loader == 'memory':
         for name in given(aug, TIMM_ONLY):
-            yield f'{spell(name)} needs timm\'s transforms: drop it, or {spell("loader")} timm.'
+            yield f"{spell(name)} needs timm's transforms: drop it, or {spell('loader')} timm."
 
 
 def idle_options(data: DataConfig, aug: AugConfig, kind: str, loader: str, spell=flag) -> Iterator[str]:
@@ -115,11 +124,19 @@ def idle_options(data: DataConfig, aug: AugConfig, kind: str, loader: str, spell
         (aug, loader == 'timm', 'with the timm loader', ('crop_padding',)),
         (aug, loader == 'memory', 'with the memory loader', ('train_interpolation',)),
         (data, loader == 'memory', 'with the memory loader', ('pin_mem',)),
-        (aug, aug.no_aug, 'with ' + spell('no_aug'),
-         ('crop_padding', 'scale', 'ratio', 'hflip', 'vflip', 'color_jitter', 'aa', 'reprob')),
+        (
+            aug,
+            aug.no_aug,
+            'with ' + spell('no_aug'),
+            ('crop_padding', 'scale', 'ratio', 'hflip', 'vflip', 'color_jitter', 'aa', 'reprob'),
+        ),
         (aug, aug.reprob == 0, f'while {spell("reprob")} is 0', ('remode', 'recount')),
-        (aug, not aug.mixes, 'without mixup or cutmix',
-         ('mixup_prob', 'mixup_switch_prob', 'mixup_mode', 'mixup_off_epoch')),
+        (
+            aug,
+            not aug.mixes,
+            'without mixup or cutmix',
+            ('mixup_prob', 'mixup_switch_prob', 'mixup_mode', 'mixup_off_epoch'),
+        ),
     )
     for config, idle, why, names in rows:
         if idle:

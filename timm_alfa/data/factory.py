@@ -1,4 +1,5 @@
 """From options to loaders."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ class Data:
     Attributes:
         test: To be read once, at the end; None unless a validation set was split off the training set.
     """
+
     train: Loader
     val: Loader
     test: Loader | None
@@ -55,11 +57,20 @@ def _spec(data: DataConfig, aug: AugConfig, config: Mapping, num_classes: int, *
     channels = config['input_size'][0]
     image_mode(channels)
     return LoaderSpec(
-        batch_size=data.batch_size, input_size=tuple(config['input_size']),
-        mean=per_channel(config['mean'], channels), std=per_channel(config['std'], channels),
-        num_classes=num_classes, aug=aug, interpolation=config.get('interpolation', 'bicubic'),
-        crop_pct=config.get('crop_pct'), crop_mode=config.get('crop_mode'), workers=data.workers, pin_mem=data.pin_mem,
-        skip_corrupt=data.skip_corrupt, **kwargs)
+        batch_size=data.batch_size,
+        input_size=tuple(config['input_size']),
+        mean=per_channel(config['mean'], channels),
+        std=per_channel(config['std'], channels),
+        num_classes=num_classes,
+        aug=aug,
+        interpolation=config.get('interpolation', 'bicubic'),
+        crop_pct=config.get('crop_pct'),
+        crop_mode=config.get('crop_mode'),
+        workers=data.workers,
+        pin_mem=data.pin_mem,
+        skip_corrupt=data.skip_corrupt,
+        **kwargs,
+    )
 
 
 def per_channel(values, channels: int) -> tuple[float, ...]:
@@ -92,23 +103,29 @@ def _loaders(parts, spec: LoaderSpec, eval_batch: int, loader: str, size, same: 
         if id(part.source) not in stores:
             needed = torch.cat([p.indices for p in parts if p is not None and p.source is part.source])
             stores[id(part.source)] = Store(
-                part.source, needed.sort().values, _store_size(size, same, spec.input_size), spec.interpolation,
-                workers=spec.workers, skip_corrupt=spec.skip_corrupt, progress=spec.rank == 0)
+                part.source,
+                needed.sort().values,
+                _store_size(size, same, spec.input_size),
+                spec.interpolation,
+                workers=spec.workers,
+                skip_corrupt=spec.skip_corrupt,
+                progress=spec.rank == 0,
+            )
         made.append(MemoryLoader(part, own, stores[id(part.source)]))
     return made
 
 
 def create_data(
-        data: DataConfig,
-        aug: AugConfig | None = None,
-        *,
-        model_config: Mapping,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        device: torch.device | str = 'cpu',
-        channels_last: bool = False,
-        info: DataInfo | None = None,
+    data: DataConfig,
+    aug: AugConfig | None = None,
+    *,
+    model_config: Mapping,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | str = 'cpu',
+    channels_last: bool = False,
+    info: DataInfo | None = None,
 ) -> Data:
     """Loaders for training, validation and, with `val_fraction`, the test split.
 
@@ -126,25 +143,38 @@ def create_data(
     if len(info.train) < world_size:
         raise DataError(f'{len(info.train)} training images are too few for {world_size} processes.')
     spec = _spec(
-        data, aug, model_config, info.num_classes, seed=seed, rank=rank, world_size=world_size,
-        device=torch.device(device), channels_last=channels_last)
+        data,
+        aug,
+        model_config,
+        info.num_classes,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        device=torch.device(device),
+        channels_last=channels_last,
+    )
     _check_cutmix(aug, min(spec.input_size[1:]))
     train, val, test = _loaders(
-        (info.train, info.val, info.test), spec, data.validation_batch_size or data.batch_size, info.loader,
-        info.image_size, info.same_size)
+        (info.train, info.val, info.test),
+        spec,
+        data.validation_batch_size or data.batch_size,
+        info.loader,
+        info.image_size,
+        info.same_size,
+    )
     return Data(train, val, test, info)
 
 
 def create_eval_loader(
-        data: DataConfig,
-        *,
-        model_config: Mapping,
-        split: str | None = None,
-        num_classes: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        device: torch.device | str = 'cpu',
-        channels_last: bool = False,
+    data: DataConfig,
+    *,
+    model_config: Mapping,
+    split: str | None = None,
+    num_classes: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | str = 'cpu',
+    channels_last: bool = False,
 ) -> Loader:
     """A loader over one split, every image once over all ranks; its `part.source` has labels and class names.
 
@@ -165,7 +195,8 @@ def create_eval_loader(
         if train is None and not data.class_map:
             raise DataError(
                 f"split '{name}' has {len(source.class_names)} classes, the model {num_classes}, and there is no split "
-                f"'{data.train_split}' to number them by: give --train-split or --class-map.")
+                f"'{data.train_split}' to number them by: give --train-split or --class-map."
+            )
         source = source if train is None else KINDS[kind].open(data, name, KINDS[kind].open(data, train, None))
     if not len(source):
         raise DataError(f"split '{name}' has no images.")
@@ -174,7 +205,14 @@ def create_eval_loader(
     check_labels(source, part.indices, num_classes)
     size, same = probe(part, data.skip_corrupt)
     spec = _spec(
-        data, AugConfig(), model_config, num_classes, rank=rank, world_size=world_size, device=torch.device(device),
-        channels_last=channels_last)
+        data,
+        AugConfig(),
+        model_config,
+        num_classes,
+        rank=rank,
+        world_size=world_size,
+        device=torch.device(device),
+        channels_last=channels_last,
+    )
     loader = choose_loader(data, AugConfig(), len(part), size, same)
     return _loaders([part], spec, data.validation_batch_size or data.batch_size, loader, size, same)[0]

@@ -1,4 +1,5 @@
 """What can be known of the data before a model is built, and every check that needs no work."""
+
 import warnings
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from timm_alfa.data.loaders import sampling
 from timm_alfa.errors import AlfaWarning, ConfigError, DataError, one_of
 
 SMALL_SIDE = 64  # pixels; images up to this size are worth keeping in memory
-MEMORY_LIMIT = 4 * 2 ** 30  # bytes
+MEMORY_LIMIT = 4 * 2**30  # bytes
 PROBES = 16  # images looked at to learn whether all have one size
 
 
@@ -28,6 +29,7 @@ class DataInfo:
         test: Images to score once at the end, or None.
         notes: Lines worth telling the user.
     """
+
     kind: str
     name: str
     num_classes: int
@@ -59,9 +61,11 @@ class DataInfo:
     def description(self) -> str:
         """One line for the user."""
         test = 'none' if self.test is None else f'{len(self.test)} ({self.test_split})'
-        return (f'{self.name}: {self.num_classes} classes, {len(self.train)} images to train on ({self.train_split}), '
-                f'{len(self.val)} to choose the best checkpoint on ({self.val_split}), {test} to test it on at the '
-                f'end; {self.loader} loader')
+        return (
+            f'{self.name}: {self.num_classes} classes, {len(self.train)} images to train on ({self.train_split}), '
+            f'{len(self.val)} to choose the best checkpoint on ({self.val_split}), {test} to test it on at the '
+            f'end; {self.loader} loader'
+        )
 
 
 def inspect_data(data: DataConfig, aug: AugConfig | None = None, *, seed: int = 0) -> DataInfo:
@@ -89,11 +93,21 @@ def inspect_data(data: DataConfig, aug: AugConfig | None = None, *, seed: int = 
     for line in idle_options(data, aug, kind, loader):
         warnings.warn(line, AlfaWarning, stacklevel=2)
     return DataInfo(
-        kind=kind, name=_name(data, kind), num_classes=num_classes, class_names=source.class_names,
-        image_size=first, same_size=same, loader=loader, train=train, val=val, test=test, train_split=train_split,
+        kind=kind,
+        name=_name(data, kind),
+        num_classes=num_classes,
+        class_names=source.class_names,
+        image_size=first,
+        same_size=same,
+        loader=loader,
+        train=train,
+        val=val,
+        test=test,
+        train_split=train_split,
         val_split=f'{data.val_fraction:g} of {train_split}' if data.val_fraction else val_split,
         test_split=val_split if test is not None else None,
-        notes=tuple(_notes(data, train_split, val_split)))
+        notes=tuple(_notes(data, train_split, val_split)),
+    )
 
 
 def _name(data: DataConfig, kind: str) -> str:

@@ -1,4 +1,5 @@
 """The CIFAR networks. Importing this package registers them with timm."""
+
 from timm_alfa.models.resnet_cifar import (
     SmallStemResNet,
     resnet18_cifar,
@@ -11,6 +12,13 @@ from timm_alfa.models.resnet_cifar import (
 from timm_alfa.models.three_stage import ThreeStageResNet, ZeroPadShortcut
 
 __all__ = [
-    'SmallStemResNet', 'ThreeStageResNet', 'ZeroPadShortcut', 'resnet18_cifar', 'resnet20s', 'resnet50_cifar',
-    'resnet56s', 'resnet101_cifar', 'resnet152_cifar',
+    'SmallStemResNet',
+    'ThreeStageResNet',
+    'ZeroPadShortcut',
+    'resnet18_cifar',
+    'resnet20s',
+    'resnet50_cifar',
+    'resnet56s',
+    'resnet101_cifar',
+    'resnet152_cifar',
 ]

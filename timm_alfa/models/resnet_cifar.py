@@ -3,6 +3,7 @@
 `resnet20s`, `resnet56s`: the three-stage networks of He et al. 2015 (arXiv:1512.03385), section 4.2.
 `resnet18_cifar` to `resnet152_cifar`: timm's own ResNet with a 3x3 stride-1 stem and no max-pool.
 """
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,21 +54,32 @@ class SmallStemResNet(ResNet):
 
 def _cfg(pool_size: int) -> dict[str, Any]:
     return {
-        'url': '', 'num_classes': 10, 'input_size': (3, 32, 32), 'pool_size': (pool_size, pool_size),
-        'crop_pct': 1.0, 'interpolation': 'bicubic', 'mean': CIFAR10_MEAN, 'std': CIFAR10_STD,
-        'first_conv': 'conv1', 'classifier': 'fc', 'license': 'apache-2.0',
-        'paper_name': 'Deep Residual Learning for Image Recognition', 'paper_ids': 'arXiv:1512.03385',
+        'url': '',
+        'num_classes': 10,
+        'input_size': (3, 32, 32),
+        'pool_size': (pool_size, pool_size),
+        'crop_pct': 1.0,
+        'interpolation': 'bicubic',
+        'mean': CIFAR10_MEAN,
+        'std': CIFAR10_STD,
+        'first_conv': 'conv1',
+        'classifier': 'fc',
+        'license': 'apache-2.0',
+        'paper_name': 'Deep Residual Learning for Image Recognition',
+        'paper_ids': 'arXiv:1512.03385',
     }
 
 
-default_cfgs = generate_default_cfgs({
-    'resnet20s': _cfg(8),
-    'resnet56s': _cfg(8),
-    'resnet18_cifar': _cfg(4),
-    'resnet50_cifar': _cfg(4),
-    'resnet101_cifar': _cfg(4),
-    'resnet152_cifar': _cfg(4),
-})
+default_cfgs = generate_default_cfgs(
+    {
+        'resnet20s': _cfg(8),
+        'resnet56s': _cfg(8),
+        'resnet18_cifar': _cfg(4),
+        'resnet50_cifar': _cfg(4),
+        'resnet101_cifar': _cfg(4),
+        'resnet152_cifar': _cfg(4),
+    }
+)
 
 
 def _three_stage(variant: str, pretrained: bool, kwargs: dict, **model_args) -> ThreeStageResNet:

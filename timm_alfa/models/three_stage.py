@@ -1,4 +1,5 @@
 """He et al.'s CIFAR networks, from timm's blocks: three stages, shortcuts without parameters."""
+
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
@@ -47,7 +48,7 @@ class ZeroPadShortcut(nn.Module):
         self.pad = [0, 0, 0, 0, extra // 2, extra - extra // 2]  # a list: TorchScript's F.pad takes no tuple
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.pad(x[:, :, ::self.stride, ::self.stride], self.pad)
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.pad)
 
     def extra_repr(self) -> str:
         return f'stride={self.stride}, pad_channels=({self.pad[4]}, {self.pad[5]})'
@@ -88,22 +89,22 @@ class ThreeStageResNet(ResNet):
     """
 
     def __init__(
-            self,
-            layers: Sequence[int],
-            in_chans: int = 3,
-            num_classes: int = 10,
-            global_pool: str = 'avg',
-            channels: Sequence[int] = (16, 32, 64),
-            output_stride: int = 4,
-            act_layer: Any = nn.ReLU,
-            norm_layer: Any = nn.BatchNorm2d,
-            drop_rate: float = 0.,
-            drop_path_rate: float = 0.,
-            drop_block_rate: float = 0.,
-            zero_init_last: bool = False,
-            block_args: Optional[dict] = None,
-            device: Any = None,
-            dtype: Any = None,
+        self,
+        layers: Sequence[int],
+        in_chans: int = 3,
+        num_classes: int = 10,
+        global_pool: str = 'avg',
+        channels: Sequence[int] = (16, 32, 64),
+        output_stride: int = 4,
+        act_layer: Any = nn.ReLU,
+        norm_layer: Any = nn.BatchNorm2d,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        drop_block_rate: float = 0.0,
+        zero_init_last: bool = False,
+        block_args: Optional[dict] = None,
+        device: Any = None,
+        dtype: Any = None,
     ):
         nn.Module.__init__(self)  # not ResNet's: its stem is 64 wide and its stages are four
         dd = {'device': device, 'dtype': dtype}
@@ -115,9 +116,18 @@ class ThreeStageResNet(ResNet):
         self.bn1 = norm_layer(channels[0], **dd)
         self.act1 = act_layer(inplace=True)
         stages, info = make_blocks(
-            (ZeroPadBasicBlock,) * 3, channels, layers, channels[0],
-            output_stride=make_blocks_stride(output_stride, (1, 2, 4)), act_layer=act_layer, norm_layer=norm_layer,
-            drop_path_rate=drop_path_rate, drop_block_rate=drop_block_rate, **(block_args or {}), **dd)
+            (ZeroPadBasicBlock,) * 3,
+            channels,
+            layers,
+            channels[0],
+            output_stride=make_blocks_stride(output_stride, (1, 2, 4)),
+            act_layer=act_layer,
+            norm_layer=norm_layer,
+            drop_path_rate=drop_path_rate,
+            drop_block_rate=drop_block_rate,
+            **(block_args or {}),
+            **dd,
+        )
         for name, stage in stages:
             self.add_module(name, stage)
         self.feature_info = [{'num_chs': channels[0], 'reduction': 1, 'module': 'act1'}]
@@ -136,13 +146,13 @@ class ThreeStageResNet(ResNet):
         return self.layer3(self.layer2(self.layer1(x)))
 
     def forward_intermediates(
-            self,
-            x: torch.Tensor,
-            indices: Optional[Union[int, list[int]]] = None,
-            norm: bool = False,
-            stop_early: bool = False,
-            output_fmt: str = 'NCHW',
-            intermediates_only: bool = False,
+        self,
+        x: torch.Tensor,
+        indices: Optional[Union[int, list[int]]] = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False,
     ):
         """Features of the stem (index 0) and the stages (1 to 3), as timm's ResNet gives them.
 
@@ -173,10 +183,10 @@ class ThreeStageResNet(ResNet):
         return taken if intermediates_only else (x, taken)
 
     def prune_intermediate_layers(
-            self,
-            indices: Union[int, list[int]] = 1,
-            prune_norm: bool = False,
-            prune_head: bool = True,
+        self,
+        indices: Union[int, list[int]] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
     ) -> list[int]:
         """Empties the stages after the last feature asked for, and drops the head that no longer fits.
 

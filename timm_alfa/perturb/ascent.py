@@ -2,6 +2,7 @@
 
 A perturbation is a list of tensors whose first dimension is the batch.
 """
+
 from typing import Callable, Optional, Sequence
 
 import torch
@@ -12,13 +13,13 @@ _HALF = (torch.float16, torch.bfloat16)
 
 
 def ascend(
-        gradient: Callable[[Tensors], Sequence[torch.Tensor]],
-        delta: Tensors,
-        steps: int,
-        step_size: float,
-        eps: Optional[float] = None,
-        norm: str = 'linf',
-        first: Optional[Sequence[torch.Tensor]] = None,
+    gradient: Callable[[Tensors], Sequence[torch.Tensor]],
+    delta: Tensors,
+    steps: int,
+    step_size: float,
+    eps: Optional[float] = None,
+    norm: str = 'linf',
+    first: Optional[Sequence[torch.Tensor]] = None,
 ) -> Tensors:
     """delta <- project(delta + step_size * direction(gradient(delta))), `steps` times (equations 2 and 4).
 
@@ -36,8 +37,9 @@ def ascend(
     """
     for step in range(steps):
         grads = first if step == 0 and first is not None else gradient(delta)
-        delta = [project(d.add(direction(g, norm), alpha=step_size), eps, norm)
-                 for d, g in zip(delta, grads, strict=True)]
+        delta = [
+            project(d.add(direction(g, norm), alpha=step_size), eps, norm) for d, g in zip(delta, grads, strict=True)
+        ]
     return delta
 
 

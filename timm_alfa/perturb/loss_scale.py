@@ -1,9 +1,10 @@
 """The factor of a loss whose gradients are searched in fp16."""
+
 from typing import Any, Optional, Sequence
 
 import torch
 
-LARGEST, SMALLEST = 2.0 ** 15, 2.0 ** -15  # fp16 has no larger power of 2
+LARGEST, SMALLEST = 2.0**15, 2.0**-15  # fp16 has no larger power of 2
 FALL, RISE, STEADY = 0.25, 2.0, 200
 
 

@@ -1,4 +1,5 @@
 """Projected gradient ascent on images, and which of them withstand it."""
+
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Callable, Optional
@@ -14,17 +15,20 @@ from timm_alfa.perturb.pixels import Numbers, Pixels, ascend_pixels, in_pixels, 
 @dataclass(frozen=True)
 class AttackConfig:
     """Options of the attack that robust accuracy is measured under."""
+
     attack_steps: int = option(20, 'steps of PGD', low=1)
     attack_step_size: float = option(2 / 255, 'size of a step, in pixels of [0, 1]', above=0)
-    attack_eps: float = option(8 / 255, 'bound of a pixel\'s move, in pixels of [0, 1]', above=0)
+    attack_eps: float = option(8 / 255, "bound of a pixel's move, in pixels of [0, 1]", above=0)
     attack_restarts: int = option(1, 'attacks on each image; it counts as right if it withstands all', low=1)
     attack_random_start: bool = option(True, 'start each attack at random within the bound')
 
     def faults(self, spell: Callable[[str], str]):
         yield from in_pixels(spell, attack_step_size=self.attack_step_size, attack_eps=self.attack_eps)
         if self.attack_restarts > 1 and not self.attack_random_start:
-            yield (f"{spell('attack_restarts')} is {self.attack_restarts} without a random start: every attack would "
-                   f"be the same. Leave it at 1, or set {spell('attack_random_start')}.")
+            yield (
+                f'{spell("attack_restarts")} is {self.attack_restarts} without a random start: every attack would '
+                f'be the same. Leave it at 1, or set {spell("attack_random_start")}.'
+            )
 
     def options(self) -> dict[str, Any]:
         """By the names that `pgd` takes."""
@@ -32,18 +36,18 @@ class AttackConfig:
 
 
 def pgd(
-        model: nn.Module,
-        input: torch.Tensor,
-        target: torch.Tensor,
-        *,
-        steps: int = 20,
-        step_size: float = 2 / 255,
-        eps: float = 8 / 255,
-        restarts: int = 1,
-        random_start: bool = True,
-        mean: Numbers = None,
-        std: Numbers = None,
-        generator: Optional[torch.Generator] = None,
+    model: nn.Module,
+    input: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    steps: int = 20,
+    step_size: float = 2 / 255,
+    eps: float = 8 / 255,
+    restarts: int = 1,
+    random_start: bool = True,
+    mean: Numbers = None,
+    std: Numbers = None,
+    generator: Optional[torch.Generator] = None,
 ) -> torch.Tensor:
     """Adversarial images within eps of the given ones (Madry et al. 2018).
 
@@ -62,12 +66,23 @@ def pgd(
     Returns:
         Normalised images [B, C, H, W].
     """
-    return _pgd(model, input, target, pixels_of(model, mean, std), steps=steps, step_size=step_size, eps=eps,
-                restarts=restarts, random_start=random_start, generator=generator)[0]
+    return _pgd(
+        model,
+        input,
+        target,
+        pixels_of(model, mean, std),
+        steps=steps,
+        step_size=step_size,
+        eps=eps,
+        restarts=restarts,
+        random_start=random_start,
+        generator=generator,
+    )[0]
 
 
-def robust_correct(model: nn.Module, input: torch.Tensor, target: torch.Tensor, *, mean: Numbers = None,
-                   std: Numbers = None, **attack) -> torch.Tensor:
+def robust_correct(
+    model: nn.Module, input: torch.Tensor, target: torch.Tensor, *, mean: Numbers = None, std: Numbers = None, **attack
+) -> torch.Tensor:
     """Whether each image is classified correctly, and still is after every attack: booleans [B].
 
     Arguments as for `pgd`.
@@ -75,9 +90,19 @@ def robust_correct(model: nn.Module, input: torch.Tensor, target: torch.Tensor, 
     return _pgd(model, input, target, pixels_of(model, mean, std), **attack)[1]
 
 
-def _pgd(model: nn.Module, input: torch.Tensor, target: torch.Tensor, pixels: Pixels, *, steps: int = 20,
-         step_size: float = 2 / 255, eps: float = 8 / 255, restarts: int = 1, random_start: bool = True,
-         generator: Optional[torch.Generator] = None) -> tuple[torch.Tensor, torch.Tensor]:
+def _pgd(
+    model: nn.Module,
+    input: torch.Tensor,
+    target: torch.Tensor,
+    pixels: Pixels,
+    *,
+    steps: int = 20,
+    step_size: float = 2 / 255,
+    eps: float = 8 / 255,
+    restarts: int = 1,
+    random_start: bool = True,
+    generator: Optional[torch.Generator] = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The images of `pgd`, and which of them are classified correctly."""
     input = precise(input)
     with torch.no_grad(), torch.autocast(input.device.type, enabled=False):
@@ -88,8 +113,15 @@ def _pgd(model: nn.Module, input: torch.Tensor, target: torch.Tensor, pixels: Pi
                 break
             images, classes = input[at], target[at]
             delta = ascend_pixels(
-                partial(_raised, model, classes), images, pixels, steps=steps, step_size=step_size, eps=eps,
-                random_start=random_start, generator=generator)
+                partial(_raised, model, classes),
+                images,
+                pixels,
+                steps=steps,
+                step_size=step_size,
+                eps=eps,
+                random_start=random_start,
+                generator=generator,
+            )
             found[at] = pixels.moved(images, delta)
             standing[at] = model(found[at]).argmax(-1) == classes
     return found, standing

@@ -3,6 +3,7 @@
 A network's input is (pixel - mean) / std. Perturbations are kept in pixel units and divided by std when they are added,
 so the same step size and bound mean the same for every normalisation.
 """
+
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Callable, Optional, Sequence
@@ -26,6 +27,7 @@ class Pixels:
         mean: One number a channel, or one for all.
         std: The same.
     """
+
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -51,8 +53,10 @@ class Pixels:
 
     def _channels(self, values: Sequence[float], input: torch.Tensor) -> torch.Tensor:
         if len(values) not in (1, input.shape[1]):
-            raise ConfigError(f'mean and std have {len(values)} values and the images {input.shape[1]} channels: give '
-                              'one value a channel, or one for all.')
+            raise ConfigError(
+                f'mean and std have {len(values)} values and the images {input.shape[1]} channels: give '
+                'one value a channel, or one for all.'
+            )
         return _column(tuple(values), precise(input[:0]).dtype, input.device)
 
 
@@ -71,22 +75,24 @@ def pixels_of(model: nn.Module, mean: Numbers = None, std: Numbers = None) -> Pi
     known: Any = getattr(model, 'pretrained_cfg', None) or {}
     mean, std = (given if given is not None else known.get(name) for name, given in (('mean', mean), ('std', std)))
     if mean is None or std is None:
-        raise ConfigError(f'steps and bounds are in pixels, and {type(model).__name__} does not say how its images are '
-                          'normalised: give mean and std, such as mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5).')
+        raise ConfigError(
+            f'steps and bounds are in pixels, and {type(model).__name__} does not say how its images are '
+            'normalised: give mean and std, such as mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5).'
+        )
     return Pixels(tuple(map(float, mean)), tuple(map(float, std)))
 
 
 def ascend_pixels(
-        loss: Callable[[torch.Tensor], torch.Tensor],
-        input: torch.Tensor,
-        pixels: Pixels,
-        *,
-        steps: int,
-        step_size: float,
-        eps: float,
-        random_start: bool = True,
-        scale: Optional[LossScale] = None,
-        generator: Optional[torch.Generator] = None,
+    loss: Callable[[torch.Tensor], torch.Tensor],
+    input: torch.Tensor,
+    pixels: Pixels,
+    *,
+    steps: int,
+    step_size: float,
+    eps: float,
+    random_start: bool = True,
+    scale: Optional[LossScale] = None,
+    generator: Optional[torch.Generator] = None,
 ) -> torch.Tensor:
     """Projected gradient ascent: delta <- clip(delta + step_size * sign(grad)), `steps` times (Madry et al. 2018).
 

@@ -1,4 +1,5 @@
 """The model card: a template, filled from a run's record."""
+
 import functools
 import json
 import shlex
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name('card.md.jinja')
 
-_LICENSE_TEXT = ("The weights: {license}. The data set's own terms may bind what is trained on it, too.")
-_IMAGENET_TEXT = ('Trained on ImageNet, or from weights that were: assume that its terms of access apply to these '
-                  'weights, that is, non-commercial research only.')
+_LICENSE_TEXT = "The weights: {license}. The data set's own terms may bind what is trained on it, too."
+_IMAGENET_TEXT = (
+    'Trained on ImageNet, or from weights that were: assume that its terms of access apply to these '
+    'weights, that is, non-commercial research only.'
+)
 
 
 @functools.cache
@@ -60,19 +63,26 @@ def accuracy_rows(run: Run, standard: Optional[Run] = None) -> list[dict[str, st
     if standard is not None:
         _check_standard(run, standard)
         runs.append(('standard training, the same code', standard))
-    rows = [{'title': title, 'top1': _percent(each.evaluation.top1), 'top5': _percent(each.evaluation.top5),
-             'robust': _percent(each.evaluation.robust_top1)} for title, each in runs]
+    rows = [
+        {
+            'title': title,
+            'top1': _percent(each.evaluation.top1),
+            'top5': _percent(each.evaluation.top5),
+            'robust': _percent(each.evaluation.robust_top1),
+        }
+        for title, each in runs
+    ]
     key = run.dataset.key if run.dataset else None
     task = run.record['task']
     for row in paper_rows():
         if (row['model'], row['dataset']) == (run.architecture, key) and row['method'] in (task, 'standard'):
-            title = f"the paper (table {row['table']}): {_method(row['method'])[0]}"
+            title = f'the paper (table {row["table"]}): {_method(row["method"])[0]}'
             rows.append({'title': title, 'top1': _percent(row['top1']), 'top5': '', 'robust': ''})
     return rows
 
 
 def _check_standard(run: Run, standard: Run) -> None:
-    faults = [] if standard.record['task'] == 'standard' else [f"its task is {standard.record['task']}"]
+    faults = [] if standard.record['task'] == 'standard' else [f'its task is {standard.record["task"]}']
     for key in ('model', 'dataset', 'num_classes', 'epochs', 'batch_size', 'train_images'):
         ours, theirs = run.record.get(key), standard.record.get(key)
         if ours != theirs:
@@ -90,19 +100,28 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """Versions, hardware and time, as far as the record has them."""
     record = run.record
     hours = record['seconds'] / 3600 if record.get('seconds') is not None else None
-    spent = None if hours is None else f'{hours:.2f} hours' if hours >= 0.1 else f"{record['seconds']:.0f} seconds"
+    spent = None if hours is None else f'{hours:.2f} hours' if hours >= 0.1 else f'{record["seconds"]:.0f} seconds'
     processes = record.get('num_processes')
     facts = (
-        ('Epochs', record.get('epochs_done', record.get('epochs'))), ('Batch size', record.get('batch_size')),
-        ('Learning rate', record.get('lr')), ('Seed', record.get('seed')),
-        ('Training images', record.get('train_images')), ('Parameters', record.get('params')),
-        ('Time', spent), ('Images a second', record.get('images_per_second')), ('Device', record.get('device')),
-        ('Processes', processes), ('Mixed precision', record.get('mixed_precision')),
+        ('Epochs', record.get('epochs_done', record.get('epochs'))),
+        ('Batch size', record.get('batch_size')),
+        ('Learning rate', record.get('lr')),
+        ('Seed', record.get('seed')),
+        ('Training images', record.get('train_images')),
+        ('Parameters', record.get('params')),
+        ('Time', spent),
+        ('Images a second', record.get('images_per_second')),
+        ('Device', record.get('device')),
+        ('Processes', processes),
+        ('Mixed precision', record.get('mixed_precision')),
         ('Versions', ', '.join(f'{k} {v}' for k, v in (record.get('versions') or {}).items())),
         ("timm_alfa's commit", (record.get('commit') or '').replace('+', ', with changes that were not committed')),
     )
-    return [(key, f'{value:.4g}' if isinstance(value, float) else str(value))
-            for key, value in facts if value not in (None, '')]
+    return [
+        (key, f'{value:.4g}' if isinstance(value, float) else str(value))
+        for key, value in facts
+        if value not in (None, '')
+    ]
 
 
 def _eta(run: Run) -> list[tuple[str, float]]:
@@ -119,12 +138,12 @@ def _options(run: Run) -> list[tuple[str, str]]:
 
 
 def build_card(
-        run: Run,
-        repo_id: str,
-        revision: str = 'main',
-        standard: Optional[Run] = None,
-        license: Optional[str] = None,
-        dataset_id: Optional[str] = None,
+    run: Run,
+    repo_id: str,
+    revision: str = 'main',
+    standard: Optional[Run] = None,
+    license: Optional[str] = None,
+    dataset_id: Optional[str] = None,
 ) -> 'ModelCard':
     """The card of a run.
 
@@ -140,23 +159,37 @@ def build_card(
         HubError: `standard` is not the baseline of this run, or the terms are not known.
     """
     from huggingface_hub import ModelCard
+
     name = repo_id.partition('/')[2]
     data = card_data(run, name, license, dataset_id)
     record, found = run.record, run.evaluation
     title, text = _method(record['task'])
     rows = accuracy_rows(run, standard)
-    plots = {key: file if (run.folder / file).is_file() else None
-             for key, file in (('eta_plot', 'eta.png'), ('curves', 'curves.png'))}
+    plots = {
+        key: file if (run.folder / file).is_file() else None
+        for key, file in (('eta_plot', 'eta.png'), ('curves', 'curves.png'))
+    }
     size = tuple(run.config['pretrained_cfg'].get('input_size', (3, 224, 224)))
     body = _render(
-        name=name, architecture=run.architecture, dataset=dataset_names(run, dataset_id)[0],
-        method_title=title, method_text=text, **{**vars(found), 'attack': _spell_all(found.attack or {})},
-        best_epoch=record.get('best_epoch'), accuracies=rows, paper_note=any('the paper' in r['title'] for r in rows),
-        options=_options(run), eta=_eta(run), facts=_facts(run), **plots,
-        command=_command(record), test_reads=record.get('test_reads') or 1,
+        name=name,
+        architecture=run.architecture,
+        dataset=dataset_names(run, dataset_id)[0],
+        method_title=title,
+        method_text=text,
+        **{**vars(found), 'attack': _spell_all(found.attack or {})},
+        best_epoch=record.get('best_epoch'),
+        accuracies=rows,
+        paper_note=any('the paper' in r['title'] for r in rows),
+        options=_options(run),
+        eta=_eta(run),
+        facts=_facts(run),
+        **plots,
+        command=_command(record),
+        test_reads=record.get('test_reads') or 1,
         snippets=snippets(repo_id, revision, run.architecture, size),
         limits_data=f'It knows the {run.config["num_classes"]} classes of its data set, at {size[1]}x{size[2]} pixels.',
-        license_text=_IMAGENET_TEXT if from_imagenet(run, dataset_id) else _LICENSE_TEXT.format(license=data.license))
+        license_text=_IMAGENET_TEXT if from_imagenet(run, dataset_id) else _LICENSE_TEXT.format(license=data.license),
+    )
     return ModelCard(f'---\n{data.to_yaml()}\n---\n\n{body}')
 
 
@@ -179,6 +212,8 @@ def _launch(words: Sequence[Any], precision: Optional[str]) -> str:
 
 def _render(**values) -> str:
     import jinja2  # torch needs it, too
-    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-                                     keep_trailing_newline=True)
+
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
     return environment.from_string(TEMPLATE.read_text(encoding='utf-8')).render(**values)

@@ -1,4 +1,5 @@
 """A model card's metadata, which the Hub reads: from a run, through huggingface_hub's own classes."""
+
 from typing import TYPE_CHECKING, Optional
 
 import timm
@@ -13,13 +14,27 @@ if TYPE_CHECKING:
 def eval_results(run: Run, title: str, hub_id: str) -> list['EvalResult']:
     """The run's measured figures, as `model-index` states them."""
     from huggingface_hub import EvalResult
+
     found = run.evaluation
-    figures = (('accuracy', 'Top-1 accuracy', found.top1), ('accuracy', 'Top-5 accuracy', found.top5),
-               ('accuracy', 'Robust top-1 accuracy', found.robust_top1))
-    return [EvalResult(
-        task_type='image-classification', task_name='Image Classification', dataset_type=hub_id, dataset_name=title,
-        dataset_split=found.split, metric_type=kind, metric_name=name, metric_value=round(float(value), 3))
-        for kind, name, value in figures if value is not None]
+    figures = (
+        ('accuracy', 'Top-1 accuracy', found.top1),
+        ('accuracy', 'Top-5 accuracy', found.top5),
+        ('accuracy', 'Robust top-1 accuracy', found.robust_top1),
+    )
+    return [
+        EvalResult(
+            task_type='image-classification',
+            task_name='Image Classification',
+            dataset_type=hub_id,
+            dataset_name=title,
+            dataset_split=found.split,
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(float(value), 3),
+        )
+        for kind, name, value in figures
+        if value is not None
+    ]
 
 
 def card_data(run: Run, name: str, license: Optional[str] = None, dataset_id: Optional[str] = None) -> 'ModelCardData':
@@ -35,13 +50,21 @@ def card_data(run: Run, name: str, license: Optional[str] = None, dataset_id: Op
         HubError: Under which terms it is published is not known.
     """
     from huggingface_hub import ModelCardData
+
     title, hub_id = dataset_names(run, dataset_id)
     task = run.record['task']
     tags = ['timm', 'image-classification', *(['alfa'] if task == 'l_alfa' else []), task.replace('_', '-')]
     return ModelCardData(
-        library_name='timm', pipeline_tag='image-classification', tags=tags, metrics=['accuracy'], model_name=name,
-        datasets=[hub_id] if '/' in hub_id else None, base_model=base_model(run),
-        eval_results=eval_results(run, title, hub_id), **terms(run, license, dataset_id))
+        library_name='timm',
+        pipeline_tag='image-classification',
+        tags=tags,
+        metrics=['accuracy'],
+        model_name=name,
+        datasets=[hub_id] if '/' in hub_id else None,
+        base_model=base_model(run),
+        eval_results=eval_results(run, title, hub_id),
+        **terms(run, license, dataset_id),
+    )
 
 
 def dataset_names(run: Run, dataset_id: Optional[str] = None) -> tuple[str, str]:

@@ -1,4 +1,5 @@
 """Under which terms weights are published: those that were said, or those known of what they were trained on."""
+
 from typing import Optional
 
 import timm
@@ -27,9 +28,10 @@ def terms(run: Run, license: Optional[str] = None, dataset_id: Optional[str] = N
     found = sources(run, dataset_id)
     if unknown := [what for what, row in found.items() if row is None]:
         raise HubError(
-            f"the terms of weights from {' and '.join(unknown)} are not known: add --license ID, an identifier of the "
+            f'the terms of weights from {" and ".join(unknown)} are not known: add --license ID, an identifier of the '
             "Hub's such as apache-2.0, cc-by-nc-4.0 or other"
-            f"{'' if run.dataset else ' (or, of ImageNet by another name, --dataset-id ILSVRC/imagenet-1k)'}.")
+            f'{"" if run.dataset else " (or, of ImageNet by another name, --dataset-id ILSVRC/imagenet-1k)"}.'
+        )
     return max(found.values(), key=_is_imagenet).license
 
 

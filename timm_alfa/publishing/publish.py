@@ -1,4 +1,5 @@
 """Publish a run: check it, lay the repo out in a folder, and send that folder as one commit."""
+
 import dataclasses
 import json
 import shutil
@@ -53,10 +54,10 @@ class Publication:
 
 
 def check_run(
-        folder: Union[str, Path],
-        name: str,
-        evaluate: Optional[Evaluate] = None,
-        dataset_id: Optional[str] = None,
+    folder: Union[str, Path],
+    name: str,
+    evaluate: Optional[Evaluate] = None,
+    dataset_id: Optional[str] = None,
 ) -> tuple[Run, Optional[int]]:
     """Everything of a run that can be checked on this machine.
 
@@ -92,6 +93,7 @@ def check_repo_id(repo_id: str) -> None:
         HubError: It is none.
     """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
+
     try:
         validate_repo_id(repo_id)
         fault = None if repo_id.count('/') == 1 else 'it has no organisation or user'
@@ -107,13 +109,16 @@ def stage(publication: Publication, run: Run, standard: Optional[Run], folder: P
     Returns:
         Their names.
     """
-    card = build_card(run, publication.repo_id, publication.revision, standard, publication.license,
-                      publication.dataset_id)
+    card = build_card(
+        run, publication.repo_id, publication.revision, standard, publication.license, publication.dataset_id
+    )
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(run.weights, folder / WEIGHTS)
     record = {key: value for key, value in run.record.items() if key != 'run'}  # a path of the machine it ran on
-    for name, values in (('config.json', published_config(run, publication.name, card.data.license)),
-                         ('result.json', {**record, 'checkpoint': WEIGHTS})):
+    for name, values in (
+        ('config.json', published_config(run, publication.name, card.data.license)),
+        ('result.json', {**record, 'checkpoint': WEIGHTS}),
+    ):
         (folder / name).write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')
     for name in _EXTRAS:
         if (run.folder / name).is_file():
@@ -132,19 +137,26 @@ def manifest_row(run: Run, name: str, weights: Path, **where) -> Row:
     """The row of manifest.json that makes a name load these weights from `where`: repo_id and revision, or file."""
     precision = run.record.get('mixed_precision')
     return Row(
-        name=name, sha256=sha256_of(weights), size=weights.stat().st_size, top1=round(run.evaluation.top1, 3),
-        split=run.evaluation.split, precision=None if precision == 'no' else precision,
-        commit=run.record.get('commit'), pretrained_cfg=cfg_of(run.config), **where)
+        name=name,
+        sha256=sha256_of(weights),
+        size=weights.stat().st_size,
+        top1=round(run.evaluation.top1, 3),
+        split=run.evaluation.split,
+        precision=None if precision == 'no' else precision,
+        commit=run.record.get('commit'),
+        pretrained_cfg=cfg_of(run.config),
+        **where,
+    )
 
 
 def publish(
-        publication: Publication,
-        *,
-        private: bool = False,
-        exist_ok: bool = False,
-        output: Optional[Union[str, Path]] = None,
-        token: Optional[str] = None,
-        evaluate: Optional[Evaluate] = None,
+    publication: Publication,
+    *,
+    private: bool = False,
+    exist_ok: bool = False,
+    output: Optional[Union[str, Path]] = None,
+    token: Optional[str] = None,
+    evaluate: Optional[Evaluate] = None,
 ) -> dict[str, Any]:
     """Check a run and publish it in one commit, or (with `output`) write what would be sent.
 
@@ -173,13 +185,28 @@ def publish(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output or scratch)
         files = stage(publication, run, rest[0] if rest else None, folder)
-        sent = None if output is not None else push(
-            folder, publication.repo_id, revision=publication.revision, private=private, exist_ok=exist_ok, token=token,
-            message=f'Publish {publication.name}: {run.evaluation.top1:.2f}% top-1 on {run.evaluation.split}')
-        row = manifest_row(run, publication.name, folder / WEIGHTS, repo_id=publication.repo_id,
-                           revision=sent and sent.commit)
+        sent = (
+            None
+            if output is not None
+            else push(
+                folder,
+                publication.repo_id,
+                revision=publication.revision,
+                private=private,
+                exist_ok=exist_ok,
+                token=token,
+                message=f'Publish {publication.name}: {run.evaluation.top1:.2f}% top-1 on {run.evaluation.split}',
+            )
+        )
+        row = manifest_row(
+            run, publication.name, folder / WEIGHTS, repo_id=publication.repo_id, revision=sent and sent.commit
+        )
     return {
-        'status': 'published' if sent else 'dry-run', 'repo_id': publication.repo_id,
-        'revision': sent and sent.commit, 'url': sent and sent.url, 'files': files, 'reproduced_on': count,
+        'status': 'published' if sent else 'dry-run',
+        'repo_id': publication.repo_id,
+        'revision': sent and sent.commit,
+        'url': sent and sent.url,
+        'files': files,
+        'reproduced_on': count,
         'manifest_row': {key: value for key, value in dataclasses.asdict(row).items() if value is not None},
     }

@@ -1,4 +1,5 @@
 """A folder as one commit on the Hub: all of it arrives, or the Hub is as it was."""
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Optional
@@ -20,15 +21,15 @@ class Sent(NamedTuple):
 
 
 def push(
-        folder: Path,
-        repo_id: str,
-        *,
-        message: str,
-        revision: str = 'main',
-        private: bool = False,
-        exist_ok: bool = False,
-        token: Optional[str] = None,
-        waits: Sequence[float] = WAITS,
+    folder: Path,
+    repo_id: str,
+    *,
+    message: str,
+    revision: str = 'main',
+    private: bool = False,
+    exist_ok: bool = False,
+    token: Optional[str] = None,
+    waits: Sequence[float] = WAITS,
 ) -> Sent:
     """Send the files of a folder as one commit.
 
@@ -49,9 +50,12 @@ def push(
         HubError: Why, that nothing was published, and how to go on.
     """
     from huggingface_hub import HfApi, get_token
+
     if not (token or get_token()):
-        raise HubError(f'publishing needs a token, and there is none: {LOGIN} (https://huggingface.co/settings/tokens, '
-                       'with the right to write). Nothing was sent.')
+        raise HubError(
+            f'publishing needs a token, and there is none: {LOGIN} (https://huggingface.co/settings/tokens, '
+            'with the right to write). Nothing was sent.'
+        )
     api = HfApi(token=token, library_name='timm_alfa')
     undo: list[tuple[str, Callable[[], None]]] = []
     try:
@@ -69,21 +73,26 @@ def push(
 
 
 def _make_repo(
-        api: 'HfApi',
-        repo_id: str,
-        private: bool,
-        exist_ok: bool,
-        waits: Sequence[float],
-        undo: list,
-        revision: str,
+    api: 'HfApi',
+    repo_id: str,
+    private: bool,
+    exist_ok: bool,
+    waits: Sequence[float],
+    undo: list,
+    revision: str,
 ) -> None:
     from huggingface_hub.errors import RepositoryNotFoundError
+
     try:
         info = persist(lambda: api.model_info(repo_id), waits)
     except RepositoryNotFoundError:
         # Asked for again after a lost answer it may be there already: it was not before, so it is ours.
-        undo.append((f'an empty repo may be left at {api.endpoint}/{repo_id}: run again with --exist-ok, or delete it.',
-                     lambda: _delete_empty(api, repo_id, revision)))
+        undo.append(
+            (
+                f'an empty repo may be left at {api.endpoint}/{repo_id}: run again with --exist-ok, or delete it.',
+                lambda: _delete_empty(api, repo_id, revision),
+            )
+        )
         persist(lambda: api.create_repo(repo_id, private=private, exist_ok=True), waits)
         return
     if not exist_ok:
@@ -95,6 +104,7 @@ def _make_repo(
 def _delete_empty(api: 'HfApi', repo_id: str, revision: str) -> None:
     """Delete a repo that this call made, if nothing has arrived in it (not even what is not known to have)."""
     from huggingface_hub.errors import RevisionNotFoundError
+
     for branch in {None, None if revision == 'main' else revision}:
         try:
             files = api.model_info(repo_id, revision=branch).siblings or []
@@ -108,19 +118,26 @@ def _delete_empty(api: 'HfApi', repo_id: str, revision: str) -> None:
 def _make_branch(api: 'HfApi', repo_id: str, revision: str, waits: Sequence[float], undo: list) -> str:
     """The commit that the branch is at; the branch is made where it is not there."""
     from huggingface_hub.errors import RevisionNotFoundError
+
     try:
         return persist(lambda: api.model_info(repo_id, revision=revision), waits).sha
     except RevisionNotFoundError:
         if not undo:  # else the repo goes, and its branches with it
-            undo.append((f"a branch '{revision}' may be left in {repo_id}; it has nothing new in it.",
-                         lambda: api.delete_branch(repo_id, branch=revision)))
+            undo.append(
+                (
+                    f"a branch '{revision}' may be left in {repo_id}; it has nothing new in it.",
+                    lambda: api.delete_branch(repo_id, branch=revision),
+                )
+            )
         persist(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), waits)
     return persist(lambda: api.model_info(repo_id, revision=revision), waits).sha
 
 
-def _commit(api: 'HfApi', folder: Path, repo_id: str, revision: str, parent: str, message: str,
-            waits: Sequence[float]) -> str:
+def _commit(
+    api: 'HfApi', folder: Path, repo_id: str, revision: str, parent: str, message: str, waits: Sequence[float]
+) -> str:
     from huggingface_hub import CommitOperationAdd
+
     adds = [CommitOperationAdd(path.name, str(path)) for path in sorted(folder.iterdir())]
     # The large files first; the client repeats these requests itself, and sends nothing twice.
     api.preupload_lfs_files(repo_id, adds, revision=revision, free_memory=False)
@@ -138,14 +155,20 @@ def _commit(api: 'HfApi', folder: Path, repo_id: str, revision: str, parent: str
         return head if any(file.lfs and file.lfs.sha256 == sha256 for file in files) else None
 
     try:
-        return persist(lambda: api.create_commit(
-            repo_id, adds, commit_message=message, revision=revision, parent_commit=parent).oid, waits, done=landed)
+        return persist(
+            lambda: (
+                api.create_commit(repo_id, adds, commit_message=message, revision=revision, parent_commit=parent).oid
+            ),
+            waits,
+            done=landed,
+        )
     except Exception as error:
         if is_transient(error) and not asked[-1]:
             raise HubError(
                 f'the connection was lost while {repo_id} was committed to, and the Hub cannot be asked whether the '
                 f'commit arrived ({type(error).__name__}): look at {api.endpoint}/{repo_id}; if it did not, run again '
-                'with --exist-ok.') from None
+                'with --exist-ok.'
+            ) from None
         raise
 
 
@@ -159,4 +182,4 @@ def _undo(steps: list[tuple[str, Callable[[], None]]]) -> str:
             if status_of(error) != 404:
                 left.append(otherwise)
     state = ' '.join(left) if left else 'Run the same command again when that is mended.'
-    return f"Nothing was published{'; ' if left else ' and the Hub is as it was. '}{state}"
+    return f'Nothing was published{"; " if left else " and the Hub is as it was. "}{state}'

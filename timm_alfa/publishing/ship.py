@@ -1,4 +1,5 @@
 """Put a run's small weights into the package, so that their name loads offline."""
+
 import dataclasses
 import os
 import shutil
@@ -14,11 +15,11 @@ LIMIT = 8_000_000  # bytes; ResNet-56s in float32 has 3.5 million
 
 
 def ship(
-        run: Union[str, Path],
-        name: str,
-        *,
-        root: Path = MANIFEST.parent,
-        evaluate: Optional[Evaluate] = None,
+    run: Union[str, Path],
+    name: str,
+    *,
+    root: Path = MANIFEST.parent,
+    evaluate: Optional[Evaluate] = None,
 ) -> tuple[Row, Optional[int]]:
     """Copy a run's best weights into `root`/files/NAME, and put their row into `root`/manifest.json.
 
@@ -41,8 +42,10 @@ def ship(
     if model != found.architecture or not tag:
         raise HubError(f"'{name}' is not the name of this run: give {found.architecture}.TAG.")
     if (size := found.weights.stat().st_size) > LIMIT:
-        raise HubError(f"the weights of '{name}' have {size} bytes, the package takes {LIMIT}: publish them on the Hub "
-                       'with hub/publish.py.')
+        raise HubError(
+            f"the weights of '{name}' have {size} bytes, the package takes {LIMIT}: publish them on the Hub "
+            'with hub/publish.py.'
+        )
     rows = load_manifest(root / 'manifest.json')
     row = manifest_row(found, name, found.weights, file=f'files/{name}')
     if name in rows and rows[name].sha256 == row.sha256:  # the same weights are on the Hub, too

@@ -1,4 +1,5 @@
 """How to load a published model: the code blocks of its card."""
+
 from typing import NamedTuple
 
 from timm_alfa.models import resnet_cifar
@@ -25,7 +26,7 @@ def snippets(repo_id: str, revision: str, architecture: str, input_size: tuple[i
     source = f'hf-hub:{repo_id}' + (f'@{revision}' if revision != 'main' else '')
     ours = 'import timm_alfa  # registers the architecture\n' if architecture in resnet_cifar.default_cfgs else ''
     mode = 'L' if input_size[0] == 1 else 'RGB'
-    classify = f'''import timm
+    classify = f"""import timm
 {ours}import torch
 from PIL import Image
 
@@ -34,25 +35,25 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 image = Image.new('{mode}', (64, 64))  # yours: Image.open('image.png').convert('{mode}')
 with torch.inference_mode():
     probabilities = model(transform(image).unsqueeze(0)).softmax(-1)
-top5 = probabilities.topk(min(5, model.num_classes))'''
-    by_name = f'''import os
+top5 = probabilities.topk(min(5, model.num_classes))"""
+    by_name = f"""import os
 import timm
 import timm_alfa  # registers the name
 
 os.environ['TIMM_ALFA_HUB_ORG'] = '{org}'  # not needed for names that timm.list_pretrained() shows
-model = timm.create_model('{name}', pretrained=True)'''
-    features = f'''import timm
+model = timm.create_model('{name}', pretrained=True)"""
+    features = f"""import timm
 {ours}
-model = timm.create_model('{source}', pretrained=True, num_classes=0).eval()  # images to vectors'''
+model = timm.create_model('{source}', pretrained=True, num_classes=0).eval()  # images to vectors"""
     shape = ', '.join(map(str, input_size))
-    finetune = f'''import timm
+    finetune = f"""import timm
 import timm_alfa
 import torch
 
 model = timm.create_model('{source}', pretrained=True, num_classes=5)
 task = timm_alfa.create_task('alfa', model, blocks='last', steps=5, step_size=1 / 255)
 input, target = torch.randn(8, {shape}), torch.randint(5, (8,))  # your batch
-task(input, target)['loss'].backward()'''
+task(input, target)['loss'].backward()"""
     registered = name in TAGS and revision == 'main'
     return [
         Snippet('Classify an image', classify),

@@ -1,4 +1,5 @@
 """Is the accuracy that a record states the one that its weights have?"""
+
 import dataclasses
 import math
 import os
@@ -23,7 +24,7 @@ def tolerance(top1: float, count: int, total: Optional[int]) -> float:
     arithmetic in another precision or order. Of the whole split that leaves the second alone.
     """
     share = min(max(top1 / 100, 1 / max(count, 2)), 1 - 1 / max(count, 2))
-    left_out = 1. if total is None else max(total - count, 0) / max(total - 1, 1)
+    left_out = 1.0 if total is None else max(total - count, 0) / max(total - 1, 1)
     return 400 * math.sqrt(share * (1 - share) / count * left_out) + 100 * max(1 / count, 0.001)
 
 
@@ -45,14 +46,15 @@ def check_reproduced(recorded: float, measured: float, count: int, total: Option
         raise CheckpointError(
             f'result.json states {recorded:.2f}% on {split}, but these weights have {measured:.2f}% on {count} of its '
             f'images (chance explains {allowed:.2f} points): publish the weights that were measured, or measure '
-            'these with validate.py.')
+            'these with validate.py.'
+        )
 
 
 def sample_accuracy(
-        model: nn.Module,
-        run: Run,
-        samples: int,
-        data_dir: Optional[str] = None,
+    model: nn.Module,
+    run: Run,
+    samples: int,
+    data_dir: Optional[str] = None,
 ) -> Optional[tuple[float, int]]:
     """Top-1 (percent) of a model on a random sample of the split that the record's accuracy is of.
 
@@ -79,8 +81,11 @@ def sample_accuracy(
     chosen = dataclasses.replace(part, indices=random_subset(part.indices, min(samples, len(part)), seed=0))
     one = dataclasses.replace(info.train, indices=info.train.indices[:1])  # the training set is not needed
     loaders = create_data(
-        data, AugConfig(), model_config=timm.data.resolve_model_data_config(model),
-        info=dataclasses.replace(info, train=one, val=chosen, test=None))
+        data,
+        AugConfig(),
+        model_config=timm.data.resolve_model_data_config(model),
+        info=dataclasses.replace(info, train=one, val=chosen, test=None),
+    )
     try:
         with torch.no_grad():  # inference_mode does not reach the loader's thread, which reuses its tensors
             hits = [int((model(input).argmax(-1) == target).sum()) for input, target in loaders.val]
@@ -111,5 +116,6 @@ def _is_local(data: DataConfig) -> bool:
     if os.path.isdir(os.path.expanduser(name)):
         return True
     from datasets import config
+
     cache = Path(data.data_dir or config.HF_DATASETS_CACHE)
-    return any(cache.glob(f"{name.replace('/', '___')}*/**/*.arrow"))
+    return any(cache.glob(f'{name.replace("/", "___")}*/**/*.arrow'))

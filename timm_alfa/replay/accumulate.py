@@ -3,6 +3,7 @@
 The graph of one perturbed loss is freed before the next one is built. So the losses of several blocks never hold the
 activations of more than one tail, and together they hold one set of gradients instead.
 """
+
 from typing import Any, Callable, Iterable, Optional
 
 import torch
@@ -43,8 +44,11 @@ class DeferredLosses:
 
         Those of sharded parameters only a true backward pass reduces, and a parameter's hooks would see them twice.
         """
-        return (torch.is_grad_enabled() and not is_sharded(self.parameters)
-                and not any(p._backward_hooks for p in self.parameters))
+        return (
+            torch.is_grad_enabled()
+            and not is_sharded(self.parameters)
+            and not any(p._backward_hooks for p in self.parameters)
+        )
 
     def add(self, loss: Callable[[Any], torch.Tensor], given: Any) -> torch.Tensor:
         """Computes and differentiates one more loss.

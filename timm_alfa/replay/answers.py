@@ -3,6 +3,7 @@
 `in_turn`, `Once` and `composed` are what `redirected` takes: they make a new call of a module from its original one.
 `with_states` is such a call.
 """
+
 from typing import Any, Callable, Optional, Sequence
 
 from timm_alfa.utils import rng
@@ -19,7 +20,9 @@ def in_turn(values: list) -> Callable:
             for value in rest:
                 return value
             return original(*args, **kwargs)
+
         return answer
+
     return redirect
 
 
@@ -37,22 +40,27 @@ class Once:
             finally:
                 self.running -= 1
             return value if self.running else self.change(value)
+
         return call
 
 
 def composed(makes: Sequence[Callable]) -> Callable:
     """Several of them as one, the last outermost."""
+
     def redirect(original: Callable) -> Callable:
         for make in makes:
             original = make(original)
         return original
+
     return redirect
 
 
 def with_states(feature: Any, states: Optional[rng.States]) -> Callable:
     """Answers the call of a feature's module and sets the generators to where the recorded pass had them."""
+
     def answer(*args, **kwargs):
         if states is not None:
             rng.restore(states)
         return feature
+
     return answer

@@ -2,6 +2,7 @@
 
 For tests and benchmarks/; nothing that trains uses it.
 """
+
 from typing import Any, Callable, Sequence
 
 import torch
@@ -57,7 +58,9 @@ def forward_after(model: nn.Module, names: Sequence[str], input: Any) -> tuple[i
                 output = original(*args, **kwargs)
                 done[name] = counter.total
                 return output
+
             return call
+
         return redirect
 
     marked = {modules[name]: marks(name) for name in names}

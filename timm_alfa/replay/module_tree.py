@@ -1,4 +1,5 @@
 """Names of modules as places in a tree: what lies above, beside and at the end."""
+
 from typing import Mapping
 
 import torch.nn as nn

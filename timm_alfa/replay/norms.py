@@ -3,6 +3,7 @@
 A search step and an adversarial pass normalise with the statistics of their batch, as training does. They must not
 move the running statistics that the network is evaluated with.
 """
+
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Callable, Container, Iterator
@@ -79,8 +80,10 @@ def in_place_of(model: nn.Module, others: nn.ModuleDict, watched: Container[nn.M
     """
     layers = batch_norms(model)
     copies = {layers[key.replace('/', '.')]: other for key, other in others.items()}
-    with redirected({module: _instead(other) for module, other in copies.items()}, root=model), \
-            replaced(model, copies, kept=watched):
+    with (
+        redirected({module: _instead(other) for module, other in copies.items()}, root=model),
+        replaced(model, copies, kept=watched),
+    ):
         yield
 
 
@@ -90,8 +93,9 @@ def _instead(other: nn.Module) -> Callable:
 
 def running_buffers(*modules: nn.Module) -> list[torch.Tensor]:
     """The running statistics of all norms that the modules hold."""
-    return [buffer for module in modules for norm in batch_norms(module).values()
-            for buffer in norm.buffers(recurse=False)]
+    return [
+        buffer for module in modules for norm in batch_norms(module).values() for buffer in norm.buffers(recurse=False)
+    ]
 
 
 class RunningStatistics:

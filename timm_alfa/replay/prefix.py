@@ -3,6 +3,7 @@
 Parts that are compiled one by one cannot be fused across their seams, and each seam has the memory layout of eager
 code: on a CPU a ResNet compiled in stages took 1.4 times as long as one compiled whole.
 """
+
 from typing import Any, Callable
 
 import torch.nn as nn
@@ -39,9 +40,11 @@ class Ahead:
 
     def whole(self, original: Callable) -> Callable:
         """Redirects the model's call."""
+
         def call(input):
             self.value = self.front(input)
             return original(input)
+
         return call
 
     def feature(self, original: Callable) -> Callable:

@@ -1,4 +1,5 @@
 """What a recorded pass keeps, and who keeps it: stand-ins for modules that note what they return."""
+
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Sequence
 
@@ -17,6 +18,7 @@ class Taken:
         moment: How many calls of watched modules had finished by then.
         states: States of the random generators by then; None if nothing random comes after it.
     """
+
     value: Any
     moment: int
     states: Optional[rng.States]
@@ -25,6 +27,7 @@ class Taken:
 @dataclass(frozen=True)
 class Call:
     """A finished call of a watched module: when, its output or a placeholder, and the watched calls around it."""
+
     moment: int
     value: Any
     around: frozenset[str]
@@ -41,6 +44,7 @@ class Record:
         answers: Finished calls by name of the watched module.
         overwritten: Modules whose outputs the model wrote into, if the pass was there to learn.
     """
+
     input: Any
     output: Any
     taken: dict[int, Taken]
@@ -62,6 +66,7 @@ class Traits:
         live: For each feature, whether the model's output also depends on outputs that bypass it.
         certain: Whether that holds for later passes; nothing is learned from an output that is not finite.
     """
+
     overwritten: frozenset[str]
     live: tuple[bool, ...]
     certain: bool = True
@@ -97,7 +102,8 @@ class Recorder:
             value = self._feature(name, value)
         keeps = name in self.calls or any(name in names and names.isdisjoint(self.running) for names in self.kept)
         self.answers.setdefault(name, []).append(
-            Call(self.clock, value if keeps else pytree.placeholder(value), frozenset(self.running)))
+            Call(self.clock, value if keeps else pytree.placeholder(value), frozenset(self.running))
+        )
         if self.traits is not None and not (keeps and name in self.traits.overwritten):
             return value
         given = pytree.cloned(value)
@@ -118,8 +124,10 @@ class Recorder:
     def check(self) -> None:
         for name, calls in self.calls.items():
             if calls != 1:
-                raise BlockError(f"'{name}' is called {calls} times in a forward pass, so its feature is not defined: "
-                                 'name a module that is called once.')
+                raise BlockError(
+                    f"'{name}' is called {calls} times in a forward pass, so its feature is not defined: "
+                    'name a module that is called once.'
+                )
             if not pytree.floats(self.taken[self.names.index(name)].value):
                 raise BlockError(f"'{name}' gives no floating-point tensor, so there is nothing to perturb.")
 

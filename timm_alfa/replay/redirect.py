@@ -4,6 +4,7 @@ It uses the attribute that `nn.Module.compile()` sets, `Module._compiled_call_im
 anything else. So a module's hooks fire only if its original call is made, a module that was compiled by itself keeps
 using its compiled code, and undoing it means to put one attribute back.
 """
+
 from contextlib import contextmanager
 from typing import Callable, Container, Iterable, Iterator, Mapping, Optional
 
@@ -15,8 +16,8 @@ _EMPTY = object()
 
 @contextmanager
 def redirected(
-        targets: Mapping[nn.Module, Callable[[Callable], Callable]],
-        root: Optional[nn.Module] = None,
+    targets: Mapping[nn.Module, Callable[[Callable], Callable]],
+    root: Optional[nn.Module] = None,
 ) -> Iterator[None]:
     """While inside, calls of some modules are replaced.
 
@@ -54,24 +55,28 @@ def _of_outermost(targets: Mapping[nn.Module, Callable], root: nn.Module) -> dic
                 return original(*args, **kwargs)
             finally:
                 running.pop()
+
         return call
 
     def outermost(make: Callable) -> Callable:
         def redirect(original: Callable) -> Callable:
             changed = make(original)
             return lambda *args, **kwargs: (changed if len(running) == 1 else original)(*args, **kwargs)
+
         return redirect
 
     around = targets.get(root, lambda original: original)
-    return {**{module: outermost(make) for module, make in targets.items()},
-            root: lambda original: around(counted(original))}
+    return {
+        **{module: outermost(make) for module, make in targets.items()},
+        root: lambda original: around(counted(original)),
+    }
 
 
 @contextmanager
 def replaced(
-        model: nn.Module,
-        others: Mapping[nn.Module, nn.Module],
-        kept: Container[nn.Module] = (),
+    model: nn.Module,
+    others: Mapping[nn.Module, nn.Module],
+    kept: Container[nn.Module] = (),
 ) -> Iterator[None]:
     """While inside, modules of a model have others in their places in the module tree, where compiled code sees them.
 
@@ -80,8 +85,12 @@ def replaced(
         others: What takes a module's places.
         kept: Modules that keep their places all the same.
     """
-    places = [(parent._modules, name, child) for parent in model.modules() for name, child in parent._modules.items()
-              if child in others and child not in kept]
+    places = [
+        (parent._modules, name, child)
+        for parent in model.modules()
+        for name, child in parent._modules.items()
+        if child in others and child not in kept
+    ]
     try:
         for children, name, child in places:
             children[name] = others[child]

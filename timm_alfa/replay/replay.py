@@ -17,6 +17,7 @@ So the output of its last child counts as its own, and its children can answer t
 Compiled, a recorded pass enters the model at its first feature, too, if nothing bypasses that one: what comes before it
 is one compiled function.
 """
+
 from contextlib import ExitStack
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
@@ -51,8 +52,10 @@ class Replay:
         modules = dict(model.named_modules())
         missing = [name for name in names if name not in modules or not name]
         if missing or not names:
-            raise BlockError(f"{type(model).__name__} has no module '{', '.join(missing)}': give names as "
-                             "resolve_blocks(model, 'all') lists them.")
+            raise BlockError(
+                f"{type(model).__name__} has no module '{', '.join(missing)}': give names as "
+                "resolve_blocks(model, 'all') lists them."
+            )
         self.model = model
         self.names = tuple(names)
         above = [ancestors(name) for name in names]
@@ -119,8 +122,9 @@ class Replay:
             ahead = Ahead(self._front)
             makes = self._answering(earlier.items(), self._front.name, ahead.feature)
             around = {self.model: ahead.whole}
-        targets = {module: composed([*makes.get(name, ()), recorder.of(name)])
-                   for name, module in self._watched.items()}
+        targets = {
+            module: composed([*makes.get(name, ()), recorder.of(name)]) for name, module in self._watched.items()
+        }
         with redirected({**targets, **around}, root=self.model):
             output = (call or self.model)(input)
         recorder.check()
@@ -146,15 +150,17 @@ class Replay:
         taken = record.taken[start]
         feature = changes[start](taken.value if attached else pytree.detached(taken.value))
         makes = self._answering(
-            self._answers(record, start, attached), self.names[start], lambda _: with_states(feature, taken.states))
+            self._answers(record, start, attached), self.names[start], lambda _: with_states(feature, taken.states)
+        )
         for index in sorted(set(changes) - {start}, key=lambda i: record.taken[i].moment):
             self._go_on_with(changes[index], self.names[index], makes)
         with ExitStack() as stack:
             stack.enter_context(without_checkpointing(set().union(*(self._uncheckpointed[i] for i in changes))))
             if taken.states is not None:
                 stack.enter_context(rng.kept(pytree.device_of(taken.value)))
-            stack.enter_context(redirected(
-                {self._watched[name]: composed(those) for name, those in makes.items()}, root=self.model))
+            stack.enter_context(
+                redirected({self._watched[name]: composed(those) for name, those in makes.items()}, root=self.model)
+            )
             return self.model(record.input)
 
     def is_overwritten(self, index: int) -> bool:
@@ -177,8 +183,13 @@ class Replay:
         """
         around = set().union(*(ancestors(name) for name in self.names))
         names = {name for name in self._watched if name not in around}
-        return [self._watched[name] for name in self._watched if name in names and not names & ancestors(name)
-                and any(next(child.parameters(), None) is not None for child in self._watched[name].children())]
+        return [
+            self._watched[name]
+            for name in self._watched
+            if name in names
+            and not names & ancestors(name)
+            and any(next(child.parameters(), None) is not None for child in self._watched[name].children())
+        ]
 
     def _answering(self, earlier: Iterable[tuple[str, list]], name: str, answer: Callable) -> dict[str, list[Callable]]:
         """What stands in for the modules before a feature, and for its own."""
@@ -200,8 +211,11 @@ class Replay:
         """Yields (name, values): what each sibling that finished before a feature answers in its replay."""
         answering = {*self._siblings[start], self.names[start]}
         for name in self._siblings[start]:
-            values = [call.value for call in record.answers.get(name, ())
-                      if call.moment < record.taken[start].moment and not call.around & answering]
+            values = [
+                call.value
+                for call in record.answers.get(name, ())
+                if call.moment < record.taken[start].moment and not call.around & answering
+            ]
             if not self._traits.live[start]:
                 values = [pytree.placeholder(value) for value in values]
             elif not attached:
@@ -264,8 +278,10 @@ class Replay:
         if earlier is None or len(pytree.tensors(earlier)) > len(pytree.floats(earlier)):
             return None
         name = self.names[start]
-        fronts = (Front(self.model, self._modules[module], name, self._compiler)
-                  for module in (name, *lasts(self._modules, name)))
+        fronts = (
+            Front(self.model, self._modules[module], name, self._compiler)
+            for module in (name, *lasts(self._modules, name))
+        )
         return next((front for front in fronts if self._leads_to(front, record, start, before)), None)
 
     def _leads_to(self, front: Front, record: Record, start: int, before: Optional[rng.States]) -> bool:
@@ -289,8 +305,10 @@ class Replay:
             raise
         except Exception as error:  # whatever the model needs of a placeholder beyond its shape: real outputs are safe
             if _WRITTEN not in str(error):
-                warn(f"what comes before '{self.names[index]}' is kept in memory: the model does not run on "
-                     f'placeholders for it ({type(error).__name__}: {error}).')
+                warn(
+                    f"what comes before '{self.names[index]}' is kept in memory: the model does not run on "
+                    f'placeholders for it ({type(error).__name__}: {error}).'
+                )
             return False
 
 

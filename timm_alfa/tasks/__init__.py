@@ -1,4 +1,5 @@
 """The methods, as training tasks of timm."""
+
 from timm_alfa.tasks.adv_train import AdvTrainConfig, AdvTrainTask
 from timm_alfa.tasks.advprop import AdvPropConfig, AdvPropTask
 from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
@@ -9,23 +10,71 @@ from timm_alfa.tasks.registry import TASKS, TaskRow, create_task, list_tasks, re
 from timm_alfa.tasks.standard import StandardConfig, StandardTask
 
 for _row in (
-        TaskRow('standard', StandardTask, StandardConfig, 'standard', 'cross-entropy on clean images',
-                'standard training', 'The cross-entropy of clean images alone: a baseline.'),
-        TaskRow('alfa', AlfaTask, AlfaConfig, 'alfa', 'adversarial perturbations of features',
-                'ALFA', 'Adversarial feature augmentation: beside the clean loss, the network was trained on features '
-                'moved by a few steps of sign ascent on the loss, at the features named below.'),
-        TaskRow('l_alfa', LAlfaTask, LAlfaConfig, 'alfa', 'the same on many blocks, magnitudes learned',
-                'L-ALFA', 'Learnable adversarial feature augmentation: beside the clean loss, the network was trained '
-                'on features moved by sign ascent on the loss, with a learned weight eta for each feature.'),
-        TaskRow('noise', NoiseTask, NoiseConfig, 'noise', 'Gaussian noise on features',
-                'feature noise', 'Gaussian noise in place of the adversarial perturbation: a baseline of ALFA.'),
-        TaskRow('moex', MoExTask, MoExConfig, 'moex', 'moments of an early feature exchanged between images',
-                'MoEx', 'Moment exchange between images, after the first layers: a baseline of ALFA.'),
-        TaskRow('advprop', AdvPropTask, AdvPropConfig, 'advprop',
-                'clean images, and adversarial images through batch norms of their own',
-                'AdvProp', 'Adversarial images with auxiliary batch norms, which are gone from these weights.'),
-        TaskRow('adv_train', AdvTrainTask, AdvTrainConfig, 'adv-train', 'adversarial images alone',
-                'adversarial training', 'Trained on adversarial images only.'),
+    TaskRow(
+        'standard',
+        StandardTask,
+        StandardConfig,
+        'standard',
+        'cross-entropy on clean images',
+        'standard training',
+        'The cross-entropy of clean images alone: a baseline.',
+    ),
+    TaskRow(
+        'alfa',
+        AlfaTask,
+        AlfaConfig,
+        'alfa',
+        'adversarial perturbations of features',
+        'ALFA',
+        'Adversarial feature augmentation: beside the clean loss, the network was trained on features '
+        'moved by a few steps of sign ascent on the loss, at the features named below.',
+    ),
+    TaskRow(
+        'l_alfa',
+        LAlfaTask,
+        LAlfaConfig,
+        'alfa',
+        'the same on many blocks, magnitudes learned',
+        'L-ALFA',
+        'Learnable adversarial feature augmentation: beside the clean loss, the network was trained '
+        'on features moved by sign ascent on the loss, with a learned weight eta for each feature.',
+    ),
+    TaskRow(
+        'noise',
+        NoiseTask,
+        NoiseConfig,
+        'noise',
+        'Gaussian noise on features',
+        'feature noise',
+        'Gaussian noise in place of the adversarial perturbation: a baseline of ALFA.',
+    ),
+    TaskRow(
+        'moex',
+        MoExTask,
+        MoExConfig,
+        'moex',
+        'moments of an early feature exchanged between images',
+        'MoEx',
+        'Moment exchange between images, after the first layers: a baseline of ALFA.',
+    ),
+    TaskRow(
+        'advprop',
+        AdvPropTask,
+        AdvPropConfig,
+        'advprop',
+        'clean images, and adversarial images through batch norms of their own',
+        'AdvProp',
+        'Adversarial images with auxiliary batch norms, which are gone from these weights.',
+    ),
+    TaskRow(
+        'adv_train',
+        AdvTrainTask,
+        AdvTrainConfig,
+        'adv-train',
+        'adversarial images alone',
+        'adversarial training',
+        'Trained on adversarial images only.',
+    ),
 ):
     register_task(_row)
 

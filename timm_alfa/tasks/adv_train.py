@@ -1,4 +1,5 @@
 """Adversarial training (Madry et al. 2018): the loss of adversarial images, and no other."""
+
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,10 @@ from timm_alfa.tasks.pixel_task import PixelConfig, PixelTask
 @dataclass(frozen=True)
 class AdvTrainConfig(PixelConfig):
     """Options of adversarial training; the defaults are Madry's for CIFAR-10."""
+
     steps: int = option(10, 'steps of the search', low=0)
     step_size: float = option(2 / 255, 'size of a step, in pixels of [0, 1]', low=0)
-    eps: float = option(8 / 255, 'bound of a pixel\'s move, in pixels of [0, 1]', above=0)
+    eps: float = option(8 / 255, "bound of a pixel's move, in pixels of [0, 1]", above=0)
 
 
 class AdvTrainTask(PixelTask):

@@ -1,4 +1,5 @@
 """AdvProp (Xie et al. 2020): clean images, and images perturbed through batch norms of their own."""
+
 from dataclasses import dataclass
 
 import torch

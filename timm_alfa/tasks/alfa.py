@@ -1,4 +1,5 @@
 """ALFA: features are moved to where the loss is higher, by ascent (equations 3 and 4)."""
+
 from dataclasses import dataclass
 from typing import Iterator, Optional, Sequence
 
@@ -17,6 +18,7 @@ from timm_alfa.utils import pytree
 @dataclass(frozen=True)
 class AlfaConfig(FeatureConfig):
     """Options of ALFA; the defaults are the paper's for CIFAR-10."""
+
     steps: int = option(5, 'K, steps of the search', low=0)
     step_size: float = option(1 / 255, 'alpha, size of a step', low=0)
     eps: Optional[float] = option(None, 'bound of each tensor of a perturbation; None: none, as in the paper', above=0)
@@ -29,8 +31,10 @@ class AlfaConfig(FeatureConfig):
         if self.steps == 0 and not starts:
             yield 'steps=0 without a random start: nothing is perturbed, the clean loss is counted twice.'
         elif self.steps and self.step_size == 0:
-            yield (f'step_size=0: {self.steps} steps are paid for and '
-                   + ('features are moved at random only.' if starts else 'nothing is perturbed.'))
+            yield (
+                f'step_size=0: {self.steps} steps are paid for and '
+                + ('features are moved at random only.' if starts else 'nothing is perturbed.')
+            )
         reach = self.steps * self.step_size
         if self.eps is not None and not self.random_start and self.eps >= reach > 0:
             yield f'eps={self.eps:g} cannot bind: {self.steps} steps of {self.step_size:g} reach {reach:g} at most.'
@@ -63,8 +67,14 @@ class AlfaTask(FeatureTask):
         config = self.config
         with torch.enable_grad():
             found = ascent.ascend(
-                gradient, [self._start(f.detach()) for f in pytree.floats(features)], config.steps, config.step_size,
-                config.eps, config.norm, pytree.floats([clean[i] for i in group]) if clean else None)
+                gradient,
+                [self._start(f.detach()) for f in pytree.floats(features)],
+                config.steps,
+                config.step_size,
+                config.eps,
+                config.norm,
+                pytree.floats([clean[i] for i in group]) if clean else None,
+            )
         return shape([d.detach() for d in found])
 
     def _start(self, feature: torch.Tensor) -> torch.Tensor:
@@ -86,9 +96,11 @@ class AlfaTask(FeatureTask):
         nested = _nested(gradients(loss, flat, scale, allow_unused=True, **kwargs), at)
         dead = [self.blocks[i] for i, grads in zip(group, nested, strict=True) if all(g is None for g in grads)]
         if dead:
-            raise BlockError(f"nothing of {', '.join(dead)} reaches the loss: name other blocks.")
-        return [[torch.zeros_like(x) if g is None else g for g, x in zip(grads, pytree.floats(one), strict=True)]
-                for grads, one in zip(nested, at, strict=True)]
+            raise BlockError(f'nothing of {", ".join(dead)} reaches the loss: name other blocks.')
+        return [
+            [torch.zeros_like(x) if g is None else g for g, x in zip(grads, pytree.floats(one), strict=True)]
+            for grads, one in zip(nested, at, strict=True)
+        ]
 
 
 def _nested(flat: Sequence[torch.Tensor], like: Sequence) -> list[list[torch.Tensor]]:

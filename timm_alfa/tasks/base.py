@@ -1,4 +1,5 @@
 """What all methods share: a plain timm model, parameters of their own beside it, and a count of updates."""
+
 from typing import Any, Callable, Optional
 
 import torch
@@ -28,8 +29,10 @@ class MethodTask(ClassificationTask):
 
     def __init__(self, model: nn.Module, criterion=None, *, config: Any, own: Optional[dict] = None, **kwargs):
         if unwrapped(model) is not model:
-            warn('the model is wrapped (compiled or distributed); the task trains the module inside: call '
-                 'task.compile() and task.prepare_distributed() instead.')
+            warn(
+                'the model is wrapped (compiled or distributed); the task trains the module inside: call '
+                'task.compile() and task.prepare_distributed() instead.'
+            )
             model = unwrapped(model)
         super().__init__(Trainable(model, **own) if own else model, criterion, **kwargs)
         self.config = config
@@ -112,7 +115,7 @@ class MethodTask(ClassificationTask):
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups of the method's own parameters."""
         params = list(self.own.beside()) if self.own else []
-        return [{'params': params, 'weight_decay': 0.}] if params else []
+        return [{'params': params, 'weight_decay': 0.0}] if params else []
 
     def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]:
         """The plain model, or its average: what is evaluated and saved has timm's keys."""
@@ -195,5 +198,6 @@ def logits(output: Any) -> torch.Tensor:
     if not isinstance(output, torch.Tensor):
         raise ConfigError(
             f'the model returns a {type(output).__name__} and not its logits: build it as a classifier (not '
-            'features_only); of a distilled one call set_distilled_training(False).')
+            'features_only); of a distilled one call set_distilled_training(False).'
+        )
     return output

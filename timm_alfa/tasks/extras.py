@@ -1,4 +1,5 @@
 """A model and the parameters that a method trains beside it."""
+
 from typing import Iterator
 
 import torch

@@ -1,4 +1,5 @@
 """What the methods that add something to features share: options, clean pass, perturbed losses (equation 3)."""
+
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -24,16 +25,30 @@ from timm_alfa.utils.unwrap import unwrapped
 @dataclass(frozen=True)
 class FeatureConfig:
     """Options of every method that adds something to features."""
-    blocks: str = option('last', "features: last, 3, 1,3, all, units, units:9, convs, or module names and globs")
+
+    blocks: str = option('last', 'features: last, 3, 1,3, all, units, units:9, convs, or module names and globs')
     weight: float = option(1.0, 'lambda, the weight of the perturbed loss', low=0)
-    reduction: str = option('sum', "'sum': clean + weight * sum_i adv_i; 'mean': (clean + weight * mean_i adv_i) / "
-                                   '(1 + weight)', choices=('sum', 'mean'))
-    grad: str = option('full', "the perturbed loss trains the 'full' network, or only the 'tail' after the feature",
-                       choices=('full', 'tail'))
-    bn: str = option('clean', "running statistics: moved by the 'clean' pass alone, 'shared' with the perturbed pass, "
-                              "or 'aux': norms of its own for the perturbed pass", choices=('clean', 'shared', 'aux'))
-    mode: str = option('separate', "'separate': one perturbed loss a block; 'joint': all blocks perturbed in one",
-                       choices=('separate', 'joint'))
+    reduction: str = option(
+        'sum',
+        "'sum': clean + weight * sum_i adv_i; 'mean': (clean + weight * mean_i adv_i) / (1 + weight)",
+        choices=('sum', 'mean'),
+    )
+    grad: str = option(
+        'full',
+        "the perturbed loss trains the 'full' network, or only the 'tail' after the feature",
+        choices=('full', 'tail'),
+    )
+    bn: str = option(
+        'clean',
+        "running statistics: moved by the 'clean' pass alone, 'shared' with the perturbed pass, "
+        "or 'aux': norms of its own for the perturbed pass",
+        choices=('clean', 'shared', 'aux'),
+    )
+    mode: str = option(
+        'separate',
+        "'separate': one perturbed loss a block; 'joint': all blocks perturbed in one",
+        choices=('separate', 'joint'),
+    )
     every: int = option(1, 'perturb every n-th update', low=1)
     start: int = option(0, 'first update that perturbs', low=0)
 
@@ -81,8 +96,10 @@ class FeatureTask(MethodTask):
         layers = norms.batch_norms(self.model).keys()
         inside = {block: around for block in self.blocks for around in sorted(layers & ancestors(block))}
         if inside:
-            raise BlockError(f"bn='{self.config.bn}' takes no feature inside of a layer with running statistics, such "
-                             f"as {', '.join(inside)}: name {', '.join(inside.values())}, or give bn='clean'.")
+            raise BlockError(
+                f"bn='{self.config.bn}' takes no feature inside of a layer with running statistics, such "
+                f"as {', '.join(inside)}: name {', '.join(inside.values())}, or give bn='clean'."
+            )
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         record = self._replay.record(input, self.trainable_module)
@@ -157,6 +174,7 @@ class FeatureTask(MethodTask):
         def loss(changes: dict[int, Callable]) -> torch.Tensor:
             with nullcontext() if self.config.bn == 'shared' else norms.still(self.model):
                 return self.criterion(self.tail(record, changes, attached), target)
+
         return loss
 
     def moved(self, record: Record, index: int, delta: list):
@@ -190,7 +208,8 @@ class FeatureTask(MethodTask):
     def in_fp16(self, record: Record, group: Sequence[int]) -> bool:
         """Whether gradients at these features are in fp16, where they can underflow."""
         return autocasts_to_fp16(pytree.device_of(record.output)) or any(
-            f.dtype == torch.float16 for i in group for f in pytree.floats(record.features[i]))
+            f.dtype == torch.float16 for i in group for f in pytree.floats(record.features[i])
+        )
 
 
 def additions(group: tuple[int, ...], delta: list) -> dict[int, Callable]:
@@ -200,7 +219,8 @@ def additions(group: tuple[int, ...], delta: list) -> dict[int, Callable]:
 
 def _add(delta: Sequence[torch.Tensor]) -> Callable:
     return lambda feature: pytree.with_floats(
-        feature, [_sum(f, d) for f, d in zip(pytree.floats(feature), delta, strict=True)])
+        feature, [_sum(f, d) for f, d in zip(pytree.floats(feature), delta, strict=True)]
+    )
 
 
 def _sum(feature: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:

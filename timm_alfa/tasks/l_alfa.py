@@ -1,4 +1,5 @@
 """L-ALFA: ALFA on many blocks, each with a learned magnitude (equation 5, algorithm 1)."""
+
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,11 +20,13 @@ DEFAULT_BLOCKS = 'units:9'
 @dataclass(frozen=True)
 class LAlfaConfig(AlfaConfig):
     """Options of L-ALFA."""
+
     blocks: str = option(DEFAULT_BLOCKS, AlfaConfig.__dataclass_fields__['blocks'].metadata['help'])
     gamma: float = option(1.0, 'weight of the l1 norm of eta', low=0)
     eta_lr: float = option(0.01, 'learning rate of eta', low=0)
-    projection: str = option('hyperplane', "eta's set: 'hyperplane' (sum 1) or 'simplex' (sum 1, none negative)",
-                             choices=tuple(PROJECTIONS))
+    projection: str = option(
+        'hyperplane', "eta's set: 'hyperplane' (sum 1) or 'simplex' (sum 1, none negative)", choices=tuple(PROJECTIONS)
+    )
 
     def idle(self):
         yield from super().idle()
@@ -41,15 +44,18 @@ class LAlfaTask(AlfaTask):
 
     def __init__(self, model: nn.Module, criterion=None, *, config: LAlfaConfig, **kwargs):
         if config.blocks == DEFAULT_BLOCKS and (units := len(resolve_blocks(model, 'units'))) < 9:
-            warn(f"{type(model).__name__} has {units} units, not the nine of blocks='{DEFAULT_BLOCKS}': all are "
-                 'perturbed.')
+            warn(
+                f"{type(model).__name__} has {units} units, not the nine of blocks='{DEFAULT_BLOCKS}': all are "
+                'perturbed.'
+            )
             config = replace(config, blocks='units')
         names = resolve_blocks(model, config.blocks)
         if len(names) == 1:
             warn(f'with one block, {names[0]}, eta is always 1: this is ALFA.')
         device = kwargs.get('device')
-        super().__init__(model, criterion, config=config,
-                         own={'eta': nn.Parameter(torch.ones(len(names), device=device))}, **kwargs)
+        super().__init__(
+            model, criterion, config=config, own={'eta': nn.Parameter(torch.ones(len(names), device=device))}, **kwargs
+        )
 
     @property
     def eta(self) -> nn.Parameter:
@@ -72,6 +78,6 @@ class LAlfaTask(AlfaTask):
 
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """A group for eta (own learning rate, momentum, no weight decay), and one for auxiliary norms, if any."""
-        eta = {'params': [self.eta], 'lr': self.config.eta_lr, 'momentum': MOMENTUM, 'weight_decay': 0.}
+        eta = {'params': [self.eta], 'lr': self.config.eta_lr, 'momentum': MOMENTUM, 'weight_decay': 0.0}
         rest = [p for p in self.own.beside() if p is not self.eta]
-        return [eta, {'params': rest, 'weight_decay': 0.}] if rest else [eta]
+        return [eta, {'params': rest, 'weight_decay': 0.0}] if rest else [eta]

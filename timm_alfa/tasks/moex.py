@@ -1,4 +1,5 @@
 """MoEx (Li et al. 2020): images exchange the moments of an early feature, and a little of their labels."""
+
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Iterator, Optional
@@ -16,18 +17,36 @@ from timm_alfa.tasks.base import MethodTask, logits
 from timm_alfa.utils import pytree
 
 EPSILON = 1e-5
-STEMS = ('stem', 'patch_embed', 'patch_embed1', 'patch_embeds.0', 'stem_dct', 'bn1', 'conv_stem', 'base_layer',
-         'body.conv1', 'features.conv1_1', 'Conv2d_1a_3x3', 'conv2d_1a', 'norm2_proj')
+STEMS = (
+    'stem',
+    'patch_embed',
+    'patch_embed1',
+    'patch_embeds.0',
+    'stem_dct',
+    'bn1',
+    'conv_stem',
+    'base_layer',
+    'body.conv1',
+    'features.conv1_1',
+    'Conv2d_1a_3x3',
+    'conv2d_1a',
+    'norm2_proj',
+)
 
 
 @dataclass(frozen=True)
 class MoExConfig:
     """Options of moment exchange; the defaults are the paper's for ImageNet."""
+
     layer: str = option('stem', "feature whose moments are exchanged: 'stem', or one block or module name")
     lam: float = option(0.9, "weight of an image's own label; the partner's has the rest", low=0, high=1)
     prob: float = option(0.5, 'share of the batches in which moments are exchanged', low=0, high=1)
-    norm: str = option('pono', "moments over the channels of a position ('pono'), over the positions of a channel "
-                               "('in'), or over groups of channels ('gn')", choices=('pono', 'in', 'gn'))
+    norm: str = option(
+        'pono',
+        "moments over the channels of a position ('pono'), over the positions of a channel "
+        "('in'), or over groups of channels ('gn')",
+        choices=('pono', 'in', 'gn'),
+    )
     groups: int = option(4, "groups of channels for norm='gn'; 1 is layer norm", low=1)
 
     def idle(self) -> Iterator[str]:
@@ -83,24 +102,30 @@ class MoExTask(MethodTask):
             def call(*args, **kwargs):
                 calls.append(1)
                 return self.exchanged(original(*args, **kwargs), partner)
+
             return call
 
         with without_checkpointing([*around, module]), redirected({module: exchanged}):
             yield
         if len(calls) != 1:
-            raise BlockError(f"layer '{self.layer}' is called {len(calls)} times in a forward pass: name a module that "
-                             'is called once.')
+            raise BlockError(
+                f"layer '{self.layer}' is called {len(calls)} times in a forward pass: name a module that "
+                'is called once.'
+            )
 
     def exchanged(self, feature: Any, partner: torch.Tensor) -> Any:
         """The feature with the partners' moments in each of its tensors."""
         values = pytree.floats(feature)
         shapes = ', '.join(str(list(x.shape)) for x in values)
         if not values or any(len(x) != len(partner) or x.dim() < 3 for x in values):
-            raise BlockError(f"layer '{self.layer}' gives {shapes or 'no tensor'} for {len(partner)} images: moments "
-                             'need images, channels and positions. Name an earlier layer.')
+            raise BlockError(
+                f"layer '{self.layer}' gives {shapes or 'no tensor'} for {len(partner)} images: moments "
+                'need images, channels and positions. Name an earlier layer.'
+            )
         config, last = self.config, _channels_last(self.model, self.layer)
         return pytree.map_floats(
-            lambda x: exchange_moments(x, partner, config.norm, config.groups, last or x.dim() == 3), feature)
+            lambda x: exchange_moments(x, partner, config.norm, config.groups, last or x.dim() == 3), feature
+        )
 
     def parts(self) -> list[nn.Module]:
         """The modules before and after the layer, one by one."""
@@ -108,11 +133,11 @@ class MoExTask(MethodTask):
 
 
 def exchange_moments(
-        feature: torch.Tensor,
-        partner: torch.Tensor,
-        norm: str = 'pono',
-        groups: int = 4,
-        channels_last: bool = False,
+    feature: torch.Tensor,
+    partner: torch.Tensor,
+    norm: str = 'pono',
+    groups: int = 4,
+    channels_last: bool = False,
 ) -> torch.Tensor:
     """Gives each image of a feature its partner's first two moments (equation 5 of Li et al.).
 
@@ -149,8 +174,10 @@ def _resolve(model: nn.Module, layer: str) -> str:
         return _stem(model)
     names = resolve_blocks(model, layer)
     if len(names) != 1:
-        raise BlockError(f"layer '{layer}' names {len(names)} modules ({', '.join(names[:4])}, ...): moments are "
-                         'exchanged in one. Name one.')
+        raise BlockError(
+            f"layer '{layer}' names {len(names)} modules ({', '.join(names[:4])}, ...): moments are "
+            'exchanged in one. Name one.'
+        )
     return names[0]
 
 

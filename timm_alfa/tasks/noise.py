@@ -1,4 +1,5 @@
 """Gaussian noise on features in place of ALFA's search: the baseline of table 7 of the paper."""
+
 from dataclasses import dataclass
 from typing import Iterator, Optional
 
@@ -14,7 +15,8 @@ from timm_alfa.utils import pytree
 @dataclass(frozen=True)
 class NoiseConfig(FeatureConfig):
     """Options of noise on features."""
-    std: float = option(1 / 255, 'standard deviation of the noise, in the features\' own units', low=0)
+
+    std: float = option(1 / 255, "standard deviation of the noise, in the features' own units", low=0)
 
     def idle(self) -> Iterator[str]:
         yield from super().idle()

@@ -1,4 +1,5 @@
 """What methods that perturb images share: options in pixel units, and the search."""
+
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Iterator, Optional
@@ -16,7 +17,7 @@ from timm_alfa.tasks.base import MethodTask, logits
 from timm_alfa.utils import rng
 from timm_alfa.utils.unwrap import unwrapped
 
-_IMAGE_SCALE = 2.0 ** 10  # where the scale of an image's own loss begins in fp16
+_IMAGE_SCALE = 2.0**10  # where the scale of an image's own loss begins in fp16
 _OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below
 _CHECKS = 1  # steps in which that is looked at
 
@@ -24,21 +25,25 @@ _CHECKS = 1  # steps in which that is looked at
 @dataclass(frozen=True)
 class PixelConfig:
     """Options of every method that searches in the image; sizes are in pixels of [0, 1]."""
+
     steps: int = option(5, 'steps of the search', low=0)
     step_size: float = option(1 / 255, 'size of a step, in pixels of [0, 1]', low=0)
-    eps: float = option(4 / 255, 'bound of a pixel\'s move, in pixels of [0, 1]', above=0)
+    eps: float = option(4 / 255, "bound of a pixel's move, in pixels of [0, 1]", above=0)
     random_start: bool = option(True, 'start the search at random within eps')
     mean: Optional[tuple[float, ...]] = option(None, "mean by which the loader normalises; None: the model's")
-    std: Optional[tuple[float, ...]] = option(None, "deviation by which the loader normalises; None: the model's",
-                                              above=0)
+    std: Optional[tuple[float, ...]] = option(
+        None, "deviation by which the loader normalises; None: the model's", above=0
+    )
 
     def faults(self, spell) -> Iterator[str]:
         yield from in_pixels(spell, step_size=self.step_size, eps=self.eps)
         if (self.mean is None) != (self.std is None):
-            yield f"{spell('mean')} and {spell('std')} go together: give both or neither."
+            yield f'{spell("mean")} and {spell("std")} go together: give both or neither.'
         elif self.mean is not None and len(self.mean) != len(self.std):
-            yield (f"{spell('mean')} has {len(self.mean)} values and {spell('std')} {len(self.std)}: give as many of "
-                   'the one as of the other.')
+            yield (
+                f'{spell("mean")} has {len(self.mean)} values and {spell("std")} {len(self.std)}: give as many of '
+                'the one as of the other.'
+            )
 
     def idle(self) -> Iterator[str]:
         """What cannot have an effect, one line each."""
@@ -47,8 +52,10 @@ class PixelConfig:
         elif self.steps and self.step_size == 0:
             yield f'step_size=0: {self.steps} steps are paid for and images are moved at random only.'
         elif not self.random_start and self.eps >= self.steps * self.step_size:
-            yield (f'eps={self.eps:g} cannot bind: {self.steps} steps of {self.step_size:g} reach '
-                   f'{self.steps * self.step_size:g} at most.')
+            yield (
+                f'eps={self.eps:g} cannot bind: {self.steps} steps of {self.step_size:g} reach '
+                f'{self.steps * self.step_size:g} at most.'
+            )
 
 
 class PixelTask(MethodTask):
@@ -91,8 +98,15 @@ class PixelTask(MethodTask):
 
         with norms.still(self.own or self.model), self.through():
             delta = ascend_pixels(
-                loss, input, self.pixels, steps=config.steps, step_size=config.step_size, eps=config.eps,
-                random_start=config.random_start, scale=self.loss_scale if fp16 else None)
+                loss,
+                input,
+                self.pixels,
+                steps=config.steps,
+                step_size=config.step_size,
+                eps=config.eps,
+                random_start=config.random_start,
+                scale=self.loss_scale if fp16 else None,
+            )
         return self.pixels.moved(input.detach(), delta), delta
 
     def delta_norm(self, delta: torch.Tensor) -> torch.Tensor:
@@ -108,9 +122,11 @@ class PixelTask(MethodTask):
         share = ((pixels < -0.01) | (pixels > 1.01)).float().mean().item()
         if share > _OUTSIDE:
             self._checks = 0
-            warn(f"{share:.0%} of the images' values are outside [0, 1] when mean={self.pixels.mean} and "
-                 f'std={self.pixels.std} are undone, so steps and bounds are not what they say: give the mean and std '
-                 'of the loader.')
+            warn(
+                f"{share:.0%} of the images' values are outside [0, 1] when mean={self.pixels.mean} and "
+                f'std={self.pixels.std} are undone, so steps and bounds are not what they say: give the mean and std '
+                'of the loader.'
+            )
 
 
 def _images(loss: torch.Tensor, count: int) -> float:

@@ -1,4 +1,5 @@
 """The table of methods, and how a task is made from it."""
+
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
 
@@ -22,6 +23,7 @@ class TaskRow:
         title: Its name in a model card.
         text: What it did to the model of such a card, in a sentence or two.
     """
+
     name: str
     task: type
     config: type
@@ -45,14 +47,14 @@ def list_tasks() -> list[str]:
 
 
 def create_task(
-        name: str,
-        model: nn.Module,
-        criterion: Optional[Union[nn.Module, Callable]] = None,
-        device: Optional[torch.device] = None,
-        *,
-        criterion_kwargs: Optional[dict[str, Any]] = None,
-        verbose: bool = False,
-        **config,
+    name: str,
+    model: nn.Module,
+    criterion: Optional[Union[nn.Module, Callable]] = None,
+    device: Optional[torch.device] = None,
+    *,
+    criterion_kwargs: Optional[dict[str, Any]] = None,
+    verbose: bool = False,
+    **config,
 ):
     """Creates a training task of timm that trains a model by one of the methods.
 
@@ -78,5 +80,11 @@ def create_task(
     row = TASKS[name]
     options = build(row.config, config)
     device = device if device is not None else next((p.device for p in model.parameters()), torch.device('cpu'))
-    return row.task(model, criterion, config=options, criterion_kwargs=criterion_kwargs, device=torch.device(device),
-                    verbose=verbose)
+    return row.task(
+        model,
+        criterion,
+        config=options,
+        criterion_kwargs=criterion_kwargs,
+        device=torch.device(device),
+        verbose=verbose,
+    )

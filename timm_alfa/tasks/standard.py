@@ -1,4 +1,5 @@
 """Standard training, the yardstick: timm's ClassificationTask with the interface of the other methods."""
+
 from dataclasses import dataclass
 from typing import Iterator
 
@@ -11,8 +12,10 @@ from timm_alfa.tasks.base import MethodTask
 @dataclass(frozen=True)
 class StandardConfig:
     """Options of standard training."""
-    weight: float = option(1.0, 'factor of the loss: 2 gives gradients the size that clean plus perturbed loss have',
-                           above=0)
+
+    weight: float = option(
+        1.0, 'factor of the loss: 2 gives gradients the size that clean plus perturbed loss have', above=0
+    )
 
     def idle(self) -> Iterator[str]:
         """What cannot have an effect, one line each: nothing."""

@@ -1,4 +1,5 @@
 """What may go wrong in an update: a loss that is not finite, a signal to stop. All processes decide alike."""
+
 import os
 import signal
 import time
@@ -42,8 +43,11 @@ class StopFlag:
         if self.signal is None:
             self.signal, self.at = number, now
             if is_main_process():
-                os.write(2, f'\n{signal.Signals(number).name}: finishing the update, then saving '
-                            '(Ctrl-C again stops at once)\n'.encode())
+                os.write(
+                    2,
+                    f'\n{signal.Signals(number).name}: finishing the update, then saving '
+                    '(Ctrl-C again stops at once)\n'.encode(),
+                )
         elif number == signal.SIGINT and now - self.at > 1:
             raise KeyboardInterrupt
 

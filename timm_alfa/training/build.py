@@ -1,4 +1,5 @@
 """From options to what the loop turns: model, criterion, task, optimizer, schedule."""
+
 import warnings
 from pathlib import Path
 from typing import Any, Optional
@@ -30,8 +31,13 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
     """
     options = config.model
     arguments = dict(
-        num_classes=num_classes, drop_rate=options.drop or None, drop_path_rate=options.drop_path,
-        global_pool=options.gp, in_chans=options.in_chans, **options.model_kwargs)
+        num_classes=num_classes,
+        drop_rate=options.drop or None,
+        drop_path_rate=options.drop_path,
+        global_pool=options.gp,
+        in_chans=options.in_chans,
+        **options.model_kwargs,
+    )
     try:
         resolved = resolve_model_input_args(options.model, dict(img_size=options.img_size), **arguments)
         model = timm.create_model(**resolved, pretrained=options.pretrained)
@@ -78,8 +84,12 @@ def evaluated_input(inputs: dict[str, Any], options: ModelConfig, loader: str) -
     if loader != 'memory':
         return inputs
     if options.crop_pct not in (None, 1):
-        warnings.warn(f'--crop-pct {options.crop_pct:g} has no effect with the memory loader, which evaluates whole '
-                      'images: add --loader timm to crop them.', AlfaWarning, stacklevel=2)
+        warnings.warn(
+            f'--crop-pct {options.crop_pct:g} has no effect with the memory loader, which evaluates whole '
+            'images: add --loader timm to crop them.',
+            AlfaWarning,
+            stacklevel=2,
+        )
     return {**inputs, 'crop_pct': 1.0}
 
 
@@ -100,8 +110,12 @@ def build_criterion(config: TrainConfig) -> nn.Module:
     """timm's loss for these options. Under mixup or cutmix targets are soft and already smoothed."""
     options, aug = config.optim, config.aug
     return create_classification_loss(
-        'bce' if options.bce_loss else 'ce', smoothing=aug.smoothing, soft_targets=aug.mixes,
-        bce_sum=options.bce_sum, bce_target_thresh=options.bce_target_thresh)
+        'bce' if options.bce_loss else 'ce',
+        smoothing=aug.smoothing,
+        soft_targets=aug.mixes,
+        bce_sum=options.bce_sum,
+        bce_target_thresh=options.bce_target_thresh,
+    )
 
 
 def learning_rate(options: OptimConfig, effective_batch: int) -> tuple[float, str]:
@@ -115,13 +129,14 @@ def learning_rate(options: OptimConfig, effective_batch: int) -> tuple[float, st
     adaptive = any(part in options.opt.lower() for part in ('ada', 'lamb'))
     scale = options.lr_base_scale or ('sqrt' if adaptive else 'linear')
     ratio = effective_batch / options.lr_base_size
-    rate = options.lr_base * (ratio ** 0.5 if scale == 'sqrt' else ratio)
+    rate = options.lr_base * (ratio**0.5 if scale == 'sqrt' else ratio)
     word = 'square root' if scale == 'sqrt' else 'linear'
     return rate, f'{options.lr_base:g} at batch {options.lr_base_size}, {word} scaling to {effective_batch}'
 
 
 def build_optimizer(
-        options: OptimConfig, model: nn.Module, extra_groups: list[dict], lr: float) -> torch.optim.Optimizer:
+    options: OptimConfig, model: nn.Module, extra_groups: list[dict], lr: float
+) -> torch.optim.Optimizer:
     """timm's optimizer over the model, and the method's own parameters in groups of their own.
 
     Args:
@@ -133,9 +148,15 @@ def build_optimizer(
     arguments = dict(eps=options.opt_eps, betas=options.opt_betas, **options.opt_kwargs)
     try:
         optimizer = create_optimizer_v2(
-            model, options.opt, lr=lr, weight_decay=options.weight_decay, momentum=options.momentum,
-            filter_bias_and_bn=options.filter_bias_and_bn, layer_decay=options.layer_decay,
-            **{name: value for name, value in arguments.items() if value is not None})
+            model,
+            options.opt,
+            lr=lr,
+            weight_decay=options.weight_decay,
+            momentum=options.momentum,
+            filter_bias_and_bn=options.filter_bias_and_bn,
+            layer_decay=options.layer_decay,
+            **{name: value for name, value in arguments.items() if value is not None},
+        )
         for group in extra_groups:
             optimizer.add_param_group(group)
     except (TypeError, ValueError, AssertionError, AttributeError) as error:
@@ -144,7 +165,8 @@ def build_optimizer(
 
 
 def build_schedule(
-        config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> Optional[Scheduler]:
+    config: TrainConfig, optimizer: torch.optim.Optimizer, updates_per_epoch: int
+) -> Optional[Scheduler]:
     """timm's schedule, counted in updates throughout: call `step_update(n)` after the n-th update.
 
     Raises:
@@ -165,8 +187,15 @@ def build_schedule(
         arguments['decay_epochs'] = 90 * updates_per_epoch
     try:
         schedule, _ = create_scheduler_v2(
-            optimizer, options.sched, decay_rate=options.decay_rate, min_lr=options.min_lr, warmup_lr=options.warmup_lr,
-            step_on_epochs=False, updates_per_epoch=1, **arguments)
+            optimizer,
+            options.sched,
+            decay_rate=options.decay_rate,
+            min_lr=options.min_lr,
+            warmup_lr=options.warmup_lr,
+            step_on_epochs=False,
+            updates_per_epoch=1,
+            **arguments,
+        )
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"--sched '{options.sched}': {first_line(error)}") from error
     return schedule

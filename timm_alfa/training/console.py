@@ -1,4 +1,5 @@
 """What a run says: log lines and a progress bar to stderr, from the main process alone."""
+
 import logging
 import os
 import sys
@@ -49,10 +50,16 @@ def setup_logging() -> None:
 
 COLUMNS = (
     # title, row's key, format
-    ('epoch', 'epoch', '5d'), ('lr', 'lr', '9.2e'), ('loss', 'train_loss', '8.4f'),
-    ('adv loss', 'train_loss_adv', '8.4f'), ('|delta|', 'delta_norm', '8.4f'),
-    ('train top1', 'train_top1', '10.2f'), ('val loss', 'val_loss', '8.4f'), ('val top1', 'val_top1', '8.2f'),
-    ('images/s', 'images_per_second', '8.0f'), ('time', 'seconds', ''),
+    ('epoch', 'epoch', '5d'),
+    ('lr', 'lr', '9.2e'),
+    ('loss', 'train_loss', '8.4f'),
+    ('adv loss', 'train_loss_adv', '8.4f'),
+    ('|delta|', 'delta_norm', '8.4f'),
+    ('train top1', 'train_top1', '10.2f'),
+    ('val loss', 'val_loss', '8.4f'),
+    ('val top1', 'val_top1', '8.2f'),
+    ('images/s', 'images_per_second', '8.0f'),
+    ('time', 'seconds', ''),
 )
 
 
@@ -68,8 +75,10 @@ class Table:
         if columns != self.columns:
             self.columns = columns
             logger.info('  '.join(title.rjust(self._width(spec, title)) for title, _, spec in self.columns))
-        logger.info('  '.join(self._cell(row.get(key), spec, title) for title, key, spec in self.columns)
-                    + ('  *' if best else ''))
+        logger.info(
+            '  '.join(self._cell(row.get(key), spec, title) for title, key, spec in self.columns)
+            + ('  *' if best else '')
+        )
 
     @staticmethod
     def _width(spec: str, title: str) -> int:
@@ -100,8 +109,16 @@ class Progress:
         self.log_interval, self.active, self.updates = log_interval, active, 0
         self.bar = None
         if active and sys.stderr.isatty():
-            self.bar = tqdm(total=total, initial=done, unit=' images', unit_scale=True, file=sys.stderr, leave=False,
-                            dynamic_ncols=True, smoothing=0.05)
+            self.bar = tqdm(
+                total=total,
+                initial=done,
+                unit=' images',
+                unit_scale=True,
+                file=sys.stderr,
+                leave=False,
+                dynamic_ncols=True,
+                smoothing=0.05,
+            )
 
     def epoch(self, epoch: int, epochs: int) -> None:
         """Names the epoch (from 1) that begins."""
@@ -118,8 +135,9 @@ class Progress:
         elif self.active and self.updates % self.log_interval == 0:
             rate = (self.done - self.start) / (time.perf_counter() - self.began)
             left = (self.total - self.done) / rate if rate else 0
-            logger.info('%s, update %s: %s images/s, %s left', self.label, position, short_number(round(rate)),
-                        duration(left))
+            logger.info(
+                '%s, update %s: %s images/s, %s left', self.label, position, short_number(round(rate)), duration(left)
+            )
 
     def close(self) -> None:
         if self.bar is not None:

@@ -1,4 +1,5 @@
 """--dry-run: what a run would be, without a trace of it."""
+
 import json
 from typing import Any
 
@@ -23,8 +24,20 @@ def dry_run(run: Run) -> None:
     for name, shape in blocks.items():
         print(f'block {name}: {shape_text(shape)}')
     print(f'parameters: {parameters:,}')
-    print(json.dumps(dict(status='dry_run', options=options, blocks=blocks, params=parameters, lr=run.lr,
-                          epochs=run.config.epochs, batch_size=run.effective_batch)), flush=True)
+    print(
+        json.dumps(
+            dict(
+                status='dry_run',
+                options=options,
+                blocks=blocks,
+                params=parameters,
+                lr=run.lr,
+                epochs=run.config.epochs,
+                batch_size=run.effective_batch,
+            )
+        ),
+        flush=True,
+    )
 
 
 def shape_text(shape: Any) -> str:
@@ -44,8 +57,12 @@ def feature_shapes(model: nn.Module, names, input_size) -> dict[str, Any]:
     """
     shapes: dict[str, Any] = {}
     modules, first = dict(model.named_modules()), next(model.parameters())
-    handles = [modules[name].register_forward_hook(
-        lambda module, args, output, name=name: shapes.__setitem__(name, feature_shape(output))) for name in names]
+    handles = [
+        modules[name].register_forward_hook(
+            lambda module, args, output, name=name: shapes.__setitem__(name, feature_shape(output))
+        )
+        for name in names
+    ]
     training = model.training
     try:
         model.eval()(torch.zeros(1, *input_size, device=first.device, dtype=first.dtype))

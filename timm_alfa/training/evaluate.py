@@ -1,4 +1,5 @@
 """Clean and robust accuracy over any number of processes, each image counted once."""
+
 from typing import Optional
 
 import torch
@@ -11,8 +12,7 @@ from timm_alfa.training.agreement import StopFlag
 
 
 @torch.no_grad()
-def evaluate(
-        model: nn.Module, loader, accelerator: Accelerator, stop: Optional[StopFlag] = None) -> dict[str, float]:
+def evaluate(model: nn.Module, loader, accelerator: Accelerator, stop: Optional[StopFlag] = None) -> dict[str, float]:
     """Cross-entropy, top-1 and top-5 of a plain model.
 
     Args:

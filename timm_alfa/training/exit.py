@@ -1,4 +1,5 @@
 """How a script ends: one line a fault, an exit code a shell can read, no process left waiting for another."""
+
 import os
 import sys
 import traceback
@@ -8,7 +9,12 @@ from timm_alfa.errors import AlfaError
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 PEER_GONE = (
-    'connection closed by peer', 'connection reset by peer', 'broken pipe', 'socket timeout', 'remote process exited')
+    'connection closed by peer',
+    'connection reset by peer',
+    'broken pipe',
+    'socket timeout',
+    'remote process exited',
+)
 
 
 @contextmanager
@@ -47,6 +53,7 @@ def run_main(main) -> None:
 def describe(error: Exception, processes: int) -> list[str]:
     """An unexpected error: its traceback, or one line where another process, or one that reads images, failed."""
     from timm_alfa.data import worker_fault
+
     fault = worker_fault(error)
     if fault is not None:
         return [f'error: {fault}']

@@ -1,4 +1,5 @@
 """What follows the last epoch: plots, the score of the best checkpoint on the test split, the record."""
+
 import statistics
 import time
 from typing import Any, Optional
@@ -34,9 +35,15 @@ def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) ->
     run.accelerator.end_training()
     if result['skipped_images']:
         logger.warning('warning: %d images could not be read and were left out', result['skipped_images'])
-    score = f", test top-1 {test['test_top1']:.2f}" if test['test_top1'] is not None else ''
-    logger.info('done in %s: best validation top-1 %.2f in epoch %d%s; results in %s', duration(seconds),
-                state.best['val_top1'], state.best_epoch, score, folder.path)
+    score = f', test top-1 {test["test_top1"]:.2f}' if test['test_top1'] is not None else ''
+    logger.info(
+        'done in %s: best validation top-1 %.2f in epoch %d%s; results in %s',
+        duration(seconds),
+        state.best['val_top1'],
+        state.best_epoch,
+        score,
+        folder.path,
+    )
     return result
 
 
@@ -73,22 +80,51 @@ def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, sec
     prefix = config.task_prefix.replace('-', '_') + '_'
     median = statistics.median(row['seconds'] for row in state.rows)
     rates = [row['images_per_second'] for row in state.rows if row['images_per_second']]
-    return provenance.redact(dict(
-        status='finished', experiment=folder.path.name, model=config.model.model, task=config.task.task,
-        task_options={key.removeprefix(prefix): value for key, value in flat.items()
-                      if config.task_prefix and key.startswith(prefix)},
-        blocks=run.blocks, dataset=config.data.dataset or config.data.data_dir or 'digits',
-        num_classes=data.num_classes, seed=config.run.seed, epochs=config.epochs, epochs_done=state.epoch,
-        batch_size=run.effective_batch, lr=run.lr, train_images=data.train_images, val_images=data.val_images,
-        val_split=data.val_split, test_images=data.test_images, best_epoch=state.best_epoch, **state.best, **test,
-        test_split=data.test_split,
-        robust_top1=None, eta=eta_values(run.task), seconds=seconds, seconds_per_epoch=median,
-        images_per_second=statistics.median(rates) if rates else None,
-        params=sum(p.numel() for p in run.model.parameters()), mixed_precision=run.accelerator.mixed_precision,
-        num_processes=run.accelerator.num_processes, device=provenance.device_name(run.accelerator.device),
-        versions=provenance.versions(), commit=state.commit, command=state.command,
-        continued=state.continued, test_reads=state.test_reads + (test['test_top1'] is not None),
-        skipped_updates=state.skipped_updates, skipped_images=sum(map(len, skipped_images(run).values())),
-        checkpoint=BEST, checkpoint_sha256=on_main(run.accelerator, sha256_of, folder.path / BEST),
-        run=str(folder.path),
-    ))
+    return provenance.redact(
+        dict(
+            status='finished',
+            experiment=folder.path.name,
+            model=config.model.model,
+            task=config.task.task,
+            task_options={
+                key.removeprefix(prefix): value
+                for key, value in flat.items()
+                if config.task_prefix and key.startswith(prefix)
+            },
+            blocks=run.blocks,
+            dataset=config.data.dataset or config.data.data_dir or 'digits',
+            num_classes=data.num_classes,
+            seed=config.run.seed,
+            epochs=config.epochs,
+            epochs_done=state.epoch,
+            batch_size=run.effective_batch,
+            lr=run.lr,
+            train_images=data.train_images,
+            val_images=data.val_images,
+            val_split=data.val_split,
+            test_images=data.test_images,
+            best_epoch=state.best_epoch,
+            **state.best,
+            **test,
+            test_split=data.test_split,
+            robust_top1=None,
+            eta=eta_values(run.task),
+            seconds=seconds,
+            seconds_per_epoch=median,
+            images_per_second=statistics.median(rates) if rates else None,
+            params=sum(p.numel() for p in run.model.parameters()),
+            mixed_precision=run.accelerator.mixed_precision,
+            num_processes=run.accelerator.num_processes,
+            device=provenance.device_name(run.accelerator.device),
+            versions=provenance.versions(),
+            commit=state.commit,
+            command=state.command,
+            continued=state.continued,
+            test_reads=state.test_reads + (test['test_top1'] is not None),
+            skipped_updates=state.skipped_updates,
+            skipped_images=sum(map(len, skipped_images(run).values())),
+            checkpoint=BEST,
+            checkpoint_sha256=on_main(run.accelerator, sha256_of, folder.path / BEST),
+            run=str(folder.path),
+        )
+    )

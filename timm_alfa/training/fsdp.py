@@ -1,4 +1,5 @@
 """FSDP2: which of accelerate's options hold, a run's modules in pieces, and whole copies of them."""
+
 import copy
 import os
 from itertools import chain
@@ -13,27 +14,37 @@ from timm_alfa.errors import ConfigError
 from timm_alfa.utils.files import first_line
 from timm_alfa.utils.fsdp import whole
 
-PLAIN = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.MULTI_XPU,
-         DistributedType.MULTI_NPU, DistributedType.MULTI_MLU)
+PLAIN = (
+    DistributedType.NO,
+    DistributedType.MULTI_GPU,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_XPU,
+    DistributedType.MULTI_NPU,
+    DistributedType.MULTI_MLU,
+)
 
 
 def check_launch(accelerator: Accelerator) -> None:
     """Raises:
-        ConfigError: accelerate was asked for something other than one process, DDP or FSDP, or leaves FSDP out.
+    ConfigError: accelerate was asked for something other than one process, DDP or FSDP, or leaves FSDP out.
     """
     kind = accelerator.distributed_type
     if kind in PLAIN and os.environ.get('ACCELERATE_USE_FSDP', 'false').lower() == 'true':
-        raise ConfigError('FSDP needs GPUs and accelerate launch: accelerate leaves fsdp_config out here. Remove it '
-                          'from the config, or launch on GPUs.')
+        raise ConfigError(
+            'FSDP needs GPUs and accelerate launch: accelerate leaves fsdp_config out here. Remove it '
+            'from the config, or launch on GPUs.'
+        )
     if kind not in (*PLAIN, DistributedType.FSDP):
-        raise ConfigError(f'{kind.value} is not supported. To shard weights, take FSDP2: accelerate launch --use_fsdp '
-                          '--fsdp_version 2, or in its config distributed_type: FSDP and fsdp_version: 2. Else launch '
-                          'with DDP (--multi_gpu).')
+        raise ConfigError(
+            f'{kind.value} is not supported. To shard weights, take FSDP2: accelerate launch --use_fsdp '
+            '--fsdp_version 2, or in its config distributed_type: FSDP and fsdp_version: 2. Else launch '
+            'with DDP (--multi_gpu).'
+        )
 
 
 def check_sharding(accelerator: Accelerator, compiles: bool) -> None:
     """Raises:
-        ConfigError: Parts of FSDP's config do not work here: all of them at once.
+    ConfigError: Parts of FSDP's config do not work here: all of them at once.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
         faults = list(_faults(accelerator))
@@ -48,17 +59,23 @@ def _faults(accelerator: Accelerator) -> Iterator[str]:
     """What of an FSDP config does not work, one line each."""
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
-        yield (f'FSDP {plugin.fsdp_version} is not supported: give fsdp_version: 2 in the config, or accelerate launch '
-               '--fsdp_version 2.')
+        yield (
+            f'FSDP {plugin.fsdp_version} is not supported: give fsdp_version: 2 in the config, or accelerate launch '
+            '--fsdp_version 2.'
+        )
         return
     if plugin.activation_checkpointing:
-        yield ('fsdp_activation_checkpointing wraps modules that a search enters: set it to false, and give train.py '
-               '--grad-checkpointing.')
+        yield (
+            'fsdp_activation_checkpointing wraps modules that a search enters: set it to false, and give train.py '
+            '--grad-checkpointing.'
+        )
     if type(plugin.cpu_offload).__name__ == 'CPUOffloadPolicy':
         yield 'fsdp_offload_params: weights on the CPU are not supported: set it to false.'
     if plugin.ignored_modules is not None:
-        yield (f"fsdp_ignored_modules is '{plugin.ignored_modules}': what FSDP2 ignores would differ between "
-               'processes. Leave it out.')
+        yield (
+            f"fsdp_ignored_modules is '{plugin.ignored_modules}': what FSDP2 ignores would differ between "
+            'processes. Leave it out.'
+        )
     if accelerator.parallelism_config is not None:
         yield ('parallelism_config is not supported: leave it out, and FSDP2 shards over all processes.')
 
@@ -70,6 +87,7 @@ def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[Mo
         ConfigError: They cannot be sharded.
     """
     from accelerate.utils import fsdp2_prepare_model
+
     plugin = accelerator.state.fsdp_plugin
     # for transformers' loading: here all processes have the weights, and buffers would be lost
     plugin.cpu_ram_efficient_loading = False
@@ -86,8 +104,10 @@ def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[Mo
     except (torch.OutOfMemoryError, torch.distributed.DistError):
         raise
     except (ValueError, KeyError, RuntimeError) as error:
-        raise ConfigError(f'FSDP2 cannot shard this model: {first_line(error)}. Give another fsdp_auto_wrap_policy '
-                          '(NO_WRAP shards the model as one piece), or launch with DDP (--multi_gpu).') from error
+        raise ConfigError(
+            f'FSDP2 cannot shard this model: {first_line(error)}. Give another fsdp_auto_wrap_policy '
+            '(NO_WRAP shards the model as one piece), or launch with DDP (--multi_gpu).'
+        ) from error
     return task, optimizer
 
 

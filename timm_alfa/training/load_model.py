@@ -1,4 +1,5 @@
 """The model that a checkpoint holds."""
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Mapping, Optional
@@ -21,25 +22,27 @@ class CheckpointConfig:
     """Which checkpoint, and how its model takes images."""
 
     checkpoint: Optional[str] = option(
-        None, "A weights file, a run's folder, 'local-dir:FOLDER' or 'hf-hub:OWNER/NAME'.")
+        None, "A weights file, a run's folder, 'local-dir:FOLDER' or 'hf-hub:OWNER/NAME'."
+    )
     model: Optional[str] = option(None, 'The timm model, where no config.json beside the checkpoint says it.')
     pretrained: bool = option(False, "Score the model's published weights; needs no --checkpoint.")
     num_classes: Optional[int] = option(None, 'Classes of the model (none: as the checkpoint says).', low=1)
-    in_chans: Optional[int] = option(None, 'Input channels (none: the model\'s).', low=1)
-    img_size: Optional[int] = option(None, 'Side of the input image in pixels (none: the model\'s).', low=1)
-    mean: Optional[tuple[float, ...]] = option(None, 'Mean of each input channel, in [0, 1] (none: the model\'s).')
-    std: Optional[tuple[float, ...]] = option(None, 'Deviation of each input channel (none: the model\'s).', above=0)
+    in_chans: Optional[int] = option(None, "Input channels (none: the model's).", low=1)
+    img_size: Optional[int] = option(None, "Side of the input image in pixels (none: the model's).", low=1)
+    mean: Optional[tuple[float, ...]] = option(None, "Mean of each input channel, in [0, 1] (none: the model's).")
+    std: Optional[tuple[float, ...]] = option(None, "Deviation of each input channel (none: the model's).", above=0)
     interpolation: Optional[str] = option(
-        None, 'How images are resized (none: the model\'s).', choices=('bilinear', 'bicubic', 'nearest'))
-    crop_pct: Optional[float] = option(None, 'Share of the side kept by the crop (none: the model\'s).', above=0)
+        None, "How images are resized (none: the model's).", choices=('bilinear', 'bicubic', 'nearest')
+    )
+    crop_pct: Optional[float] = option(None, "Share of the side kept by the crop (none: the model's).", above=0)
     model_kwargs: dict = option({}, 'Further arguments of the model: name=value ...')
     channels_last: bool = option(False, 'Channels-last memory layout.')
 
     def faults(self, spell):
         if self.checkpoint is None and not (self.model and self.pretrained):
-            yield f"nothing to score: give {spell('checkpoint')}, or {spell('model')} NAME {spell('pretrained')}."
+            yield f'nothing to score: give {spell("checkpoint")}, or {spell("model")} NAME {spell("pretrained")}.'
         if self.checkpoint is not None and self.pretrained:
-            yield f"{spell('checkpoint')} and {spell('pretrained')} exclude each other."
+            yield f'{spell("checkpoint")} and {spell("pretrained")} exclude each other.'
         if self.model is not None:
             yield from model_faults(self.model)
 
@@ -65,8 +68,10 @@ def open_model(options: CheckpointConfig) -> tuple[nn.Module, Optional[str]]:
         raise ConfigError(f"model '{name}' cannot be built: {first_line(error)}") from error
     built = model.pretrained_cfg['architecture']
     if options.model not in (None, name) and options.model.partition('.')[0] != built:
-        raise ConfigError(f"--model is '{options.model}', but '{options.checkpoint}' holds {built}, by its config.json."
-                          ' Leave --model out.')
+        raise ConfigError(
+            f"--model is '{options.model}', but '{options.checkpoint}' holds {built}, by its config.json."
+            ' Leave --model out.'
+        )
     if state is not None:
         load_weights(model, state, options.checkpoint)
     return model, sha256
@@ -104,7 +109,8 @@ def is_described(folder: Path) -> bool:
         return False
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"'{folder / 'config.json'}' cannot be read: {first_line(error)}. Mend or remove it.") from error
+            f"'{folder / 'config.json'}' cannot be read: {first_line(error)}. Mend or remove it."
+        ) from error
     return True
 
 

@@ -1,4 +1,5 @@
 """Sums of an epoch, on the device: nothing is read back before the epoch ends."""
+
 from typing import Mapping
 
 import torch
@@ -6,7 +7,11 @@ from accelerate import Accelerator
 
 # What a task may report beside its loss, and the column it becomes.
 SCALARS = {
-    'loss': 'train_loss', 'loss_clean': 'train_loss_clean', 'loss_adv': 'train_loss_adv', 'delta_norm': 'delta_norm'}
+    'loss': 'train_loss',
+    'loss_clean': 'train_loss_clean',
+    'loss_adv': 'train_loss_adv',
+    'delta_norm': 'delta_norm',
+}
 COLUMNS = (*SCALARS.values(), 'correct')
 
 

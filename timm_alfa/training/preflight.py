@@ -1,4 +1,5 @@
 """One step tried before anything is written: what a model or a method cannot do shows here, not in the night."""
+
 import torch
 from accelerate import Accelerator
 from torch import nn
@@ -41,8 +42,10 @@ def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes:
         raise
     except Exception as error:  # whatever a model raises on input it was not made for
         size = 'x'.join(map(str, input_size))
-        raise ConfigError(f'a trial step on input {size} failed: {type(error).__name__}: {first_line(error)}. Give '
-                          'another --img-size, --model or task.') from error
+        raise ConfigError(
+            f'a trial step on input {size} failed: {type(error).__name__}: {first_line(error)}. Give '
+            'another --img-size, --model or task.'
+        ) from error
     finally:
         statistics.restore()
         task.train(training)

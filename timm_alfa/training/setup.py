@@ -1,4 +1,5 @@
 """Everything a run needs, built and checked before anything is written."""
+
 import os
 import warnings
 from dataclasses import dataclass
@@ -94,8 +95,12 @@ def create_accelerator(config: TrainConfig) -> Accelerator:
     check_trackers(config.run.log_with)
     steps = os.environ.get('ACCELERATE_GRADIENT_ACCUMULATION_STEPS', '1')
     if steps != '1':
-        warnings.warn(f'ACCELERATE_GRADIENT_ACCUMULATION_STEPS={steps} has no effect here: give train.py '
-                      f'--grad-accum-steps {steps}.', AlfaWarning, stacklevel=2)
+        warnings.warn(
+            f'ACCELERATE_GRADIENT_ACCUMULATION_STEPS={steps} has no effect here: give train.py '
+            f'--grad-accum-steps {steps}.',
+            AlfaWarning,
+            stacklevel=2,
+        )
     accelerator = start_accelerate(log_with=list(config.run.log_with or ()) or None, project_dir=config.run.output)
     check_sharding(accelerator, config.model.torchcompile is not None)
     return accelerator
@@ -115,28 +120,37 @@ def start_accelerate(**arguments) -> Accelerator:
     cpu = not torch.accelerator.is_available()
     try:
         accelerator = Accelerator(
-            cpu=cpu, kwargs_handlers=[ddp], gradient_accumulation_plugin=accumulation, **arguments)
+            cpu=cpu, kwargs_handlers=[ddp], gradient_accumulation_plugin=accumulation, **arguments
+        )
     except (ValueError, ImportError, RuntimeError) as error:
         raise ConfigError(f'accelerate cannot start: {first_line(error)}') from error
     check_launch(accelerator)
     backend = accelerator.state.dynamo_plugin.backend.value
     if backend != 'NO':
-        raise ConfigError(f"accelerate launch --dynamo_backend {backend.lower()} compiles a task as one piece, which a "
-                          f'search could not enter: leave it out and give train.py --torchcompile {backend.lower()}.')
+        raise ConfigError(
+            f'accelerate launch --dynamo_backend {backend.lower()} compiles a task as one piece, which a '
+            f'search could not enter: leave it out and give train.py --torchcompile {backend.lower()}.'
+        )
     launched = int(os.environ.get('WORLD_SIZE', '1'))
     if accelerator.num_processes != launched:
-        raise ConfigError(f'{launched} processes were launched, accelerate sees {accelerator.num_processes}: start '
-                          'them with accelerate launch or torchrun, and see that the devices are there.')
+        raise ConfigError(
+            f'{launched} processes were launched, accelerate sees {accelerator.num_processes}: start '
+            'them with accelerate launch or torchrun, and see that the devices are there.'
+        )
     return accelerator
 
 
 def check_trackers(names: Optional[tuple[str, ...]]) -> None:
     """Raises:
-        ConfigError: A tracker is not installed.
+    ConfigError: A tracker is not installed.
     """
     from importlib.util import find_spec
-    missing = [name for name in names or () if find_spec(name) is None
-               and not (name == 'tensorboard' and find_spec('tensorboardX'))]
+
+    missing = [
+        name
+        for name in names or ()
+        if find_spec(name) is None and not (name == 'tensorboard' and find_spec('tensorboardX'))
+    ]
     if missing:
         raise ConfigError([f"--log-with {name} is not installed: pip install 'timm_alfa[{name}]'." for name in missing])
 
@@ -175,14 +189,26 @@ def prepare(config: TrainConfig) -> Run:
     inputs = build.input_config(config.model, model)
     inputs = build.evaluated_input(inputs, config.model, info.loader)
     model = build.place_model(model, config.model, accelerator.device)
-    task = create_task(config.task.task, model, criterion=build.build_criterion(config), device=accelerator.device,
-                       **task_arguments(config.task_options, inputs))
+    task = create_task(
+        config.task.task,
+        model,
+        criterion=build.build_criterion(config),
+        device=accelerator.device,
+        **task_arguments(config.task_options, inputs),
+    )
     task.to(accelerator.device)
     try_step(task, accelerator, inputs['input_size'], info.num_classes, config.aug.mixes)
     data = create_data(
-        config.data, config.aug, model_config=inputs, seed=config.run.seed, rank=accelerator.process_index,
-        world_size=accelerator.num_processes, device=accelerator.device, channels_last=config.model.channels_last,
-        info=info)
+        config.data,
+        config.aug,
+        model_config=inputs,
+        seed=config.run.seed,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        device=accelerator.device,
+        channels_last=config.model.channels_last,
+        info=info,
+    )
     if not len(data.train):
         raise ConfigError('the training set has no batch: lower --batch-size.')
     ema = skeleton = None
@@ -204,8 +230,9 @@ def prepare(config: TrainConfig) -> Run:
         try_step(task, accelerator, inputs['input_size'], info.num_classes, config.aug.mixes)
     else:
         wrapped, optimizer = accelerator.prepare(task, optimizer)
-    run = Run(config, accelerator, data, inputs, model, task, wrapped, optimizer, schedule, ema, lr, updates, skeleton,
-              commit)
+    run = Run(
+        config, accelerator, data, inputs, model, task, wrapped, optimizer, schedule, ema, lr, updates, skeleton, commit
+    )
     describe(run, why)
     return run
 
@@ -224,21 +251,45 @@ def describe(run: Run, lr_reason: str) -> None:
     for note in data.notes:
         logger.info('data: %s', note)
     parameters = sum(p.numel() for p in run.model.parameters())
-    logger.info('model: %s, %s parameters, %s classes, input %s', config.model.model, f'{parameters:,}',
-                data.num_classes, 'x'.join(map(str, run.input_config['input_size'])))
+    logger.info(
+        'model: %s, %s parameters, %s classes, input %s',
+        config.model.model,
+        f'{parameters:,}',
+        data.num_classes,
+        'x'.join(map(str, run.input_config['input_size'])),
+    )
     blocks = f', blocks {", ".join(run.blocks)}' if run.blocks else ''
     logger.info('task: %s%s', config.task.task, blocks)
-    logger.info('batch: %d images an update = %d a process x %d process(es) x %d accumulated', run.effective_batch,
-                config.data.batch_size, accelerator.num_processes, config.optim.grad_accum_steps)
+    logger.info(
+        'batch: %d images an update = %d a process x %d process(es) x %d accumulated',
+        run.effective_batch,
+        config.data.batch_size,
+        accelerator.num_processes,
+        config.optim.grad_accum_steps,
+    )
     if (batch := config.data.batch_size * accelerator.num_processes) > data.train_images:
-        warnings.warn(f'-b: a batch of {batch} takes all {data.train_images} training images: lower it, and mind the '
-                      'learning rate.', AlfaWarning, stacklevel=2)
-    logger.info('schedule: %d epochs of %d updates, %s, learning rate %.6g (%s)', config.epochs, run.updates_per_epoch,
-                config.schedule.sched, run.lr, lr_reason)
+        warnings.warn(
+            f'-b: a batch of {batch} takes all {data.train_images} training images: lower it, and mind the '
+            'learning rate.',
+            AlfaWarning,
+            stacklevel=2,
+        )
+    logger.info(
+        'schedule: %d epochs of %d updates, %s, learning rate %.6g (%s)',
+        config.epochs,
+        run.updates_per_epoch,
+        config.schedule.sched,
+        run.lr,
+        lr_reason,
+    )
     for line in idle_in(config, config.epochs * run.updates_per_epoch):
         warnings.warn(line, AlfaWarning, stacklevel=2)
     logger.info('device: %s, precision %s', accelerator.device, accelerator.mixed_precision)
     recipe = config.recipe_precision
     if recipe not in (None, accelerator.mixed_precision):
-        warnings.warn(f'--config says mixed_precision {recipe}, here it is {accelerator.mixed_precision}. To have it: '
-                      f'{launch_in(recipe)} ...', AlfaWarning, stacklevel=2)
+        warnings.warn(
+            f'--config says mixed_precision {recipe}, here it is {accelerator.mixed_precision}. To have it: '
+            f'{launch_in(recipe)} ...',
+            AlfaWarning,
+            stacklevel=2,
+        )

@@ -1,4 +1,5 @@
 """An optimizer and its clipping tried on sharded weights: most treat each element alone, some need a tensor whole."""
+
 import copy
 import dataclasses
 
@@ -23,6 +24,7 @@ def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
         ConfigError: The optimizer or the clipping fails on sharded weights, or updates them in another way.
     """
     from torch.distributed.fsdp import fully_shard
+
     options = dataclasses.replace(options, layer_decay=None)  # the small module has no layers to tell apart
     generator = torch.Generator().manual_seed(0)
     alone = _small_module(generator).to(accelerator.device)

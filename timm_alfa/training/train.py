@@ -1,4 +1,5 @@
 """A whole run: choose the folder, begin or go on, train, finish."""
+
 import json
 from typing import Any, Optional
 
@@ -71,19 +72,32 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
     changed = check_options(found[1], run, provenance.redact(run.config.flat()))
     state = load_state(*found, run, totals, changed)
     if changed:
-        state.continued.append(dict(
-            epoch=state.epoch, command=provenance.command(), mixed_precision=run.accelerator.mixed_precision,
-            before=found[1].get('mixed_precision', run.accelerator.mixed_precision)))
+        state.continued.append(
+            dict(
+                epoch=state.epoch,
+                command=provenance.command(),
+                mixed_precision=run.accelerator.mixed_precision,
+                before=found[1].get('mixed_precision', run.accelerator.mixed_precision),
+            )
+        )
     check_best(run, folder, state)
-    logger.info('resume: going on after update %d (epoch %d of %d) from %s', state.updates,
-                min(state.epoch + 1, run.config.epochs), run.config.epochs, found[0])
+    logger.info(
+        'resume: going on after update %d (epoch %d of %d) from %s',
+        state.updates,
+        min(state.epoch + 1, run.config.epochs),
+        run.config.epochs,
+        found[0],
+    )
     return state
 
 
 def is_of(known: dict[str, Any], state: Progression, best_sha256: Optional[str]) -> bool:
     """Whether a record is of this run as it stands: of the weights that are there, after the same changes."""
-    return (best_sha256 is not None and known.get('checkpoint_sha256') == best_sha256
-            and [each['epoch'] for each in known.get('continued', ())] == [each['epoch'] for each in state.continued])
+    return (
+        best_sha256 is not None
+        and known.get('checkpoint_sha256') == best_sha256
+        and [each['epoch'] for each in known.get('continued', ())] == [each['epoch'] for each in state.continued]
+    )
 
 
 def check_best(run: Run, folder: RunFolder, state: Progression) -> None:
@@ -98,22 +112,34 @@ def check_best(run: Run, folder: RunFolder, state: Progression) -> None:
     if state.best_sha256 in (None, on_main(run.accelerator, folder.best_sha256)):
         return
     if state.epoch >= run.config.epochs:
-        raise CheckpointError(f"'{folder.path / BEST}' does not hold the best weights that this run wrote (of epoch "
-                              f"{state.best_epoch}): put them back, or begin another run.")
-    logger.warning("warning: '%s' does not hold the weights of epoch %d that the state tells of: the best ones are "
-                   'chosen anew, from epoch %d on', folder.path / BEST, state.best_epoch, state.epoch + 1)
+        raise CheckpointError(
+            f"'{folder.path / BEST}' does not hold the best weights that this run wrote (of epoch "
+            f'{state.best_epoch}): put them back, or begin another run.'
+        )
+    logger.warning(
+        "warning: '%s' does not hold the weights of epoch %d that the state tells of: the best ones are "
+        'chosen anew, from epoch %d on',
+        folder.path / BEST,
+        state.best_epoch,
+        state.epoch + 1,
+    )
     state.forget_best()
 
 
 def start_trackers(run: Run, folder: RunFolder) -> None:
     """accelerate's trackers, with the options as their config."""
     if run.config.run.log_with:
-        options = {key: value if isinstance(value, (int, float, str, bool)) else str(value)
-                   for key, value in provenance.redact(run.config.flat()).items()}
+        options = {
+            key: value if isinstance(value, (int, float, str, bool)) else str(value)
+            for key, value in provenance.redact(run.config.flat()).items()
+        }
         run.accelerator.project_configuration.logging_dir = str(folder.path)  # known only now
         names = {'wandb': {'name': folder.path.name, 'dir': str(folder.path)}}
-        run.accelerator.init_trackers('timm_alfa', config=options, init_kwargs={
-            name: names[name] for name in run.config.run.log_with if name in names})
+        run.accelerator.init_trackers(
+            'timm_alfa',
+            config=options,
+            init_kwargs={name: names[name] for name in run.config.run.log_with if name in names},
+        )
 
 
 def begin_folder(run: Run, folder: RunFolder, state: Progression) -> None:
@@ -144,11 +170,22 @@ def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
     """The record of a run that a signal ended early, and how to go on."""
     run.accelerator.end_training()
     precision, alone = run.accelerator.mixed_precision, run.accelerator.num_processes == 1
-    logger.info('stopped after update %d (epoch %d of %d); state saved. Go on with: %s --resume %s',
-                state.updates, min(state.epoch + 1, run.config.epochs), run.config.epochs,
-                'python train.py' if alone and precision == 'no' else launch_in(precision), folder.path)
-    return dict(status='stopped', experiment=folder.path.name, epochs=run.config.epochs, epochs_done=state.epoch,
-                updates=state.updates, run=str(folder.path))
+    logger.info(
+        'stopped after update %d (epoch %d of %d); state saved. Go on with: %s --resume %s',
+        state.updates,
+        min(state.epoch + 1, run.config.epochs),
+        run.config.epochs,
+        'python train.py' if alone and precision == 'no' else launch_in(precision),
+        folder.path,
+    )
+    return dict(
+        status='stopped',
+        experiment=folder.path.name,
+        epochs=run.config.epochs,
+        epochs_done=state.epoch,
+        updates=state.updates,
+        run=str(folder.path),
+    )
 
 
 def print_record(run: Run, result: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
 """The training loop: updates, epochs, and what is saved between them."""
+
 import math
 import time
 from contextlib import nullcontext
@@ -64,8 +65,12 @@ class Trainer:
         per_batch = self.config.data.batch_size * self.accelerator.num_processes
         self.images_per_epoch = min(batches * per_batch, run.data.train_images)
         done = state.epoch * self.images_per_epoch + state.batch * per_batch
-        self.progress = Progress(self.images_per_epoch * self.config.epochs, done, self.config.run.log_interval,
-                                 self.accelerator.is_main_process)
+        self.progress = Progress(
+            self.images_per_epoch * self.config.epochs,
+            done,
+            self.config.run.log_interval,
+            self.accelerator.is_main_process,
+        )
         self.table = Table()
 
     def fit(self) -> None:
@@ -166,19 +171,26 @@ class Trainer:
         state.skipped_images += len(gather(self.accelerator, images))
         state.bad_in_a_row += 1
         shown = ', '.join(map(str, bad[:16])) + (f' and {len(bad) - 16} more' if len(bad) > 16 else '')
-        logger.warning('warning: the loss of update %d (epoch %d) is not finite: update left out; its training '
-                       'images: %s', state.updates + 1, state.epoch + 1, shown)
+        logger.warning(
+            'warning: the loss of update %d (epoch %d) is not finite: update left out; its training images: %s',
+            state.updates + 1,
+            state.epoch + 1,
+            shown,
+        )
         if state.bad_in_a_row >= options.nan_patience:
             raise TrainingError(
                 f'the loss was not finite in {state.bad_in_a_row} updates in a row, up to update {state.updates + 1} '
-                f'in epoch {state.epoch + 1}; the latest images were {shown}. {self.way_on()}')
+                f'in epoch {state.epoch + 1}; the latest images were {shown}. {self.way_on()}'
+            )
 
     def way_on(self) -> str:
         """What to change after a run that came apart, and from where it then goes on."""
         kept = state_folders(self.states.path)
         where = f"goes on from the last state, '{kept[-1]}'" if kept else 'starts again: there is no state yet'
-        return (f'Lower --lr (it is {self.run.lr:.3g}), add --clip-grad 1 or --warmup-updates 200, or train in '
-                f'bf16 or fp32; then --resume auto --resume-anyway {where}.')
+        return (
+            f'Lower --lr (it is {self.run.lr:.3g}), add --clip-grad 1 or --warmup-updates 200, or train in '
+            f'bf16 or fp32; then --resume auto --resume-anyway {where}.'
+        )
 
     @property
     def learning_rate(self) -> float:
@@ -228,7 +240,8 @@ class Trainer:
         if not all(gather(self.accelerator, [is_finite(self.run.task)])):
             raise TrainingError(
                 f'after update {self.state.updates} in epoch {self.state.epoch + 1} weights or running statistics are '
-                f'not finite: they are not saved. {self.way_on()}')
+                f'not finite: they are not saved. {self.way_on()}'
+            )
 
     # between epochs
 
@@ -249,8 +262,10 @@ class Trainer:
             self.save()
             raise Stopped
         if state.bad_in_a_row and not math.isfinite(row['val_loss']):
-            raise TrainingError(f'epoch {state.epoch + 1} ended without a finite loss in training and in evaluation: '
-                                f'its weights are not saved. {self.way_on()}')
+            raise TrainingError(
+                f'epoch {state.epoch + 1} ended without a finite loss in training and in evaluation: '
+                f'its weights are not saved. {self.way_on()}'
+            )
         best = row['val_top1'] > state.best.get('val_top1', -1)
         state.rows.append(row)
         if best:

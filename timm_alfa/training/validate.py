@@ -1,4 +1,5 @@
 """validate.py: a checkpoint's accuracy on a split, each image counted once."""
+
 import json
 import time
 from dataclasses import dataclass
@@ -30,13 +31,34 @@ from timm_alfa.training.setup import start_accelerate
 from timm_alfa.utils.distributed import gather
 from timm_alfa.utils.text import duration
 
-DESCRIPTION = ('Scores a checkpoint: top-1, top-5 and loss of clean images, with --robust top-1 under PGD too, as one '
-               'JSON line at the end.')
-DATA_KEYS = ('dataset', 'data_dir', 'train_split', 'input_key', 'target_key', 'class_map', 'dataset_download',
-             'batch_size', 'workers', 'loader', 'skip_corrupt', 'pin_mem')
+DESCRIPTION = (
+    'Scores a checkpoint: top-1, top-5 and loss of clean images, with --robust top-1 under PGD too, as one '
+    'JSON line at the end.'
+)
+DATA_KEYS = (
+    'dataset',
+    'data_dir',
+    'train_split',
+    'input_key',
+    'target_key',
+    'class_map',
+    'dataset_download',
+    'batch_size',
+    'workers',
+    'loader',
+    'skip_corrupt',
+    'pin_mem',
+)
 # What a run's args.yaml says of its data, by the key that it has here.
-FROM_RUN = {'dataset': 'dataset', 'data_dir': 'data_dir', 'input_key': 'input_key', 'target_key': 'target_key',
-            'class_map': 'class_map', 'train_split': 'train_split', 'val_split': 'split'}
+FROM_RUN = {
+    'dataset': 'dataset',
+    'data_dir': 'data_dir',
+    'input_key': 'input_key',
+    'target_key': 'target_key',
+    'class_map': 'class_map',
+    'train_split': 'train_split',
+    'val_split': 'split',
+}
 
 
 @dataclass(frozen=True)
@@ -73,14 +95,21 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
     Raises:
         ConfigError: With every fault.
     """
-    options = [item for name, cls in GROUPS.items() for item in group_options(name, cls)
-               if name != 'data' or item.key in DATA_KEYS]
+    options = [
+        item
+        for name, cls in GROUPS.items()
+        for item in group_options(name, cls)
+        if name != 'data' or item.key in DATA_KEYS
+    ]
     given, faults = read_command_line(build_parser('validate.py', DESCRIPTION, TITLES, options), argv, options)
     fill_from_run(given)
     groups, found = resolve_groups(GROUPS, given)
     if not given.values.get('robust'):
-        found += [f'{given.spell(key)} has no effect without --robust: add it.'
-                  for key in given.values if key.startswith('attack_')]
+        found += [
+            f'{given.spell(key)} has no effect without --robust: add it.'
+            for key in given.values
+            if key.startswith('attack_')
+        ]
     if given.values.get('pretrained') and not (given.values.get('dataset') or given.values.get('data_dir')):
         found.append('--pretrained says nothing of the data: add --dataset NAME or --data-dir FOLDER.')
     if faults + found:
@@ -106,7 +135,11 @@ def fill_from_run(given: Given) -> None:
 
 
 def validate(
-        config: ValidateConfig, accelerator: Accelerator, model: nn.Module, loader, sha256: Optional[str],
+    config: ValidateConfig,
+    accelerator: Accelerator,
+    model: nn.Module,
+    loader,
+    sha256: Optional[str],
 ) -> dict[str, Any]:
     """Scores a model and returns the record.
 
@@ -122,15 +155,30 @@ def validate(
         metrics.update(evaluate_robust(model, loader, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
     options, data = config.checkpoint, config.data
     skipped = set(gather(accelerator, sorted(loader.skipped_indices)))
-    return provenance.redact(dict(
-        status='finished', model=options.model or options.checkpoint, checkpoint=options.checkpoint,
-        checkpoint_sha256=sha256,
-        dataset=data.dataset or data.data_dir or 'digits', split=loader.part.source.split, **metrics, attack=attack,
-        num_classes=model.num_classes, params=sum(p.numel() for p in model.parameters()), batch_size=data.batch_size,
-        num_processes=accelerator.num_processes, mixed_precision=accelerator.mixed_precision,
-        device=provenance.device_name(accelerator.device), seconds=seconds,
-        images_per_second=metrics['count'] / seconds, skipped_images=len(skipped), versions=provenance.versions(),
-        commit=provenance.commit(), command=provenance.command()))
+    return provenance.redact(
+        dict(
+            status='finished',
+            model=options.model or options.checkpoint,
+            checkpoint=options.checkpoint,
+            checkpoint_sha256=sha256,
+            dataset=data.dataset or data.data_dir or 'digits',
+            split=loader.part.source.split,
+            **metrics,
+            attack=attack,
+            num_classes=model.num_classes,
+            params=sum(p.numel() for p in model.parameters()),
+            batch_size=data.batch_size,
+            num_processes=accelerator.num_processes,
+            mixed_precision=accelerator.mixed_precision,
+            device=provenance.device_name(accelerator.device),
+            seconds=seconds,
+            images_per_second=metrics['count'] / seconds,
+            skipped_images=len(skipped),
+            versions=provenance.versions(),
+            commit=provenance.commit(),
+            command=provenance.command(),
+        )
+    )
 
 
 def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any, Optional[str]]:
@@ -146,25 +194,48 @@ def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any, Optional[s
     if config.checkpoint.channels_last:
         model.to(memory_format=torch.channels_last)
     loader = create_eval_loader(
-        config.data, model_config=inputs, split=config.split.split, num_classes=model.num_classes,
-        rank=accelerator.process_index, world_size=accelerator.num_processes, device=accelerator.device,
-        channels_last=config.checkpoint.channels_last)
+        config.data,
+        model_config=inputs,
+        split=config.split.split,
+        num_classes=model.num_classes,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        device=accelerator.device,
+        channels_last=config.checkpoint.channels_last,
+    )
     inputs = evaluated_input(inputs, config.checkpoint, loader.name)
     data = config.data.dataset or config.data.data_dir or 'the embedded digits'
     name = config.checkpoint.checkpoint or config.checkpoint.model
-    logger.info('model: %s, input %s; %d images of %s, split %s', name, 'x'.join(map(str, inputs['input_size'])),
-                loader.images, data, loader.part.source.split)
+    logger.info(
+        'model: %s, input %s; %d images of %s, split %s',
+        name,
+        'x'.join(map(str, inputs['input_size'])),
+        loader.images,
+        data,
+        loader.part.source.split,
+    )
     return accelerator, model, loader, sha256
 
 
 def report(accelerator: Accelerator, result: dict[str, Any]) -> None:
     """A line for people on stderr, and the record as the last line of stdout."""
     if accelerator.is_main_process:
-        logger.info('top-1 %.2f, top-5 %.2f, loss %.4f: %d of %d images in %s', result['top1'], result['top5'],
-                    result['loss'], result['correct'], result['count'], duration(result['seconds']))
+        logger.info(
+            'top-1 %.2f, top-5 %.2f, loss %.4f: %d of %d images in %s',
+            result['top1'],
+            result['top5'],
+            result['loss'],
+            result['correct'],
+            result['count'],
+            duration(result['seconds']),
+        )
         if result['skipped_images']:
             logger.warning('warning: %d images could not be read and were left out', result['skipped_images'])
         if result['attack']:
-            logger.info('top-1 under PGD-%d, eps %.3g/255: %.2f', result['attack']['steps'],
-                        result['attack']['eps'] * 255, result['robust_top1'])
+            logger.info(
+                'top-1 under PGD-%d, eps %.3g/255: %.2f',
+                result['attack']['steps'],
+                result['attack']['eps'] * 255,
+                result['robust_top1'],
+            )
         print(json.dumps(result), flush=True)

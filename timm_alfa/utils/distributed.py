@@ -1,4 +1,5 @@
 """Small things of all processes together."""
+
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ def gather(accelerator, items: list) -> list:
     if accelerator.num_processes == 1:
         return items
     from accelerate.utils import gather_object
+
     return gather_object(items)
 
 

@@ -1,4 +1,5 @@
 """Files that are whole or not there: temporary name, flush to disk, rename."""
+
 import hashlib
 import json
 import os
@@ -40,9 +41,21 @@ def _umask() -> int:
 def is_write_fault(error: BaseException) -> bool:
     """Whether the disk, and not the program, is at fault: OSError, or what safetensors and torch make of one."""
     text = str(error).lower()
-    return isinstance(error, OSError) or any(word in text for word in (
-        'no space left', 'i/o error', 'os error', 'io error', 'no such file', 'permission denied', 'file write failed',
-        'unexpected pos', 'parent directory', 'quota'))
+    return isinstance(error, OSError) or any(
+        word in text
+        for word in (
+            'no space left',
+            'i/o error',
+            'os error',
+            'io error',
+            'no such file',
+            'permission denied',
+            'file write failed',
+            'unexpected pos',
+            'parent directory',
+            'quota',
+        )
+    )
 
 
 def first_line(error: BaseException) -> str:
@@ -54,8 +67,10 @@ def first_line(error: BaseException) -> str:
 def write_fault(path: Path, error: BaseException) -> str:
     """The line for a file that could not be written."""
     reason = getattr(error, 'strerror', None) or first_line(error)
-    return (f"cannot write '{path}': {reason}. What was saved before is still whole. Mend that, then go on with "
-            '--resume auto.')
+    return (
+        f"cannot write '{path}': {reason}. What was saved before is still whole. Mend that, then go on with "
+        '--resume auto.'
+    )
 
 
 def remove_quietly(path: Path) -> None:

@@ -1,4 +1,5 @@
 """FSDP2's parameters: kept gathered while a step searches; put together, and cut again, for files."""
+
 from contextlib import contextmanager
 from typing import Any, Iterable, Iterator
 
@@ -51,6 +52,7 @@ def cut_like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
     if not hasattr(pattern, 'full_tensor'):
         return tensor
     from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(tensor.to(pattern.device), pattern.device_mesh, pattern.placements)
 
 
@@ -75,5 +77,10 @@ def cut_state(state: dict[str, Any], optimizer) -> dict[str, Any]:
     def cut(value: Any, param: torch.Tensor) -> Any:
         return cut_like(value, param) if getattr(value, 'shape', None) == param.shape else value
 
-    return {**state, 'state': {at: {name: cut(value, params[at]) for name, value in values.items()}
-                               for at, values in state['state'].items()}}
+    return {
+        **state,
+        'state': {
+            at: {name: cut(value, params[at]) for name, value in values.items()}
+            for at, values in state['state'].items()
+        },
+    }

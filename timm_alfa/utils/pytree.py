@@ -1,4 +1,5 @@
 """Operations on all tensors of a feature, which is a tensor or a tuple, list or dict of them."""
+
 from typing import Any, Callable, Sequence
 
 import torch

@@ -1,4 +1,5 @@
 """Random numbers: seeds as a function of names, and the states of the generators that a model draws from."""
+
 import hashlib
 import random
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ def seed_all(*parts) -> None:
     """
     seed = seed_of(':'.join(map(str, parts)))
     random.seed(seed)
-    np.random.seed(seed & 0xffffffff)
+    np.random.seed(seed & 0xFFFFFFFF)
     torch.manual_seed(seed)
 
 

@@ -1,4 +1,5 @@
 """Numbers with units, as users write and read them."""
+
 import re
 from typing import NamedTuple, Optional
 

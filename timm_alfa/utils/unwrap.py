@@ -1,4 +1,5 @@
 """What is inside of the wrappers that models come in."""
+
 from typing import Optional
 
 import torch.nn as nn

@@ -1,4 +1,5 @@
 """Published weights by name. Importing this package registers the names with timm."""
+
 from pathlib import Path
 from typing import Optional, Union
 
@@ -33,15 +34,19 @@ def register_tags(manifest: Union[str, Path] = MANIFEST, org: Optional[str] = No
     rows = load_manifest(manifest)
     strange = sorted(name for name in rows if not timm.is_model(name) or '.' not in name)
     if strange:
-        raise HubError(f"{manifest} names {', '.join(strange)}: give ARCHITECTURE.TAG, with an "
-                                        'architecture of timm.list_models().')
+        raise HubError(
+            f'{manifest} names {", ".join(strange)}: give ARCHITECTURE.TAG, with an architecture of timm.list_models().'
+        )
     names = tuple(dict.fromkeys((*_registered, *TAGS, *rows)))
-    cfgs = {name: pretrained_cfg(
-        name,
-        **(rows[name].pretrained_cfg if name in rows else {}),
-        source='local-dir',
-        file=PublishedWeights(name, rows.get(name), org, Path(manifest).parent),
-    ) for name in names}
+    cfgs = {
+        name: pretrained_cfg(
+            name,
+            **(rows[name].pretrained_cfg if name in rows else {}),
+            source='local-dir',
+            file=PublishedWeights(name, rows.get(name), org, Path(manifest).parent),
+        )
+        for name in names
+    }
     add_tags(cfgs, published=rows)
     _registered.clear()
     _registered.update({name: rows.get(name) for name in names})

@@ -1,4 +1,5 @@
 """From a name to a folder of verified weights: in the package, in the cache, or from the Hub."""
+
 import os
 import re
 from pathlib import Path
@@ -69,10 +70,12 @@ def unpublished(name: str) -> str:
     model = name.partition('.')[0]
     tag = TAGS.get(name)
     flags = f'--task {tag.method} {tag.dataset.flags}' if tag else '--task alfa'
-    return (f"no weights are published for '{name}' yet (pretrained=False works). "
-            f'To make them: accelerate launch train.py --model {model} {flags}; '
-            f'to publish them: python hub/publish.py OUTPUT/EXPERIMENT --repo-id ORG/{name}; '
-            f"to load from there: {ORG}=ORG, or timm.create_model('hf-hub:ORG/{name}', pretrained=True).")
+    return (
+        f"no weights are published for '{name}' yet (pretrained=False works). "
+        f'To make them: accelerate launch train.py --model {model} {flags}; '
+        f'to publish them: python hub/publish.py OUTPUT/EXPERIMENT --repo-id ORG/{name}; '
+        f"to load from there: {ORG}=ORG, or timm.create_model('hf-hub:ORG/{name}', pretrained=True)."
+    )
 
 
 def verify(path: Path, sha256: str, what: str, advice: str) -> None:
@@ -82,15 +85,18 @@ def verify(path: Path, sha256: str, what: str, advice: str) -> None:
         HubError: It is another.
     """
     if (found := sha256_of(path)) != sha256:
-        raise HubError(f'{what} is not what was published: its sha256 begins with {found[:12]}, not with '
-                       f'{sha256[:12]}. {advice}')
+        raise HubError(
+            f'{what} is not what was published: its sha256 begins with {found[:12]}, not with {sha256[:12]}. {advice}'
+        )
 
 
 def _from_hub(repo_id: str, revision: Optional[str], row: Optional[Row]) -> Path:
     from huggingface_hub import hf_hub_download
+
     try:
-        path = Path(persist(
-            lambda: hf_hub_download(repo_id, WEIGHTS, revision=revision, library_name='timm_alfa'), WAITS))
+        path = Path(
+            persist(lambda: hf_hub_download(repo_id, WEIGHTS, revision=revision, library_name='timm_alfa'), WAITS)
+        )
         sha256 = row.sha256 if row else _stated_sha256(path, repo_id)
     except Exception as error:
         at = f'{repo_id}@{revision}' if revision else repo_id
@@ -98,8 +104,13 @@ def _from_hub(repo_id: str, revision: Optional[str], row: Optional[Row]) -> Path
         raise HubError(f'cannot load {at}: {explain(error, repo_id)}.') from None
     if sha256 is not None:
         try:
-            verify(path, sha256, f'{WEIGHTS} of {repo_id}', 'It was removed from the cache; load again, and if it is '
-                   'so again, do not use it and tell those who published it.')
+            verify(
+                path,
+                sha256,
+                f'{WEIGHTS} of {repo_id}',
+                'It was removed from the cache; load again, and if it is '
+                'so again, do not use it and tell those who published it.',
+            )
         except HubError:
             path.resolve().unlink(missing_ok=True)  # the cache answers by name, not by content: it would stay for ever
             path.unlink(missing_ok=True)
@@ -112,6 +123,7 @@ def _stated_sha256(path: Path, repo_id: str) -> Optional[str]:
     blob = path.resolve().name  # the cache names its blobs by etag, which is the sha256 of a large file
     if not re.fullmatch('[0-9a-f]{64}', blob):
         from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
         if constants.is_offline_mode():
             return None
         blob = get_hf_file_metadata(hf_hub_url(repo_id, WEIGHTS, revision=path.parent.name)).etag or ''

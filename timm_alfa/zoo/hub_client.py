@@ -1,17 +1,19 @@
 """What the Hub's client raises, in words for a user, and what is worth trying again."""
+
 import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 TRANSIENT = (408, 429, 500, 502, 503, 504)
-WAITS = (1., 2., 4.)
+WAITS = (1.0, 2.0, 4.0)
 LOGIN = 'log in with `hf auth login`, or set HF_TOKEN'
 
 
 def root_cause(error: BaseException) -> BaseException:
     """What the client wrapped: a broken upload in a RuntimeError, a failed request in `LocalEntryNotFoundError`."""
     from huggingface_hub.errors import LocalEntryNotFoundError
+
     while type(error) in (RuntimeError, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -25,6 +27,7 @@ def status_of(error: BaseException) -> Optional[int]:
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed in a moment: a busy server, a cut connection, an answer that is no JSON."""
     from huggingface_hub.errors import HfHubHTTPError
+
     # The HTTP library under the client has changed its name twice; its base class is a base of the client's own error.
     http_error = next(base for base in HfHubHTTPError.__mro__ if base.__name__ == 'HTTPError')
     cause, status = root_cause(error), status_of(error)
@@ -62,15 +65,20 @@ def explain(error: BaseException, where: str) -> str:
         where: What was talked to, such as a repo id.
     """
     from huggingface_hub import errors
+
     cause = root_cause(error)
     status = status_of(error)
     kinds = (
-        (errors.GatedRepoError, f"{where} is gated: ask for access on its page, then {LOGIN}"),
-        (errors.RepositoryNotFoundError, f'{where} does not exist, or is private: check its name (and '
-         f'TIMM_ALFA_HUB_ORG), then {LOGIN}'),
+        (errors.GatedRepoError, f'{where} is gated: ask for access on its page, then {LOGIN}'),
+        (
+            errors.RepositoryNotFoundError,
+            f'{where} does not exist, or is private: check its name (and TIMM_ALFA_HUB_ORG), then {LOGIN}',
+        ),
         (errors.RevisionNotFoundError, f'{where} has no such revision'),
-        (errors.LocalEntryNotFoundError, 'it is not in the cache and the Hub cannot be reached: connect, or unset '
-         'HF_HUB_OFFLINE'),
+        (
+            errors.LocalEntryNotFoundError,
+            'it is not in the cache and the Hub cannot be reached: connect, or unset HF_HUB_OFFLINE',
+        ),
         (errors.OfflineModeIsEnabled, 'HF_HUB_OFFLINE is set, and nothing of it is in the cache: unset it'),
         (errors.EntryNotFoundError, f'{where} has no such file'),
     )

@@ -1,4 +1,5 @@
 """The one list of what is published: rows of manifest.json."""
+
 import dataclasses
 import json
 import re
@@ -60,13 +61,13 @@ def _faults(values: Any) -> Iterable[str]:
         return
     needed = {name for name, field in fields.items() if name in ('name', 'sha256', 'size', 'top1', 'split')}
     if missing := sorted(needed - values.keys()):
-        yield f"{values.get('name', 'a row')} lacks {', '.join(missing)}"
+        yield f'{values.get("name", "a row")} lacks {", ".join(missing)}'
     if unknown := sorted(values.keys() - fields.keys()):
-        yield f"{values.get('name', 'a row')} has unknown {', '.join(unknown)}"
+        yield f'{values.get("name", "a row")} has unknown {", ".join(unknown)}'
     if not re.fullmatch('[0-9a-f]{64}', str(values.get('sha256'))):
-        yield f"{values.get('name', 'a row')}: sha256 must be 64 hexadecimal digits"
+        yield f'{values.get("name", "a row")}: sha256 must be 64 hexadecimal digits'
     if not values.get('repo_id') and not values.get('file'):
-        yield f"{values.get('name', 'a row')} has neither repo_id nor file"
+        yield f'{values.get("name", "a row")} has neither repo_id nor file'
 
 
 def load_manifest(path: Union[str, Path] = MANIFEST) -> dict[str, Row]:
@@ -83,12 +84,14 @@ def load_manifest(path: Union[str, Path] = MANIFEST) -> dict[str, Row]:
     names = [row.get('name') for row in values if isinstance(row, dict)]
     found += [f'{name} is there twice' for name in sorted({n for n in names if names.count(n) > 1}, key=str)]
     if found:
-        raise HubError(f"{path}: {'; '.join(found)}.")
+        raise HubError(f'{path}: {"; ".join(found)}.')
     return {row['name']: Row(**row) for row in values}
 
 
 def save_manifest(rows: Iterable[Row], path: Union[str, Path] = MANIFEST) -> None:
     """Write rows, sorted by name, without the fields that are empty."""
-    values = [{key: value for key, value in dataclasses.asdict(row).items() if value not in (None, {})}
-              for row in sorted(rows, key=lambda row: row.name)]
+    values = [
+        {key: value for key, value in dataclasses.asdict(row).items() if value not in (None, {})}
+        for row in sorted(rows, key=lambda row: row.name)
+    ]
     Path(path).write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')

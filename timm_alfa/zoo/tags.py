@@ -1,4 +1,5 @@
 """The names this project gives to weights, `architecture.method_dataset`, as rows."""
+
 import dataclasses
 import itertools
 from typing import Any, Optional
@@ -7,8 +8,17 @@ import timm
 from timm.models import PretrainedCfg
 
 # What a tag takes from its architecture: everything that says how weights and images fit it, nothing of their source.
-_STRUCTURE = ('input_size', 'fixed_input_size', 'pool_size', 'first_conv', 'classifier', 'mean', 'std',
-              'interpolation', 'crop_pct')
+_STRUCTURE = (
+    'input_size',
+    'fixed_input_size',
+    'pool_size',
+    'first_conv',
+    'classifier',
+    'mean',
+    'std',
+    'interpolation',
+    'crop_pct',
+)
 _CIFAR100_NORM = {'mean': (0.5071, 0.4865, 0.4409), 'std': (0.2673, 0.2564, 0.2762)}
 
 
@@ -39,17 +49,36 @@ class DataSet:
 
 # timm says of its own weights: assume that ImageNet's terms (non-commercial research) apply to them.
 _IMAGENET_TERMS = {
-    'license': 'other', 'license_name': 'imagenet-terms-of-access',
+    'license': 'other',
+    'license_name': 'imagenet-terms-of-access',
     'license_link': 'https://www.image-net.org/download.php',
 }
-DATASETS = {row.key: row for row in (
-    DataSet('in1k', 'ImageNet-1k', 'ILSVRC/imagenet-1k', 1000, ('imagenet-1k', 'imagenet', 'imagenet1k', 'ilsvrc2012'),
-            '--data-dir /data/imagenet', {'crop_pct': 0.875, 'interpolation': 'bicubic'}, _IMAGENET_TERMS),
-    DataSet('c10', 'CIFAR-10', 'uoft-cs/cifar10', 10, ('cifar10',), '--dataset hfds/uoft-cs/cifar10'),
-    DataSet('c100', 'CIFAR-100', 'uoft-cs/cifar100', 100, ('cifar100',), '--dataset hfds/uoft-cs/cifar100',
-            _CIFAR100_NORM),
-    DataSet('digits', "scikit-learn's digits", None, 10, ('digits',), '--dataset digits'),
-)}
+DATASETS = {
+    row.key: row
+    for row in (
+        DataSet(
+            'in1k',
+            'ImageNet-1k',
+            'ILSVRC/imagenet-1k',
+            1000,
+            ('imagenet-1k', 'imagenet', 'imagenet1k', 'ilsvrc2012'),
+            '--data-dir /data/imagenet',
+            {'crop_pct': 0.875, 'interpolation': 'bicubic'},
+            _IMAGENET_TERMS,
+        ),
+        DataSet('c10', 'CIFAR-10', 'uoft-cs/cifar10', 10, ('cifar10',), '--dataset hfds/uoft-cs/cifar10'),
+        DataSet(
+            'c100',
+            'CIFAR-100',
+            'uoft-cs/cifar100',
+            100,
+            ('cifar100',),
+            '--dataset hfds/uoft-cs/cifar100',
+            _CIFAR100_NORM,
+        ),
+        DataSet('digits', "scikit-learn's digits", None, 10, ('digits',), '--dataset digits'),
+    )
+}
 
 _GRID = (
     (('resnet18', 'resnet50', 'resnet101', 'resnet152', 'efficientnet_b0'), ('alfa',), ('in1k',)),
@@ -72,8 +101,10 @@ class Tag:
         return f'{self.model}.{self.method}_{self.dataset.key}'
 
 
-TAGS = {tag.name: tag for tag in (
-    Tag(model, method, DATASETS[key]) for row in _GRID for model, method, key in itertools.product(*row))}
+TAGS = {
+    tag.name: tag
+    for tag in (Tag(model, method, DATASETS[key]) for row in _GRID for model, method, key in itertools.product(*row))
+}
 
 
 def find_dataset(name: Optional[str], num_classes: Optional[int]) -> Optional[DataSet]:
@@ -88,8 +119,9 @@ def find_dataset(name: Optional[str], num_classes: Optional[int]) -> Optional[Da
 
 def dataset_by_id(hub_id: Optional[str], num_classes: Optional[int]) -> Optional[DataSet]:
     """The row of a data set's id on the Hub, or None."""
-    return next((row for row in DATASETS.values() if hub_id and (row.hub_id, row.num_classes) == (hub_id, num_classes)),
-                None)
+    return next(
+        (row for row in DATASETS.values() if hub_id and (row.hub_id, row.num_classes) == (hub_id, num_classes)), None
+    )
 
 
 def pretrained_cfg(name: str, **overrides) -> PretrainedCfg:

@@ -2,6 +2,7 @@
 
 https://github.com/huggingface/pytorch-image-models/issues/1751 endorses registration on import.
 """
+
 import re
 import warnings
 from collections.abc import Collection, Mapping
@@ -36,8 +37,12 @@ def add_tags(cfgs: Mapping[str, PretrainedCfg], published: Collection[str]) -> b
     """
     if not timm_is_known():
         low, high = ('.'.join(map(str, version)) for version in TIMM_RANGE)
-        warnings.warn(f"timm {timm.__version__} is outside >={low},<{high}: the names of timm_alfa's weights are not "
-                      "registered; load them by 'hf-hub:ORG/NAME'.", AlfaWarning, stacklevel=3)
+        warnings.warn(
+            f"timm {timm.__version__} is outside >={low},<{high}: the names of timm_alfa's weights are not "
+            "registered; load them by 'hf-hub:ORG/NAME'.",
+            AlfaWarning,
+            stacklevel=3,
+        )
         return False
     for name, cfg in cfgs.items():
         _registry._model_pretrained_cfgs[name] = cfg

@@ -40,8 +40,11 @@ def test_a_relative_folder_works(make_parquet, features, monkeypatch):
 
 
 def test_the_right_column_names_the_classes(make_parquet, features):
-    two = dict(img=datasets.Image(), fine_label=datasets.ClassLabel(names=['x', 'y', 'z']),
-               coarse_label=datasets.ClassLabel(names=['p', 'q']))
+    two = dict(
+        img=datasets.Image(),
+        fine_label=datasets.ClassLabel(names=['x', 'y', 'z']),
+        coarse_label=datasets.ClassLabel(names=['p', 'q']),
+    )
     data = rows(3)
     data |= dict(fine_label=[2, 1, 0], coarse_label=data.pop('label'))
     root = make_parquet(two, train=data)
@@ -58,13 +61,16 @@ def test_a_class_map_renumbers(make_parquet, features, tmp_path):
     assert (source.targets.tolist(), source.class_names) == ([1, 0, 1], ('ant', 'zebra'))
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    (dict(input_key='image'), "unknown column --input-key 'image'.*Known: img, label, note"),
-    (dict(target_key='lable'), "Did you mean 'label'"),
-    (dict(input_key='note'), "'note' holds no images: --input-key may be img"),
-    (dict(target_key='note'), "'note' gives no labels"),
-    (dict(target_key='weight'), "'weight' holds no whole-number label"),
-])
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(input_key='image'), "unknown column --input-key 'image'.*Known: img, label, note"),
+        (dict(target_key='lable'), "Did you mean 'label'"),
+        (dict(input_key='note'), "'note' holds no images: --input-key may be img"),
+        (dict(target_key='note'), "'note' gives no labels"),
+        (dict(target_key='weight'), "'weight' holds no whole-number label"),
+    ],
+)
 def test_wrong_columns_are_named(make_parquet, features, options, message):
     features |= dict(note=datasets.Value('string'), weight=datasets.Value('float32'))
     root = make_parquet(features, train=rows(2, note=['a', 'b'], weight=[0.5, 1.0]))
@@ -79,8 +85,9 @@ def test_a_missing_label_is_minus_one(make_parquet, features):
 
 def test_a_corrupt_row_is_named_and_the_others_are_read(make_parquet, features):
     data = rows(3)
-    data['img'] = [dict(bytes=b'no image', path='bad.png') if at == 1 else dict(bytes=_png(at), path=None)
-                   for at in range(3)]
+    data['img'] = [
+        dict(bytes=b'no image', path='bad.png') if at == 1 else dict(bytes=_png(at), path=None) for at in range(3)
+    ]
     source = HfdsSource(config(make_parquet(features, train=data)), 'train')
     first, broken, last = source.images([0, 1, 2], 'L')
     assert (first.getpixel((0, 0)), last.getpixel((0, 0))) == (0, 2)
@@ -91,6 +98,7 @@ def _png(value):
     import io
 
     from PIL import Image
+
     file = io.BytesIO()
     Image.new('L', (2, 2), value).save(file, 'png')
     return file.getvalue()

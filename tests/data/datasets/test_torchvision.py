@@ -33,8 +33,9 @@ def test_qmnist_tells_more_than_classes(tmp_path):
     raw = tmp_path / 'QMNIST' / 'raw'
     raw.mkdir(parents=True)
     (raw / 'qmnist-train-images-idx3-ubyte').write_bytes(struct.pack('>4i', 2051, 2, 28, 28) + bytes(2 * 28 * 28))
-    (raw / 'qmnist-train-labels-idx2-int').write_bytes(struct.pack('>3i', 3074, 2, 8) + struct.pack(
-        '>16i', 7, *range(7), 4, *range(7)))
+    (raw / 'qmnist-train-labels-idx2-int').write_bytes(
+        struct.pack('>3i', 3074, 2, 8) + struct.pack('>16i', 7, *range(7), 4, *range(7))
+    )
     source = TorchSource(DataConfig(dataset='torch/qmnist', data_dir=str(tmp_path)), 'train')
     assert source.targets.tolist() == [7, 4]
 

@@ -68,8 +68,10 @@ def test_a_run_sees_what_it_would_see_of_a_folder(tmp_path, make_folder, model_c
     write(tmp_path / 'tars' / 'set-train-0.tar', plain(0, 1, 2))
     write(tmp_path / 'tars' / 'set-validation-0.tar', plain(3, 4, 5))
     batches = []
-    for data in (config(tmp_path / 'tars', batch_size=1, loader=loader, workers=1),
-                 DataConfig(data_dir=str(folder), batch_size=1, loader=loader, workers=1)):
+    for data in (
+        config(tmp_path / 'tars', batch_size=1, loader=loader, workers=1),
+        DataConfig(data_dir=str(folder), batch_size=1, loader=loader, workers=1),
+    ):
         loaders = create_data(data, AugConfig(), model_config=model_config, seed=3)
         batches.append([(input.clone(), target.clone()) for input, target in loaders.train])
         loaders.close()
@@ -94,11 +96,14 @@ def test_the_info_file_says_the_splits_and_is_held_to_what_it_says(root):
     assert len(ShardSource(config(root), 'part')) == 1  # whatever other splits lack
 
 
-@pytest.mark.parametrize(('split', 'fault'), [
-    ({}, "KeyError: 'filenames'"),
-    (dict(filenames='a.tar'), "TypeError: filenames is 'a.tar', not a list"),
-    (dict(filenames=['a.tar', 'b.tar'], shard_lengths=[1]), 'ValueError: 2 filenames, 1 shard_lengths'),
-])
+@pytest.mark.parametrize(
+    ('split', 'fault'),
+    [
+        ({}, "KeyError: 'filenames'"),
+        (dict(filenames='a.tar'), "TypeError: filenames is 'a.tar', not a list"),
+        (dict(filenames=['a.tar', 'b.tar'], shard_lengths=[1]), 'ValueError: 2 filenames, 1 shard_lengths'),
+    ],
+)
 def test_an_info_file_that_says_too_little_is_told(root, split, fault):
     info(root, train=split)
     with pytest.raises(DataError, match=rf"_info\.json' does not list splits with their filenames \({fault}"):
@@ -108,16 +113,27 @@ def test_an_info_file_that_says_too_little_is_told(root, split, fault):
         layout(config(root))
 
 
-@pytest.mark.parametrize(('name', 'split'), [
-    ('my-test-set-train-0000.tar', 'train'), ('imagenet-val-train-1.tar', 'train'), ('validation.0.tar', 'validation')])
+@pytest.mark.parametrize(
+    ('name', 'split'),
+    [
+        ('my-test-set-train-0000.tar', 'train'),
+        ('imagenet-val-train-1.tar', 'train'),
+        ('validation.0.tar', 'validation'),
+    ],
+)
 def test_the_last_word_for_a_split_in_a_name_counts(tmp_path, name, split):
     write(tmp_path / name, plain(0))
     assert set(layout(config(tmp_path))) == {split}
 
 
 def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
-    write(tmp_path / 'train.0.tar', [[('png', png(0)), ('json', b'{"kind": "dog", "at": 1, "list": [1]}')],
-                                     [('json', b'{"kind": "cat", "at": 0}'), ('png', png(1))]])
+    write(
+        tmp_path / 'train.0.tar',
+        [
+            [('png', png(0)), ('json', b'{"kind": "dog", "at": 1, "list": [1]}')],
+            [('json', b'{"kind": "cat", "at": 0}'), ('png', png(1))],
+        ],
+    )
     assert ShardSource(config(tmp_path, target_key='at'), 'train').targets.tolist() == [1, 0]
     (tmp_path / 'names.txt').write_text('dog\ncat\n')
     source = ShardSource(config(tmp_path, target_key='kind', class_map=str(tmp_path / 'names.txt')), 'train')
@@ -133,17 +149,25 @@ def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
     info(tmp_path, train=dict(filenames=['train.0.tar'], alt_label='at'))
     assert ShardSource(config(tmp_path), 'train').targets.tolist() == [1, 0]
     (tmp_path / '_info.json').unlink()
-    for key, fault in ((None, r'there is no \.cls file: give --target-key one of .* at, kind, list'),
-                       ('kind', "its label is 'dog', no whole number: give --class-map"),
-                       ('att', "unknown field --target-key 'att'. Did you mean 'at'")):
+    for key, fault in (
+        (None, r'there is no \.cls file: give --target-key one of .* at, kind, list'),
+        ('kind', "its label is 'dog', no whole number: give --class-map"),
+        ('att', "unknown field --target-key 'att'. Did you mean 'at'"),
+    ):
         with pytest.raises(DataError, match=rf"sample '\./a\.b/sample000' of shard '.*train\.0\.tar': {fault}"):
             ShardSource(config(tmp_path, target_key=key), 'train')
 
 
-@pytest.mark.parametrize(('label', 'fault'), [
-    (b'x', "sample001' of shard .*0001\\.tar': its label is 'x', no whole number"), (b'1.5', "its label is '1.5'"),
-    (b'', "its label is ''"), (b'7', r"image 1 of shard '.*0001\.tar' has label 7, valid are 0\.\.2"),
-    (b'-1', 'has label -1, valid are')])
+@pytest.mark.parametrize(
+    ('label', 'fault'),
+    [
+        (b'x', "sample001' of shard .*0001\\.tar': its label is 'x', no whole number"),
+        (b'1.5', "its label is '1.5'"),
+        (b'', "its label is ''"),
+        (b'7', r"image 1 of shard '.*0001\.tar' has label 7, valid are 0\.\.2"),
+        (b'-1', 'has label -1, valid are'),
+    ],
+)
 def test_a_wrong_label_is_named(root, label, fault):
     write(root / 'set-train-0001.tar', [plain(3)[0], [('png', png(4)), ('cls', label)]])
     with pytest.raises(DataError, match=fault):
@@ -184,7 +208,7 @@ def cut(whole, at):
 
 
 def flipped(whole, at):
-    return whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1:]
+    return whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
 
 
 def zeroed(whole, at):
@@ -236,8 +260,11 @@ def test_hidden_files_and_folders_are_no_samples(root):
     with pytest.raises(DataError, match=r"sample 'd\.d/a' of shard .*: there is no \.cls file"):
         ShardSource(config(root), 'train')
     with tarfile.open(path, 'w') as archive:
-        for name, content in (('d.d/' + 'a' * 200 + '.PNG', png(3)), ('d.d/._a.png', b'finder'),
-                              ('d.d/' + 'a' * 200 + '.cls', b'2')):
+        for name, content in (
+            ('d.d/' + 'a' * 200 + '.PNG', png(3)),
+            ('d.d/._a.png', b'finder'),
+            ('d.d/' + 'a' * 200 + '.cls', b'2'),
+        ):
             add(archive, name, content)
     source = ShardSource(config(root), 'train')
     assert source.targets.tolist() == [0, 1, 2, 2]
@@ -251,10 +278,15 @@ def test_a_broken_image_is_named_or_left_out(root):
     assert inspect_data(config(root, skip_corrupt=True)).image_size == (3, 8, 8)
 
 
-@pytest.mark.parametrize(('options', 'fault'), [
-    (dict(dataset='wds/'), "no folder ''"), (dict(dataset='wds/x', data_dir='/nowhere'), "no folder '/nowhere'"),
-    (dict(dataset='wds/https://host/set'), "shards of a server, 'https://host/set', are not read"),
-    (dict(dataset='wds', data_dir='{}/set-train-0000.tar'), "'.*0000.tar' is a shard")])
+@pytest.mark.parametrize(
+    ('options', 'fault'),
+    [
+        (dict(dataset='wds/'), "no folder ''"),
+        (dict(dataset='wds/x', data_dir='/nowhere'), "no folder '/nowhere'"),
+        (dict(dataset='wds/https://host/set'), "shards of a server, 'https://host/set', are not read"),
+        (dict(dataset='wds', data_dir='{}/set-train-0000.tar'), "'.*0000.tar' is a shard"),
+    ],
+)
 def test_what_is_no_folder_is_told(root, options, fault):
     options = {key: value.format(root) for key, value in options.items()}
     with pytest.raises(DataError, match=fault + '.*: give --data-dir the folder that the shards are in'):

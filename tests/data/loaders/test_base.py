@@ -10,8 +10,7 @@ from timm_alfa.data.loaders.base import Finish, LoaderSpec
 
 
 def finish(rank=0, seed=0, num_classes=5, **aug):
-    return Finish(LoaderSpec(
-        4, (3, 6, 6), (0.5,) * 3, (0.5,) * 3, num_classes, AugConfig(**aug), seed=seed, rank=rank))
+    return Finish(LoaderSpec(4, (3, 6, 6), (0.5,) * 3, (0.5,) * 3, num_classes, AugConfig(**aug), seed=seed, rank=rank))
 
 
 def batch(count=4):
@@ -23,8 +22,13 @@ def test_nothing_to_do_gives_back_the_batch_itself():
     assert finish()(input, target, 0, 0) == (input, target)
 
 
-MIXES = (dict(mixup=0.5), dict(cutmix=1.0), dict(mixup=0.5, cutmix=1.0, mixup_mode='elem'),
-         dict(cutmix_minmax=(0.2, 0.8), mixup_mode='pair'), dict(reprob=1.0, mixup=0.2))
+MIXES = (
+    dict(mixup=0.5),
+    dict(cutmix=1.0),
+    dict(mixup=0.5, cutmix=1.0, mixup_mode='elem'),
+    dict(cutmix_minmax=(0.2, 0.8), mixup_mode='pair'),
+    dict(reprob=1.0, mixup=0.2),
+)
 
 
 @pytest.mark.parametrize('aug', MIXES, ids=str)

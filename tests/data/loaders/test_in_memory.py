@@ -29,9 +29,17 @@ class Random(Source):
 def loader(source=None, train=True, indices=None, aug=None, size=(3, 6, 6), store=None, **spec):
     source = source or Random()
     indices = torch.arange(len(source)) if indices is None else indices
-    spec = LoaderSpec(**dict(
-        batch_size=4, input_size=size, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), num_classes=3,
-        aug=aug or AugConfig(crop_padding=2)) | spec)
+    spec = LoaderSpec(
+        **dict(
+            batch_size=4,
+            input_size=size,
+            mean=(0.5, 0.4, 0.3),
+            std=(0.2, 0.3, 0.4),
+            num_classes=3,
+            aug=aug or AugConfig(crop_padding=2),
+        )
+        | spec
+    )
     store = store or Store(source, indices, (size[0], 6, 6), workers=2, skip_corrupt=spec.skip_corrupt)
     return MemoryLoader(Part(source, indices, train), spec, store)
 
@@ -43,7 +51,8 @@ def batches(made, epoch=0, start=0):
 
 def same(left, right):
     return len(left) == len(right) and all(
-        a.equal(b) for one, two in zip(left, right, strict=True) for a, b in zip(one, two, strict=True))
+        a.equal(b) for one, two in zip(left, right, strict=True) for a, b in zip(one, two, strict=True)
+    )
 
 
 def test_crop_flip_is_the_plain_rewriting():
@@ -55,13 +64,13 @@ def test_crop_flip_is_the_plain_rewriting():
         padded = torch.zeros(3, 5 + 2 * padding, 7 + 2 * padding, dtype=torch.uint8)
         padded[:, padding:-padding, padding:-padding] = image
         top, left = (int(value * 5) for value in draw[:2])
-        expected = padded[:, top:top + 5, left:left + 7]
+        expected = padded[:, top : top + 5, left : left + 7]
         expected = expected.flip(2) if draw[2] < 0.5 else expected
         assert result.equal(expected.flip(1) if draw[3] < 0.25 else expected)
 
 
 def test_crop_flip_reaches_every_corner_and_nothing_beyond():
-    draws = torch.tensor([[0.0, 0.0, 1, 1], [1 - 2 ** -24, 1 - 2 ** -24, 1, 1], [0.5, 0.5, 1, 1]])
+    draws = torch.tensor([[0.0, 0.0, 1, 1], [1 - 2**-24, 1 - 2**-24, 1, 1], [0.5, 0.5, 1, 1]])
     pixels = torch.ones(3, 1, 4, 4)
     made = crop_flip(pixels, draws, 2)
     assert made[0, 0, :2].sum() == 0 and made[0, 0, 2:, 2:].all()
@@ -125,8 +134,11 @@ def test_ranks_draw_different_augmentations_of_a_repeated_image():
 @pytest.mark.parametrize('world', [1, 2, 3, 4])
 def test_every_image_is_evaluated_once_over_all_ranks(world):
     source = Random(10)
-    seen = [indices for rank in range(world)
-            for *_, indices in batches(loader(source, train=False, rank=rank, world_size=world))]
+    seen = [
+        indices
+        for rank in range(world)
+        for *_, indices in batches(loader(source, train=False, rank=rank, world_size=world))
+    ]
     assert torch.cat(seen).tolist() == list(range(10))
 
 

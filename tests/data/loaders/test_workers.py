@@ -34,9 +34,17 @@ def make():
 
     def loader(source=None, train=True, aug=None, **spec):
         source = source or Pictures()
-        spec = LoaderSpec(**dict(
-            batch_size=2, input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.2,) * 3, num_classes=3,
-            aug=aug or AugConfig()) | spec)
+        spec = LoaderSpec(
+            **dict(
+                batch_size=2,
+                input_size=(3, 16, 16),
+                mean=(0.5,) * 3,
+                std=(0.2,) * 3,
+                num_classes=3,
+                aug=aug or AugConfig(),
+            )
+            | spec
+        )
         made.append(WorkerLoader(Part(source, torch.arange(len(source)), train), spec))
         return made[-1]
 
@@ -52,7 +60,8 @@ def batches(made, epoch=0, start=0):
 
 def same(left, right):
     return len(left) == len(right) and all(
-        a.equal(b) for one, two in zip(left, right, strict=True) for a, b in zip(one, two, strict=True))
+        a.equal(b) for one, two in zip(left, right, strict=True) for a, b in zip(one, two, strict=True)
+    )
 
 
 STRONG = AugConfig(aa='rand-m9-mstd0.5', color_jitter=0.4, reprob=0.5, mixup=0.2, cutmix=1.0)
@@ -99,9 +108,13 @@ def test_an_image_is_augmented_alike_however_many_processes_share_the_batch(make
 @pytest.mark.parametrize('world', [1, 2, 3])
 def test_every_image_is_evaluated_once_and_as_timm_does(make, world):
     from timm.data import create_transform
+
     source = Pictures()
-    seen = [batch for rank in range(world)
-            for batch in batches(make(source, train=False, rank=rank, world_size=world, crop_pct=0.9))]
+    seen = [
+        batch
+        for rank in range(world)
+        for batch in batches(make(source, train=False, rank=rank, world_size=world, crop_pct=0.9))
+    ]
     assert torch.cat([indices for *_, indices in seen]).tolist() == list(range(11))
     transform = create_transform((3, 16, 16), crop_pct=0.9, interpolation='bicubic', mean=(0.5,) * 3, std=(0.2,) * 3)
     expected = torch.stack([transform(source.image(at, 'RGB')) for at in range(11)])
@@ -156,10 +169,13 @@ class Dying:
         raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
 
 
-@pytest.mark.parametrize(('report', 'sign'), [
-    (Dying.report, 'DataLoader worker (pid 7) is killed by signal: Killed: '),
-    (signal.SIG_IGN, 'DataLoader worker: ConnectionResetError: '),
-])
+@pytest.mark.parametrize(
+    ('report', 'sign'),
+    [
+        (Dying.report, 'DataLoader worker (pid 7) is killed by signal: Killed: '),
+        (signal.SIG_IGN, 'DataLoader worker: ConnectionResetError: '),
+    ],
+)
 def test_a_connection_that_breaks_is_a_worker_that_died_and_its_report_strikes_nobody_else(make, report, sign):
     made = make(workers=2)
     made.loader = Dying()

@@ -1,4 +1,5 @@
 """A resumed run ends as an undisturbed one: weights and summary.csv, bit for bit."""
+
 import json
 
 import pytest
@@ -18,15 +19,61 @@ from timm_alfa.training.trainer import Trainer
 SETTINGS = {
     'standard': ('--task', 'standard'),
     'alfa_everything': (
-        '--task', 'alfa', '--alfa-random-start', '--alfa-every', '2', '--alfa-start', '1', '--alfa-eps', '0.01',
-        '--drop', '0.3', '--mixup', '0.4', '--cutmix', '1', '--model-ema', '--model-ema-decay', '0.9',
-        '--warmup-updates', '5',
-        '--opt', 'adamw', '--lr', '0.001', '--reprob', '0.5'),
+        '--task',
+        'alfa',
+        '--alfa-random-start',
+        '--alfa-every',
+        '2',
+        '--alfa-start',
+        '1',
+        '--alfa-eps',
+        '0.01',
+        '--drop',
+        '0.3',
+        '--mixup',
+        '0.4',
+        '--cutmix',
+        '1',
+        '--model-ema',
+        '--model-ema-decay',
+        '0.9',
+        '--warmup-updates',
+        '5',
+        '--opt',
+        'adamw',
+        '--lr',
+        '0.001',
+        '--reprob',
+        '0.5',
+    ),
     'l_alfa_accumulated': (
-        '--task', 'l_alfa', '--alfa-blocks', 'all', '--grad-accum-steps', '4', '--clip-grad', '1', '--sched',
-        'multistep', '--model-ema', '--model-ema-warmup', '--smoothing', '0.1'),
+        '--task',
+        'l_alfa',
+        '--alfa-blocks',
+        'all',
+        '--grad-accum-steps',
+        '4',
+        '--clip-grad',
+        '1',
+        '--sched',
+        'multistep',
+        '--model-ema',
+        '--model-ema-warmup',
+        '--smoothing',
+        '0.1',
+    ),
     'workers': (
-        '--task', 'alfa', '--loader', 'timm', '--workers', '2', '--color-jitter', '0.4', '--layer-decay', '0.8'),
+        '--task',
+        'alfa',
+        '--loader',
+        'timm',
+        '--workers',
+        '2',
+        '--color-jitter',
+        '0.4',
+        '--layer-decay',
+        '0.8',
+    ),
 }
 
 
@@ -41,6 +88,7 @@ def killed(*args):
 @pytest.fixture
 def kill_after(monkeypatch):
     """Ends the next run right after so many of its updates, before that update's state is saved or not."""
+
     def arrange(updates, saved=True):
         original = Trainer.after_update
 
@@ -196,8 +244,14 @@ def test_best_weights_that_the_state_does_not_know_of_are_chosen_anew(runs, monk
     scripted(monkeypatch, 40.0, 30.0)
     with monkeypatch.context() as patch:
         write, kept = Trainer.write_epoch, []
-        patch.setattr(Trainer, 'write_epoch', lambda self, weights, best: (
-            kept.append({key: value.clone() for key, value in weights.items()}), write(self, weights, best)))
+        patch.setattr(
+            Trainer,
+            'write_epoch',
+            lambda self, weights, best: (
+                kept.append({key: value.clone() for key, value in weights.items()}),
+                write(self, weights, best),
+            ),
+        )
         record = runs(*options, '--resume-anyway', '--lr', '0.01')
     assert (record['best_epoch'], record['val_top1']) == (2, 40.0)
     assert same(kept[0], runs.weights('run', 'model_best.safetensors'))
@@ -328,10 +382,14 @@ def test_same_images_an_update_is_the_same_run(runs):
     assert record['epochs_done'] == 1
 
 
-@pytest.mark.parametrize(('before', 'after', 'updates'), [
-    ((16, 1), (8, 2), 2), ((8, 4), (16, 2), 2),
-    ((32, 4), (64, 2), 1),  # after all of an epoch whose window is short
-])
+@pytest.mark.parametrize(
+    ('before', 'after', 'updates'),
+    [
+        ((16, 1), (8, 2), 2),
+        ((8, 4), (16, 2), 2),
+        ((32, 4), (64, 2), 1),  # after all of an epoch whose window is short
+    ],
+)
 def test_another_division_goes_on_with_the_next_images(before, after, updates, runs, kill_after, monkeypatch):
     """Stopped within the epoch: every image is trained on once, the ones before the stop by other batches."""
     seen, update, after_update = [], Trainer.update, Trainer.after_update
@@ -341,8 +399,18 @@ def test_another_division_goes_on_with_the_next_images(before, after, updates, r
         update(self, window)
 
     def options(batch, steps):
-        return ('--task', 'standard', '--epochs', '1', '--checkpoint-every', '1', '-b', str(batch),
-                '--grad-accum-steps', str(steps))
+        return (
+            '--task',
+            'standard',
+            '--epochs',
+            '1',
+            '--checkpoint-every',
+            '1',
+            '-b',
+            str(batch),
+            '--grad-accum-steps',
+            str(steps),
+        )
 
     monkeypatch.setattr(Trainer, 'update', watched)
     kill_after(updates)
@@ -356,6 +424,7 @@ def test_another_division_goes_on_with_the_next_images(before, after, updates, r
 def test_resume_by_folder_takes_its_options(runs):
     runs('--task', 'standard', '--epochs', '1', '--lr', '0.013')
     from timm_alfa.training.options.train_args import parse_args
+
     config = parse_args(['--resume', str(runs.output / 'run')])
     assert config.optim.lr == 0.013 and config.task.task == 'standard' and config.data.train_subset == 96
     assert config.run.experiment is None and not config.run.dry_run

@@ -1,4 +1,5 @@
 """Weights in files: what is refused, what fits."""
+
 import os
 import pickle
 
@@ -31,8 +32,10 @@ def test_pickles_that_carry_code_are_refused(save, tmp_path):
 
 def test_damaged_missing_and_strange_files_are_one_line(tmp_path):
     for name, content, part in (
-            ('a.safetensors', b'half', 'damaged, or no checkpoint'), ('b.pth', b'', 'damaged, or no checkpoint'),
-            ('c.pth', b'text of another kind', '')):
+        ('a.safetensors', b'half', 'damaged, or no checkpoint'),
+        ('b.pth', b'', 'damaged, or no checkpoint'),
+        ('c.pth', b'text of another kind', ''),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=part):
             read_weights(tmp_path / name)

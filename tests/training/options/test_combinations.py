@@ -1,4 +1,5 @@
 """Any legal mixture of options trains two updates and leaves a run that loads; what does not go together says why."""
+
 import tempfile
 import warnings
 from pathlib import Path
@@ -14,23 +15,45 @@ from timm_alfa.errors import ConfigError
 
 FLAGS = {
     'common': (
-        ('--model-ema',), ('--mixup', '0.3'), ('--cutmix', '1', '--bce-loss'), ('--smoothing', '0.1'),
+        ('--model-ema',),
+        ('--mixup', '0.3'),
+        ('--cutmix', '1', '--bce-loss'),
+        ('--smoothing', '0.1'),
         ('--drop', '0.3'),
-        ('--drop-path', '0.2'), ('--layer-decay', '0.7'), ('--clip-grad', '0.5'),
+        ('--drop-path', '0.2'),
+        ('--layer-decay', '0.7'),
+        ('--clip-grad', '0.5'),
         ('--clip-grad', '0.1', '--clip-mode', 'agc'),
-        ('--grad-accum-steps', '3'), ('--channels-last',), ('--freeze-bn',), ('--torchcompile', 'eager'),
+        ('--grad-accum-steps', '3'),
+        ('--channels-last',),
+        ('--freeze-bn',),
+        ('--torchcompile', 'eager'),
         ('--opt', 'adamw'),
-        ('--opt', 'lamb', '--opt-eps', '1e-5'), ('--sched', 'cosine'), ('--warmup-updates', '1'),
+        ('--opt', 'lamb', '--opt-eps', '1e-5'),
+        ('--sched', 'cosine'),
+        ('--warmup-updates', '1'),
         ('--val-fraction', '0.3'),
-        ('--no-filter-bias-and-bn',), ('--reprob', '0.5'), ('--in-chans', '1'),
+        ('--no-filter-bias-and-bn',),
+        ('--reprob', '0.5'),
+        ('--in-chans', '1'),
         ('--bce-loss', '--bce-sum'),
-        ('--loader', 'timm', '--color-jitter', '0.2'), ('--mean', '0.3'), ('--no-aug',), ('--opt', 'muon'),
+        ('--loader', 'timm', '--color-jitter', '0.2'),
+        ('--mean', '0.3'),
+        ('--no-aug',),
+        ('--opt', 'muon'),
     ),
     'alfa': (
-        ('--alfa-blocks', '2,4'), ('--alfa-steps', '1'), ('--alfa-norm', 'l2', '--alfa-eps', '0.1'),
+        ('--alfa-blocks', '2,4'),
+        ('--alfa-steps', '1'),
+        ('--alfa-norm', 'l2', '--alfa-eps', '0.1'),
         ('--alfa-random-start',),
-        ('--alfa-reduction', 'mean'), ('--alfa-grad', 'tail'), ('--alfa-bn', 'aux'), ('--alfa-bn', 'shared'),
-        ('--alfa-mode', 'joint', '--alfa-blocks', 'all'), ('--alfa-every', '2'), ('--alfa-start', '1'),
+        ('--alfa-reduction', 'mean'),
+        ('--alfa-grad', 'tail'),
+        ('--alfa-bn', 'aux'),
+        ('--alfa-bn', 'shared'),
+        ('--alfa-mode', 'joint', '--alfa-blocks', 'all'),
+        ('--alfa-every', '2'),
+        ('--alfa-start', '1'),
         ('--alfa-weight', '0.5'),
     ),
 }
@@ -52,8 +75,13 @@ def options(draw):
     return words
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck),
-          phases=(Phase.explicit, Phase.generate))
+@settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),
+)
 @given(options())
 def test_legal_options_train(words):
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -79,7 +107,8 @@ def test_each_option_changes_the_run(words, runs):
     other = runs(*base, *words, experiment='other')
     first, second = runs.weights('plain'), runs.weights('other')
     same = first.keys() == second.keys() and all(
-        first[key].shape == second[key].shape and torch.equal(first[key], second[key]) for key in first)
+        first[key].shape == second[key].shape and torch.equal(first[key], second[key]) for key in first
+    )
     if words[0] in ('--torchcompile', '--channels-last'):
         assert plain['val_loss'] == pytest.approx(other['val_loss'], rel=1e-2)
     else:
@@ -95,15 +124,36 @@ def test_frozen_norms_stay_as_they_are(runs):
 
 def test_a_short_last_window_weighs_as_much(runs):
     """36 images in batches of 8 and windows of 3: updates of 3 and 1 batches. The second is that of a mean over 8."""
-    run = runs.prepare('--task', 'standard', '--train-subset', '36', '-b', '8', '--grad-accum-steps', '3',
-                       '--epochs', '1', '--no-aug', '--model', 'test_vit', '--opt', 'momentum', '--momentum',
-                       '0', '--weight-decay', '0',
-                       '--sched', 'none')
+    run = runs.prepare(
+        '--task',
+        'standard',
+        '--train-subset',
+        '36',
+        '-b',
+        '8',
+        '--grad-accum-steps',
+        '3',
+        '--epochs',
+        '1',
+        '--no-aug',
+        '--model',
+        'test_vit',
+        '--opt',
+        'momentum',
+        '--momentum',
+        '0',
+        '--weight-decay',
+        '0',
+        '--sched',
+        'none',
+    )
     weights = {name: value.clone() for name, value in run.model.state_dict().items()}
     from timm_alfa.training.train import train
+
     batches = [(input.clone(), target.clone()) for input, target in run.data.train]
     train(run)
     from timm_alfa.training.build import build_model
+
     model = build_model(run.config, 10)
     model.load_state_dict(weights)
     for window in (batches[:3], batches[3:]):

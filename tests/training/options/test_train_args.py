@@ -1,4 +1,5 @@
 """From flags and YAML to options: what is accepted, and every fault at once."""
+
 import dataclasses
 import string
 import warnings
@@ -28,24 +29,31 @@ def test_every_option_has_a_key_of_its_own():
 
 def test_command_line_beats_yaml_beats_defaults(tmp_path):
     file = tmp_path / 'recipe.yaml'
-    file.write_text('lr: 0.2\nepochs: 7\nalfa-step-size: 0.5/255\ndata_dir: /some\n'
-                    'decay_milestones: [2, 5]\nenvironment: {a: 1}\n')
+    file.write_text(
+        'lr: 0.2\nepochs: 7\nalfa-step-size: 0.5/255\ndata_dir: /some\ndecay_milestones: [2, 5]\nenvironment: {a: 1}\n'
+    )
     config = parse_args(['--config', str(file), '--epochs', '9'])
     assert (config.optim.lr, config.epochs, config.optim.momentum) == (0.2, 9, 0.9)
     assert config.task_options.step_size == 0.5 / 255
     assert config.schedule.decay_milestones == (2.0, 5.0)
 
 
-@pytest.mark.parametrize(('argv', 'group', 'expected'), [
-    (['--torchcompile'], 'model', {'torchcompile': 'inductor'}),
-    (['--torchcompile', 'eager'], 'model', {'torchcompile': 'eager'}),
-    (['--no-filter-bias-and-bn'], 'optim', {'filter_bias_and_bn': False}),
-    (['--model-kwargs', 'a=1', 'b=x', 'c=(1,2)'], 'model', {'model_kwargs': {'a': 1, 'b': 'x', 'c': (1, 2)}}),
-    (['--decay-milestones', '50', '150', '--sched', 'multistep', '--epochs', '200'], 'schedule',
-     {'decay_milestones': (50.0, 150.0)}),
-    (['-b', '64'], 'data', {'batch_size': 64}),
-    (['--log-with', 'wandb', 'tensorboard'], 'run', {'log_with': ('wandb', 'tensorboard')}),
-])
+@pytest.mark.parametrize(
+    ('argv', 'group', 'expected'),
+    [
+        (['--torchcompile'], 'model', {'torchcompile': 'inductor'}),
+        (['--torchcompile', 'eager'], 'model', {'torchcompile': 'eager'}),
+        (['--no-filter-bias-and-bn'], 'optim', {'filter_bias_and_bn': False}),
+        (['--model-kwargs', 'a=1', 'b=x', 'c=(1,2)'], 'model', {'model_kwargs': {'a': 1, 'b': 'x', 'c': (1, 2)}}),
+        (
+            ['--decay-milestones', '50', '150', '--sched', 'multistep', '--epochs', '200'],
+            'schedule',
+            {'decay_milestones': (50.0, 150.0)},
+        ),
+        (['-b', '64'], 'data', {'batch_size': 64}),
+        (['--log-with', 'wandb', 'tensorboard'], 'run', {'log_with': ('wandb', 'tensorboard')}),
+    ],
+)
 def test_spellings(argv, group, expected):
     chosen = getattr(parse_args(argv), group)
     assert {key: getattr(chosen, key) for key in expected} == expected
@@ -65,41 +73,69 @@ def test_tasks_share_a_prefix_and_keep_their_own_defaults():
 
 
 def test_all_faults_come_in_one_message():
-    found = faults('stray', '--model', 'resnet20x', '--epochs', 'many', '--opt', 'sdg', '--alfa-step', '3',
-                   '--momentum', '2', '--task', 'alfa', '--alfa-norm', 'l7', '--checkpoint-every', 'often')
+    found = faults(
+        'stray',
+        '--model',
+        'resnet20x',
+        '--epochs',
+        'many',
+        '--opt',
+        'sdg',
+        '--alfa-step',
+        '3',
+        '--momentum',
+        '2',
+        '--task',
+        'alfa',
+        '--alfa-norm',
+        'l7',
+        '--checkpoint-every',
+        'often',
+    )
     text = '\n'.join(found)
-    for part in ("'--alfa-step'. Did you mean '--alfa-steps'", "unexpected 'stray'",
-                 "--epochs is 'many': give a whole number", '--momentum is 2', "unknown --alfa-norm 'l7'",
-                 "--checkpoint-every is 'often'"):
+    for part in (
+        "'--alfa-step'. Did you mean '--alfa-steps'",
+        "unexpected 'stray'",
+        "--epochs is 'many': give a whole number",
+        '--momentum is 2',
+        "unknown --alfa-norm 'l7'",
+        "--checkpoint-every is 'often'",
+    ):
         assert part in text, part
     text = '\n'.join(faults('--model', 'resnet20x', '--opt', 'sdg', '--mean', '0.5', '0.5', '--in-chans', '3'))
     for part in (
-            "unknown model 'resnet20x'. Did you mean 'resnet20s'", "unknown optimizer 'sdg'", '--mean has 2 values'):
+        "unknown model 'resnet20x'. Did you mean 'resnet20s'",
+        "unknown optimizer 'sdg'",
+        '--mean has 2 values',
+    ):
         assert part in text, part
 
 
-@pytest.mark.parametrize(('argv', 'part'), [
-    (['--task', 'afla'], "unknown task 'afla'. Did you mean 'alfa'?"),
-    (['--alfa-gamma', '1'], "--alfa-gamma is an option of --task l_alfa; the task here is 'alfa'."),
-    (['--task', 'standard', '--alfa-blocks', 'last'], 'is an option of --task alfa or --task l_alfa'),
-    (['--model', 'me/net'], "write 'local-dir:me/net' or 'hf-hub:me/net'"),
-    (['--model', 'ftp:me/net'], "Unknown model source 'ftp'"),
-    (['--model', 'resnet18.no_such_tag'], "unknown model 'resnet18.no_such_tag'"),
-    (['--warmup-epochs', '2', '--warmup-updates', '9'], 'are both given'),
-    (['--warmup-epochs', '2', '--warmup-updates', '0'], 'are both given'),
-    (['--decay-milestones', '5', '3'], 'rising epochs'),
-    (['--experiment', '../up'], "--experiment is '../up'"),
-    (['--freeze-bn', '--sync-bn'], 'exclude each other'),
-    (['--lr', 'nan'], 'finite'),
-    (['--lr'], 'expected one argument'),
-    (['--config', '/no/such.yaml'], 'cannot be read'),
-    (['--model-kwargs', 'depth'], "'depth': give name=value"),
-    (['--model-kwargs', 'channels=[4,8'], "'channels=[4,8', which is no Python literal"),
-    (['--epo', '3'], "unknown option '--epo'. Did you mean '--epochs'?"),
-    (['--bce-sum'], 'belongs to --bce-loss'),
-    (['--torchcompile', 'inducter'], "unknown backend of torch.compile 'inducter'. Did you mean 'inductor'?"),
-    (['--loader', 'memory', '--aa', 'rand-m9'], "needs timm's transforms"),
-])
+@pytest.mark.parametrize(
+    ('argv', 'part'),
+    [
+        (['--task', 'afla'], "unknown task 'afla'. Did you mean 'alfa'?"),
+        (['--alfa-gamma', '1'], "--alfa-gamma is an option of --task l_alfa; the task here is 'alfa'."),
+        (['--task', 'standard', '--alfa-blocks', 'last'], 'is an option of --task alfa or --task l_alfa'),
+        (['--model', 'me/net'], "write 'local-dir:me/net' or 'hf-hub:me/net'"),
+        (['--model', 'ftp:me/net'], "Unknown model source 'ftp'"),
+        (['--model', 'resnet18.no_such_tag'], "unknown model 'resnet18.no_such_tag'"),
+        (['--warmup-epochs', '2', '--warmup-updates', '9'], 'are both given'),
+        (['--warmup-epochs', '2', '--warmup-updates', '0'], 'are both given'),
+        (['--decay-milestones', '5', '3'], 'rising epochs'),
+        (['--experiment', '../up'], "--experiment is '../up'"),
+        (['--freeze-bn', '--sync-bn'], 'exclude each other'),
+        (['--lr', 'nan'], 'finite'),
+        (['--lr'], 'expected one argument'),
+        (['--config', '/no/such.yaml'], 'cannot be read'),
+        (['--model-kwargs', 'depth'], "'depth': give name=value"),
+        (['--model-kwargs', 'channels=[4,8'], "'channels=[4,8', which is no Python literal"),
+        (['--epo', '3'], "unknown option '--epo'. Did you mean '--epochs'?"),
+        (['--bce-sum'], 'belongs to --bce-loss'),
+        (['--torchcompile', 'inducter'], "unknown backend of torch.compile 'inducter'. Did you mean 'inductor'?"),
+        (['--loader', 'memory', '--aa', 'rand-m9'], "needs timm's transforms"),
+    ],
+)
 def test_faults(argv, part):
     assert any(part in line for line in faults(*argv)), faults(*argv)
 
@@ -114,7 +150,7 @@ def test_faults_of_yaml_name_the_file(tmp_path):
     found = '\n'.join(faults('--config', str(file)))
     assert f"unknown option 'epoch' in {file}. Did you mean 'epochs'?" in found
     assert f"'lr' in {file} is 'fast'" in found
-    for text, part in (('- a\n', 'no \'option: value\' lines'), ('a: [', 'no YAML')):
+    for text, part in (('- a\n', "no 'option: value' lines"), ('a: [', 'no YAML')):
         file.write_text(text)
         assert any(part in line for line in faults('--config', str(file)))
 
@@ -126,14 +162,20 @@ def test_faults_of_a_runs_options_name_the_run(tmp_path):
     assert line == f"--resume takes its options from '{file}', which is no YAML (line 1)."
 
 
-@pytest.mark.parametrize(('argv', 'part'), [
-    (['--model-ema-decay', '0.9'], 'without --model-ema'),
-    (['--clip-mode', 'agc'], 'without --clip-grad'),
-    (['--data-dir', '/d', '--decay-milestones', '50', '250'], '250 is never reached in 200 epochs'),
-    (['--lr', '1', '--lr-base', '2'], 'beside --lr'),
-    (['--data-dir', '/d', '--epochs', '6', '--mixup', '0.2', '--mixup-off-epoch', '6'], '6 is never reached in 6 epo'),
-    (['--resume', '/some/run', '--experiment', 'other'], '--experiment has no effect with --resume RUN'),
-])
+@pytest.mark.parametrize(
+    ('argv', 'part'),
+    [
+        (['--model-ema-decay', '0.9'], 'without --model-ema'),
+        (['--clip-mode', 'agc'], 'without --clip-grad'),
+        (['--data-dir', '/d', '--decay-milestones', '50', '250'], '250 is never reached in 200 epochs'),
+        (['--lr', '1', '--lr-base', '2'], 'beside --lr'),
+        (
+            ['--data-dir', '/d', '--epochs', '6', '--mixup', '0.2', '--mixup-off-epoch', '6'],
+            '6 is never reached in 6 epo',
+        ),
+        (['--resume', '/some/run', '--experiment', 'other'], '--experiment has no effect with --resume RUN'),
+    ],
+)
 def test_options_without_effect_warn(argv, part):
     with pytest.warns(AlfaWarning, match=part):
         parse_args(argv)
@@ -148,8 +190,9 @@ def test_the_defaults_do_not_warn():
 
 def test_saved_options_are_a_config(tmp_path):
     """args.yaml's options, given by --config, are the same options."""
-    first = parse_args([
-        '--task', 'l_alfa', '--decay-milestones', '1', '2', '--sched', 'multistep', '--model-kwargs', 'a=1'])
+    first = parse_args(
+        ['--task', 'l_alfa', '--decay-milestones', '1', '2', '--sched', 'multistep', '--model-kwargs', 'a=1']
+    )
     file = tmp_path / 'args.yaml'
     file.write_text(yaml.safe_dump(first.flat()))
     assert parse_args(['--config', str(file)]).flat() == first.flat()

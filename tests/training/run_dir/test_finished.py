@@ -1,4 +1,5 @@
 """What is read from a run folder, and every way in which it can be no run to publish."""
+
 import json
 import math
 
@@ -41,15 +42,18 @@ def test_without_a_test_split_the_validation_split_counts(make_run):
     assert (found.split, found.top1, found.images) == ('validation', 92.1, 5000)
 
 
-@pytest.mark.parametrize(('values', 'says'), [
-    ({'status': 'running'}, r"not finished: .*'running'.*--resume"),
-    ({'test_top1': None, 'val_top1': None}, r'was not evaluated'),
-    ({'test_top1': math.nan}, r'percentage from 0 to 100'),
-    ({'test_top1': 917.5}, r'percentage from 0 to 100'),
-    ({'test_top1': '91'}, r'percentage from 0 to 100'),
-    ({'task': None, 'model': None}, r'lacks model, task'),
-    ({'checkpoint': 'gone.safetensors'}, r'gone.safetensors. is missing'),
-])
+@pytest.mark.parametrize(
+    ('values', 'says'),
+    [
+        ({'status': 'running'}, r"not finished: .*'running'.*--resume"),
+        ({'test_top1': None, 'val_top1': None}, r'was not evaluated'),
+        ({'test_top1': math.nan}, r'percentage from 0 to 100'),
+        ({'test_top1': 917.5}, r'percentage from 0 to 100'),
+        ({'test_top1': '91'}, r'percentage from 0 to 100'),
+        ({'task': None, 'model': None}, r'lacks model, task'),
+        ({'checkpoint': 'gone.safetensors'}, r'gone.safetensors. is missing'),
+    ],
+)
 def test_a_record_that_cannot_be_published(make_run, values, says):
     with pytest.raises(CheckpointError, match=says) as error:
         read_run(change(make_run(), **values))
@@ -65,14 +69,17 @@ def test_weights_that_were_replaced_after_the_record(make_run):
         read_run(run)
 
 
-@pytest.mark.parametrize(('file', 'text', 'says'), [
-    ('result.json', None, r'not finished: it has no result.json.*--resume'),
-    ('result.json', '{"status": ', r'cannot be read'),
-    ('result.json', '[]', r'holds no mapping'),
-    ('config.json', None, r'cannot be read'),
-    ('config.json', '{"architecture": "resnet20s"}', r'lacks num_classes, pretrained_cfg'),
-    ('args.yaml', 'a: [', r'cannot be read'),
-])
+@pytest.mark.parametrize(
+    ('file', 'text', 'says'),
+    [
+        ('result.json', None, r'not finished: it has no result.json.*--resume'),
+        ('result.json', '{"status": ', r'cannot be read'),
+        ('result.json', '[]', r'holds no mapping'),
+        ('config.json', None, r'cannot be read'),
+        ('config.json', '{"architecture": "resnet20s"}', r'lacks num_classes, pretrained_cfg'),
+        ('args.yaml', 'a: [', r'cannot be read'),
+    ],
+)
 def test_a_missing_or_broken_file(make_run, file, text, says):
     run = make_run()
     (run / file).unlink() if text is None else (run / file).write_text(text)
@@ -85,15 +92,18 @@ def test_no_folder(tmp_path):
         read_run(tmp_path / 'none')
 
 
-@pytest.mark.parametrize(('tensors', 'says'), [
-    ({'fc.bias': torch.full((10,), math.nan)}, r'not finite: fc.bias'),
-    ({'fc.bias': torch.full((10,), math.inf)}, r'not finite: fc.bias'),
-    ({'aux_bn.weight': torch.zeros(3)}, r'foreign keys: aux_bn.weight'),
-    ({'fc.bias': None}, r'missing keys: fc.bias'),
-    ({'fc.bias': torch.zeros(9)}, r'other shapes: fc.bias'),
-    ({f'a{i}': torch.zeros(1) for i in range(5)}, r'foreign keys: a0, a1, a2 and 2 more'),
-    ({'x': torch.zeros(1), 'fc.bias': None}, r'missing keys: fc.bias; foreign keys: x'),
-])
+@pytest.mark.parametrize(
+    ('tensors', 'says'),
+    [
+        ({'fc.bias': torch.full((10,), math.nan)}, r'not finite: fc.bias'),
+        ({'fc.bias': torch.full((10,), math.inf)}, r'not finite: fc.bias'),
+        ({'aux_bn.weight': torch.zeros(3)}, r'foreign keys: aux_bn.weight'),
+        ({'fc.bias': None}, r'missing keys: fc.bias'),
+        ({'fc.bias': torch.zeros(9)}, r'other shapes: fc.bias'),
+        ({f'a{i}': torch.zeros(1) for i in range(5)}, r'foreign keys: a0, a1, a2 and 2 more'),
+        ({'x': torch.zeros(1), 'fc.bias': None}, r'missing keys: fc.bias; foreign keys: x'),
+    ],
+)
 def test_weights_that_are_not_the_models(make_run, tensors, says):
     with pytest.raises(CheckpointError, match=says):
         load_model(read_run(weights(make_run(), **tensors)))
@@ -116,20 +126,27 @@ def test_config_and_record_must_agree(make_run):
         load_model(read_run(run))
 
 
-@pytest.mark.parametrize(('name', 'says'), [
-    ('resnet50.alfa_in1k', r'trained resnet20s.*data set was CIFAR-10, not ImageNet-1k'),
-    ('resnet20s.l_alfa_c10', r'task was alfa'),
-    ('resnet20s.alfa_c100', r'data set was CIFAR-10, not CIFAR-100'),
-    ('resnet56s.mine', r'trained resnet20s'),
-])
+@pytest.mark.parametrize(
+    ('name', 'says'),
+    [
+        ('resnet50.alfa_in1k', r'trained resnet20s.*data set was CIFAR-10, not ImageNet-1k'),
+        ('resnet20s.l_alfa_c10', r'task was alfa'),
+        ('resnet20s.alfa_c100', r'data set was CIFAR-10, not CIFAR-100'),
+        ('resnet56s.mine', r'trained resnet20s'),
+    ],
+)
 def test_a_name_must_say_what_the_run_is(make_run, name, says):
     with pytest.raises(HubError, match=says):
         check_name(read_run(make_run()), name)
 
 
-@pytest.mark.parametrize(('dataset', 'says'), [
-    ('digits', r"data set was scikit-learn's digits, not CIFAR-10"),
-    ('mine', r'data set was mine, 10 classes, not CIFAR-10')])
+@pytest.mark.parametrize(
+    ('dataset', 'says'),
+    [
+        ('digits', r"data set was scikit-learn's digits, not CIFAR-10"),
+        ('mine', r'data set was mine, 10 classes, not CIFAR-10'),
+    ],
+)
 def test_ten_classes_are_not_yet_cifar10(make_run, dataset, says):
     with pytest.raises(HubError, match=says):
         check_name(read_run(change(make_run(), dataset=dataset)), 'resnet20s.alfa_c10')

@@ -1,4 +1,5 @@
 """One run, one folder: whoever starts beside it is told so."""
+
 import errno
 import fcntl
 import os

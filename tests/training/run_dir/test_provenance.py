@@ -1,4 +1,5 @@
 """What a run leaves behind: the record, tables, plots, and a folder that timm loads."""
+
 import csv
 import json
 
@@ -16,12 +17,50 @@ from timm_alfa.training.run_dir.plots import draw_plots
 from timm_alfa.utils.text import duration, parse_interval, short_number
 
 KEYS = {
-    'status', 'experiment', 'model', 'task', 'task_options', 'blocks', 'dataset', 'num_classes', 'seed', 'epochs',
-    'epochs_done', 'batch_size', 'lr', 'train_images', 'val_images', 'test_images', 'best_epoch', 'val_top1',
-    'val_top5', 'val_loss', 'val_split', 'test_top1', 'test_top5', 'test_loss', 'test_split', 'robust_top1', 'eta',
-    'seconds', 'seconds_per_epoch', 'images_per_second', 'params', 'mixed_precision', 'num_processes', 'device',
-    'versions', 'commit', 'command', 'continued', 'test_reads', 'skipped_updates', 'skipped_images', 'checkpoint',
-    'checkpoint_sha256', 'run',
+    'status',
+    'experiment',
+    'model',
+    'task',
+    'task_options',
+    'blocks',
+    'dataset',
+    'num_classes',
+    'seed',
+    'epochs',
+    'epochs_done',
+    'batch_size',
+    'lr',
+    'train_images',
+    'val_images',
+    'test_images',
+    'best_epoch',
+    'val_top1',
+    'val_top5',
+    'val_loss',
+    'val_split',
+    'test_top1',
+    'test_top5',
+    'test_loss',
+    'test_split',
+    'robust_top1',
+    'eta',
+    'seconds',
+    'seconds_per_epoch',
+    'images_per_second',
+    'params',
+    'mixed_precision',
+    'num_processes',
+    'device',
+    'versions',
+    'commit',
+    'command',
+    'continued',
+    'test_reads',
+    'skipped_updates',
+    'skipped_images',
+    'checkpoint',
+    'checkpoint_sha256',
+    'run',
 }
 
 
@@ -29,9 +68,23 @@ KEYS = {
 def finished(tmp_path_factory):
     """One run with a validation split of its own, L-ALFA, averaged weights."""
     from helpers.training_runs import Runs
+
     runs = Runs(tmp_path_factory.mktemp('record'))
-    result = runs('--task', 'l_alfa', '--alfa-blocks', 'all', '--val-fraction', '0.5', '--train-subset', '64',
-                  '--model-ema', '--model-ema-decay', '0.5', '--checkpoint-every', '2')
+    result = runs(
+        '--task',
+        'l_alfa',
+        '--alfa-blocks',
+        'all',
+        '--val-fraction',
+        '0.5',
+        '--train-subset',
+        '64',
+        '--model-ema',
+        '--model-ema-decay',
+        '0.5',
+        '--checkpoint-every',
+        '2',
+    )
     return runs, result
 
 
@@ -60,6 +113,7 @@ def test_what_the_checkpoint_is_chosen_on_is_said_once(runs, caplog):
 def test_test_split_is_scored_by_the_best_weights_on_disk(finished):
     runs, result = finished
     from timm_alfa.data import DataConfig, create_eval_loader
+
     model = timm.create_model(f'local-dir:{runs.output / "run"}', pretrained=True)
     config = timm.data.resolve_model_data_config(model)
     loader = create_eval_loader(DataConfig(), model_config=config, split='test')
@@ -85,8 +139,22 @@ def test_summary_has_a_row_an_epoch(finished):
     with open(runs.output / 'run' / 'summary.csv') as file:
         rows = list(csv.DictReader(file))
     assert [row['epoch'] for row in rows] == ['1', '2']
-    wanted = {'lr', 'train_loss', 'train_loss_clean', 'train_loss_adv', 'delta_norm', 'train_top1', 'val_loss',
-              'val_top1', 'val_top5', 'val_top1_not_averaged', 'eta_0', 'eta_3', 'images_per_second', 'seconds'}
+    wanted = {
+        'lr',
+        'train_loss',
+        'train_loss_clean',
+        'train_loss_adv',
+        'delta_norm',
+        'train_top1',
+        'val_loss',
+        'val_top1',
+        'val_top5',
+        'val_top1_not_averaged',
+        'eta_0',
+        'eta_3',
+        'images_per_second',
+        'seconds',
+    }
     assert wanted <= set(rows[0]) and all(row[key] for row in rows for key in wanted)
     assert float(rows[result['best_epoch'] - 1]['val_top1']) == pytest.approx(result['val_top1'])
     for row in rows:  # equation 5: sum over the blocks, plus the l1 norm of eta (1 or more: eta sums to 1 after a step)
@@ -117,9 +185,18 @@ def test_args_hold_every_option_and_the_environment(finished):
 def test_no_secret_gets_into_files(monkeypatch):
     monkeypatch.setenv('HF_TOKEN', 'hf_abcdefghijklmnopqrstuvwxyz')
     monkeypatch.setenv('WANDB_API_KEY', '0123456789abcdef0123')
-    shown = json.dumps(provenance.redact({
-        'data_dir': 'https://me:pass@host/x?token=abc&size=3', 'note': 'key 0123456789abcdef0123',
-        'model': 'hf_zyxwvutsrqponmlkjihgf', 'api_key': 'plain', 'list': ['hf_abcdefghijklmnopqrstuvwxyz'], 'lr': 0.1}))
+    shown = json.dumps(
+        provenance.redact(
+            {
+                'data_dir': 'https://me:pass@host/x?token=abc&size=3',
+                'note': 'key 0123456789abcdef0123',
+                'model': 'hf_zyxwvutsrqponmlkjihgf',
+                'api_key': 'plain',
+                'list': ['hf_abcdefghijklmnopqrstuvwxyz'],
+                'lr': 0.1,
+            }
+        )
+    )
     for secret in ('pass', 'abc&', '0123456789abcdef0123', 'hf_', 'plain'):
         assert secret not in shown, secret
     assert 'size=3' in shown and '0.1' in shown

@@ -1,4 +1,5 @@
 """A set of labelled images by index: what every loader reads from."""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ class Source:
             return read()
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
             raise DataError(
-                f'cannot read {self.label(index)}: {why(error)}. Mend or remove it, or add --skip-corrupt.') from error
+                f'cannot read {self.label(index)}: {why(error)}. Mend or remove it, or add --skip-corrupt.'
+            ) from error
 
     def image(self, index: int, mode: str) -> Image.Image:
         """The decoded image; never, as timm's data sets do, the next one in place of a broken one.
@@ -71,6 +73,7 @@ class Part:
         indices: Into the source, (n,) int64.
         train: Whether they are shuffled and augmented.
     """
+
     source: Source
     indices: torch.Tensor
     train: bool = False
@@ -124,4 +127,5 @@ def check_labels(source: Source, indices: torch.Tensor, num_classes: int) -> Non
         first = int(indices[wrong[0]])
         raise DataError(
             f'{source.label(first)} has label {int(source.targets[first])}, valid are 0..{num_classes - 1} '
-            f'({len(wrong)} such labels): give another --num-classes, or the right --target-key.')
+            f'({len(wrong)} such labels): give another --num-classes, or the right --target-key.'
+        )

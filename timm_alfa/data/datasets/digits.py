@@ -1,4 +1,5 @@
 """The embedded data set: scikit-learn's 1,797 handwritten digits, nothing to download."""
+
 import numpy as np
 from PIL import Image
 

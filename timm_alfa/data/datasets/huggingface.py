@@ -1,4 +1,5 @@
 """Hugging Face data sets, by Hub id or folder, through timm's reader."""
+
 import io
 import os
 
@@ -24,7 +25,7 @@ def _name(data: DataConfig) -> str:
     """The Hub id or folder after the prefix; a folder that is not there fails here and not after five retries."""
     name = os.path.expanduser(data.dataset.split('/', 1)[1])
     if not name:
-        raise DataError(f"--dataset {data.dataset} names nothing: give hfds/NAME or hfds/FOLDER.")
+        raise DataError(f'--dataset {data.dataset} names nothing: give hfds/NAME or hfds/FOLDER.')
     is_path = name.startswith(('.', '/')) or name.count('/') > 1 or os.path.exists(name)
     if is_path and not os.path.isdir(name):
         raise DataError(f"no folder '{name}' (of --dataset {data.dataset}, from {os.getcwd()}): give one that exists.")
@@ -36,6 +37,7 @@ def _name(data: DataConfig) -> str:
 def splits(data: DataConfig) -> tuple[str, ...]:
     """Names of the splits, without reading the data."""
     import datasets
+
     builder = _load(datasets.load_dataset_builder, _name(data), data)
     known = builder.info.splits or getattr(builder.config, 'data_files', None) or ()
     return tuple(str(name) for name in known)
@@ -64,6 +66,7 @@ class HfdsSource(Source):
 
     def __init__(self, data: DataConfig, split: str):
         import datasets
+
         name = _name(data)
         types = _load(datasets.load_dataset, name, data, split=split).features
         images = [column for column, kind in types.items() if isinstance(kind, datasets.Image)]
@@ -80,16 +83,23 @@ class HfdsSource(Source):
     def _read(name: str, data: DataConfig, split: str, input_key: str, target_key: str):
         """timm's reader, and the labels, (n,) int64; a missing label is -1."""
         from timm.data import create_dataset
+
         try:
             reader = create_dataset(
-                f'hfds/{name}', root=data.data_dir or None, split=split, class_map=data.class_map or None,
-                input_key=input_key, target_key=target_key).reader
+                f'hfds/{name}',
+                root=data.data_dir or None,
+                split=split,
+                class_map=data.class_map or None,
+                input_key=input_key,
+                target_key=target_key,
+            ).reader
             targets = list(reader.iter_targets()) if data.class_map else reader.dataset[target_key][:]
             targets = torch.tensor([-1 if target is None else target for target in targets])
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"column '{target_key}' gives no labels ({type(error).__name__}: {why(error)}): "
-                'give another --target-key, or the right --class-map.') from error
+                'give another --target-key, or the right --class-map.'
+            ) from error
         if targets.ndim != 1 or targets.is_floating_point():
             raise DataError(f"column '{target_key}' holds no whole-number label a row: give another --target-key.")
         return reader, targets
@@ -102,7 +112,8 @@ class HfdsSource(Source):
         items = self.table[indices][self.key]
         return [
             caught(self.guard, index, lambda item=item: _decoded(item).convert(mode))
-            for index, item in zip(indices, items, strict=True)]
+            for index, item in zip(indices, items, strict=True)
+        ]
 
     def label(self, index: int) -> str:
         path = self.table[index][self.key]['path']

@@ -1,4 +1,5 @@
 """Image folders, one folder a class, through timm's reader, with what it leaves unsaid made an error."""
+
 import os
 
 from PIL import Image

@@ -1,4 +1,5 @@
 """The kinds of data set there are: what `--dataset` may name, and how a split of each is opened."""
+
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ class Kind:
         open: A split as a source; `first` is the training split where that was opened before, else None.
         slices: Whether a split may be a slice or sum, such as `train[:10%]`.
     """
+
     splits: Callable[[DataConfig], tuple[str, ...]]
     open: Callable[[DataConfig, str, Source | None], Source]
     slices: bool = False
@@ -42,8 +44,9 @@ def dataset_kind(data: DataConfig) -> str:
     prefix, slash, _ = data.dataset.partition('/')
     if slash and prefix.lower() in STREAMS:
         raise DataError(
-            f"--dataset {data.dataset} is a stream: its order cannot be reproduced, so a run could not be resumed. "
-            'Use hfds/NAME, wds/ with its shards on disk, or an image folder by --data-dir.')
+            f'--dataset {data.dataset} is a stream: its order cannot be reproduced, so a run could not be resumed. '
+            'Use hfds/NAME, wds/ with its shards on disk, or an image folder by --data-dir.'
+        )
     if (slash or data.dataset == 'wds') and prefix.lower() in ('hfds', 'torch', 'wds'):
         return prefix.lower()
     if data.dataset == '' and data.data_dir:

@@ -1,4 +1,5 @@
 """torchvision's data sets by timm's names, `torch/NAME`."""
+
 from PIL import Image
 from timm.data import create_dataset
 
@@ -25,8 +26,11 @@ class TorchSource(Source):
     def __init__(self, data: DataConfig, split: str):
         try:
             self.dataset = create_dataset(
-                data.dataset, root=data.data_dir, split='train' if split in TRAIN_NAMES else split,
-                download=data.dataset_download)
+                data.dataset,
+                root=data.data_dir,
+                split='train' if split in TRAIN_NAMES else split,
+                download=data.dataset_download,
+            )
         except (AssertionError, RuntimeError, OSError, ValueError) as error:
             hint = '' if data.dataset_download else ' Add --dataset-download to fetch it.'
             raise DataError(f"cannot load '{data.dataset}' from '{data.data_dir}': {why(error)}.{hint}") from error

@@ -1,4 +1,5 @@
 """WebDataset's tar shards in a folder, `wds/`: indexed once, then read by position, so that any order can be had."""
+
 import io
 import itertools
 import json
@@ -25,7 +26,7 @@ from timm_alfa.training.console import is_main_process
 INFOS = ('_info.json', 'info.json')  # timm's: splits, each with filenames and shard_lengths
 IMAGES = 'jpg;jpeg;png;webp'
 MEMBER = re.compile(r'((?:.*/)?[^./]+)\.([^/]+)')  # what goes before the first dot names the sample, as in webdataset
-SPLIT = re.compile(rf"(?:^|[-_.])({'|'.join((*TRAIN_NAMES, *EVAL_NAMES))})(?=[-_.])")
+SPLIT = re.compile(rf'(?:^|[-_.])({"|".join((*TRAIN_NAMES, *EVAL_NAMES))})(?=[-_.])')
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Shards:
         lengths: How many samples each is said to hold; empty where nothing says it.
         target_key: Field of the JSON sidecars that holds the label, where the data names one.
     """
+
     paths: tuple[Path, ...]
     lengths: tuple[int, ...] = ()
     target_key: str | None = None
@@ -77,11 +79,15 @@ def layout(data: DataConfig) -> dict[str, Shards]:
 
 def _listed(info: Path) -> dict[str, Shards]:
     try:
-        return {name: _of_info(info.parent, split)
-                for name, split in json.loads(info.read_text(encoding='utf-8'))['splits'].items()}
+        return {
+            name: _of_info(info.parent, split)
+            for name, split in json.loads(info.read_text(encoding='utf-8'))['splits'].items()
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"'{info}' does not list splits with their filenames ({type(error).__name__}: {why(error)}): "
-                        'mend it, or remove it and let the names of the shards say it.') from error
+        raise DataError(
+            f"'{info}' does not list splits with their filenames ({type(error).__name__}: {why(error)}): "
+            'mend it, or remove it and let the names of the shards say it.'
+        ) from error
 
 
 def _of_info(root: Path, split: dict[str, Any]) -> Shards:
@@ -102,8 +108,10 @@ def _named(root: Path) -> dict[str, Shards]:
         for path, later in itertools.pairwise(paths):
             (before, number, _), (after, next_number, _) = _by_number(path), _by_number(later)
             if before == after and next_number > number + 1 > 0:
-                raise DataError(f"shards between '{path}' and '{later.name}' are not there: complete the folder, or "
-                                f'list its splits in {INFOS[0]}.')
+                raise DataError(
+                    f"shards between '{path}' and '{later.name}' are not there: complete the folder, or "
+                    f'list its splits in {INFOS[0]}.'
+                )
     return {name: Shards(tuple(paths)) for name, paths in files.items()}
 
 
@@ -119,7 +127,7 @@ def _others(root: Path, found: dict[str, Shards]) -> str:
     like = {*root.glob('*.[tT][aA][rR]*'), *root.glob('*/*.tar')}
     names = sorted(str(path.relative_to(root)) for path in like - taken)
     packed = ' (unpack compressed ones first)' if any(not name.lower().endswith('.tar') for name in names) else ''
-    return f"; not taken: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}{packed}" if names else ''
+    return f'; not taken: {", ".join(names[:3])}{" ..." if len(names) > 3 else ""}{packed}' if names else ''
 
 
 def splits(data: DataConfig) -> tuple[str, ...]:
@@ -183,7 +191,7 @@ def find_label(files: dict[str, tarfile.TarInfo], archive: tarfile.TarFile, targ
             raise DataError(one_of('field --target-key', target_key, sorted(fields)))
         return str(fields[target_key])
     if 'cls' not in files:
-        hint = f"give --target-key one of the fields of its .json, {', '.join(sorted(fields))}" if fields else 'add one'
+        hint = f'give --target-key one of the fields of its .json, {", ".join(sorted(fields))}' if fields else 'add one'
         raise DataError(f'there is no .cls file: {hint}.')
     return archive.extractfile(files['cls']).read().decode('utf-8', 'replace').strip()
 
@@ -209,12 +217,16 @@ def to_number(label: str, class_map: str, names: dict[str, int]) -> int:
     try:
         return int(label)
     except ValueError as error:
-        raise DataError(f"its label is '{label}', no whole number: give --class-map a file with the names, or another "
-                        '--target-key.') from error
+        raise DataError(
+            f"its label is '{label}', no whole number: give --class-map a file with the names, or another --target-key."
+        ) from error
 
 
 def index_shard(
-        path: Path, data: DataConfig, target_key: str | None, names: dict[str, int],
+    path: Path,
+    data: DataConfig,
+    target_key: str | None,
+    names: dict[str, int],
 ) -> list[tuple[int, int, int] | None]:
     """Each sample of a shard: its image's first byte and length, and its label; None for one without an image.
 
@@ -229,11 +241,19 @@ def index_shard(
     for key, files, archive in samples(path):
         image = next((files[kind] for kind in kinds if kind in files), None)
         if image is None and not data.skip_corrupt:
-            raise DataError(f"sample '{key}' of shard '{path}' has no image (--skip-corrupt leaves it out): "
-                            + one_of('extension --input-key', ';'.join(kinds), sorted(files)))
+            raise DataError(
+                f"sample '{key}' of shard '{path}' has no image (--skip-corrupt leaves it out): "
+                + one_of('extension --input-key', ';'.join(kinds), sorted(files))
+            )
         try:
-            found.append(image and (image.offset_data, image.size, to_number(
-                find_label(files, archive, target_key), data.class_map, names)))
+            found.append(
+                image
+                and (
+                    image.offset_data,
+                    image.size,
+                    to_number(find_label(files, archive, target_key), data.class_map, names),
+                )
+            )
         except DataError as error:
             raise DataError(f"sample '{key}' of shard '{path}': {error}") from error
     return found
@@ -258,14 +278,17 @@ class ShardSource(Source):
         for at, path in enumerate(tqdm(shards.paths, f"indexing split '{split}'", leave=False, disable=quiet)):
             found = index_shard(path, data, data.target_key or shards.target_key, names)
             if shards.lengths and len(found) != shards.lengths[at]:
-                raise DataError(f"shard '{path}' holds {len(found)} samples, the info file says {shards.lengths[at]}: "
-                                'copy it again, or mend the file.')
+                raise DataError(
+                    f"shard '{path}' holds {len(found)} samples, the info file says {shards.lengths[at]}: "
+                    'copy it again, or mend the file.'
+                )
             self.starts.append(len(places))
             places += [(at, *place) for place in found if place]
             imageless += found.count(None)
         if imageless:
-            warnings.warn(f"{imageless} samples of split '{split}' have no image and are left out.", AlfaWarning,
-                          stacklevel=2)
+            warnings.warn(
+                f"{imageless} samples of split '{split}' have no image and are left out.", AlfaWarning, stacklevel=2
+            )
         self.paths = [str(path) for path in shards.paths]
         table = torch.tensor(places, dtype=torch.int64).reshape(-1, 4)
         self.places = table[:, :3].clone()

@@ -1,4 +1,5 @@
 """What both loaders promise, and what is done to a whole batch."""
+
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ class LoaderSpec:
         input_size: Channels, height, width.
         mean: Per channel, in [0, 1] pixel units. `std` likewise.
     """
+
     batch_size: int
     input_size: tuple[int, int, int]
     mean: tuple[float, ...]
@@ -63,7 +65,8 @@ class Loader:
         self.skipped_indices: set[int] = set()
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32).mul(255).view(1, -1, 1, 1).to(spec.device)
-            for values in (spec.mean, spec.std))
+            for values in (spec.mean, spec.std)
+        )
         self._finish = Finish(spec) if part.train else None
 
     @property
@@ -89,7 +92,7 @@ class Loader:
                 yield sampling.train_slice(self.images, step, spec.batch_size, spec.rank, spec.world_size)
         else:
             mine = sampling.eval_slice(self.images, spec.rank, spec.world_size)
-            yield from mine.split(spec.batch_size)[self.start_batch:] if len(mine) else ()
+            yield from mine.split(spec.batch_size)[self.start_batch :] if len(mine) else ()
 
     def order(self) -> torch.Tensor:
         """The epoch's order: shuffled to train, as stored to evaluate."""
@@ -115,14 +118,30 @@ class Finish:
     def __init__(self, spec: LoaderSpec):
         aug = spec.aug
         self.spec = spec
-        self.erase = RandomErasing(
-            aug.reprob, mode=aug.remode, max_count=aug.recount, device=spec.device,
-        ) if aug.reprob > 0 and not aug.no_aug else None
-        self.mix = Mixup(
-            mixup_alpha=aug.mixup, cutmix_alpha=aug.cutmix, cutmix_minmax=aug.cutmix_minmax, prob=aug.mixup_prob,
-            switch_prob=aug.mixup_switch_prob, mode=aug.mixup_mode, label_smoothing=aug.smoothing,
-            num_classes=spec.num_classes,
-        ) if aug.mixes else None
+        self.erase = (
+            RandomErasing(
+                aug.reprob,
+                mode=aug.remode,
+                max_count=aug.recount,
+                device=spec.device,
+            )
+            if aug.reprob > 0 and not aug.no_aug
+            else None
+        )
+        self.mix = (
+            Mixup(
+                mixup_alpha=aug.mixup,
+                cutmix_alpha=aug.cutmix,
+                cutmix_minmax=aug.cutmix_minmax,
+                prob=aug.mixup_prob,
+                switch_prob=aug.mixup_switch_prob,
+                mode=aug.mixup_mode,
+                label_smoothing=aug.smoothing,
+                num_classes=spec.num_classes,
+            )
+            if aug.mixes
+            else None
+        )
 
     def __call__(self, input: torch.Tensor, target: torch.Tensor, epoch: int, step: int):
         spec = self.spec

@@ -1,4 +1,5 @@
 """Small images: decoded once into one uint8 tensor, augmented in batches on the device."""
+
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,10 +20,11 @@ from timm_alfa.errors import ConfigError, DataError, one_of
 CHUNK = 256  # images a thread decodes at a time
 SHOW_PROGRESS_ABOVE = 20_000
 RESIZING = {  # torch's ways to what PIL gives for these names
-    'bilinear': InterpolationMode.BILINEAR, 'bicubic': InterpolationMode.BICUBIC,
+    'bilinear': InterpolationMode.BILINEAR,
+    'bicubic': InterpolationMode.BICUBIC,
     'nearest': InterpolationMode.NEAREST_EXACT,
 }
-ON_DEVICE_BELOW = 2 * 2 ** 30  # bytes of a store kept in a GPU's memory
+ON_DEVICE_BELOW = 2 * 2**30  # bytes of a store kept in a GPU's memory
 
 
 class Store:
@@ -35,15 +37,15 @@ class Store:
     """
 
     def __init__(
-            self,
-            source: Source,
-            indices: torch.Tensor,
-            size: tuple[int, int, int],
-            interpolation: str = 'bicubic',
-            *,
-            workers: int = 0,
-            skip_corrupt: bool = False,
-            progress: bool = False,
+        self,
+        source: Source,
+        indices: torch.Tensor,
+        size: tuple[int, int, int],
+        interpolation: str = 'bicubic',
+        *,
+        workers: int = 0,
+        skip_corrupt: bool = False,
+        progress: bool = False,
     ):
         self.source = source
         mode = image_mode(size[0])
@@ -52,7 +54,7 @@ class Store:
         faults: dict[int, DataError] = {}
 
         def read(chunk: range) -> int:
-            images = source.images(indices[chunk.start:chunk.stop].tolist(), mode)
+            images = source.images(indices[chunk.start : chunk.stop].tolist(), mode)
             for at, image in zip(chunk, images, strict=True):
                 if isinstance(image, DataError):
                     faults[at] = image
@@ -62,8 +64,10 @@ class Store:
 
         chunks = [range(at, min(at + CHUNK, len(indices))) for at in range(0, len(indices), CHUNK)]
         show = progress and len(indices) >= SHOW_PROGRESS_ABOVE
-        with ThreadPoolExecutor(max(1, workers)) as pool, tqdm(
-                desc='decoding', total=len(indices), leave=False, disable=not show) as bar:
+        with (
+            ThreadPoolExecutor(max(1, workers)) as pool,
+            tqdm(desc='decoding', total=len(indices), leave=False, disable=not show) as bar,
+        ):
             for done in pool.map(read, chunks):  # decoders release the interpreter's lock
                 bar.update(done)
         if faults and not skip_corrupt:
@@ -84,11 +88,11 @@ def to_pixels(image: Image.Image, size: tuple[int, int, int], fit: Callable) -> 
 
 
 def crop_flip(
-        pixels: torch.Tensor,
-        draws: torch.Tensor,
-        padding: int,
-        hflip: float = 0.0,
-        vflip: float = 0.0,
+    pixels: torch.Tensor,
+    draws: torch.Tensor,
+    padding: int,
+    hflip: float = 0.0,
+    vflip: float = 0.0,
 ) -> torch.Tensor:
     """Zero padding and a random crop of the old size, then random flips, each image by its own draws.
 

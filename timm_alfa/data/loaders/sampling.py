@@ -2,6 +2,7 @@
 
 Nothing here reads or moves a global generator, which is what makes a resumed epoch equal to an undisturbed one.
 """
+
 import random
 from contextlib import contextmanager
 
@@ -72,7 +73,7 @@ def seeded(seed: int, device: torch.device | None = None):
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     before_cuda = torch.cuda.get_rng_state(device) if cuda else None
     random.seed(seed)
-    np.random.seed(seed % 2 ** 32)
+    np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
     if cuda:
         with torch.cuda.device(device):

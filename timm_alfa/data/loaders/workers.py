@@ -1,4 +1,5 @@
 """Images read and transformed one at a time by worker processes: timm's transforms, with an order of our own."""
+
 import os
 import signal
 import time
@@ -57,7 +58,8 @@ def worker_fault(error: BaseException) -> DataError | None:
 def died(sign: str) -> DataError:
     return DataError(
         f'{sign}: a process that reads images died (memory full, or killed). '
-        'Try fewer --workers, or --workers 0 to see its own error.')
+        'Try fewer --workers, or --workers 0 to see its own error.'
+    )
 
 
 def hung_up(error: ConnectionError | EOFError, patience: float = 2.0) -> Exception:
@@ -155,9 +157,26 @@ def transform_of(spec: LoaderSpec, train: bool):
     aug = spec.aug
     if not train:
         return create_transform(
-            spec.input_size, interpolation=spec.interpolation, crop_pct=spec.crop_pct, crop_mode=spec.crop_mode,
-            mean=spec.mean, std=spec.std, use_prefetcher=True)
+            spec.input_size,
+            interpolation=spec.interpolation,
+            crop_pct=spec.crop_pct,
+            crop_mode=spec.crop_mode,
+            mean=spec.mean,
+            std=spec.std,
+            use_prefetcher=True,
+        )
     return create_transform(
-        spec.input_size, is_training=True, no_aug=aug.no_aug, scale=aug.scale, ratio=aug.ratio, hflip=aug.hflip,
-        vflip=aug.vflip, color_jitter=0.4 if aug.color_jitter is None else aug.color_jitter, auto_augment=aug.aa,
-        interpolation=aug.train_interpolation, mean=spec.mean, std=spec.std, use_prefetcher=True)
+        spec.input_size,
+        is_training=True,
+        no_aug=aug.no_aug,
+        scale=aug.scale,
+        ratio=aug.ratio,
+        hflip=aug.hflip,
+        vflip=aug.vflip,
+        color_jitter=0.4 if aug.color_jitter is None else aug.color_jitter,
+        auto_augment=aug.aa,
+        interpolation=aug.train_interpolation,
+        mean=spec.mean,
+        std=spec.std,
+        use_prefetcher=True,
+    )

@@ -1,4 +1,5 @@
 """A resume that is not quite the run before: other options, another division of an update."""
+
 import json
 from typing import Any, Iterator
 
@@ -8,10 +9,20 @@ from timm_alfa.training.checkpoint.train_state import Progression
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.options.train_args import NOT_FROM_RUN
 
-FREE = frozenset((
-    *NOT_FROM_RUN, 'checkpoint_every', 'keep', 'nan_patience', 'log_interval', 'log_with', 'workers', 'pin_mem',
-    'dataset_download',
-    'loader'))  # what it came to is compared: 'auto' and its choice are the same
+FREE = frozenset(
+    (
+        *NOT_FROM_RUN,
+        'checkpoint_every',
+        'keep',
+        'nan_patience',
+        'log_interval',
+        'log_with',
+        'workers',
+        'pin_mem',
+        'dataset_download',
+        'loader',
+    )
+)  # what it came to is compared: 'auto' and its choice are the same
 
 
 def differing_options(before: dict[str, Any], now: dict[str, Any], same_batch: bool) -> Iterator[str]:
@@ -26,7 +37,7 @@ def differing_options(before: dict[str, Any], now: dict[str, Any], same_batch: b
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         if key not in free and old != new:
-            yield f"--{key.replace('_', '-')} was {_text(old)}, is {_text(new)}"
+            yield f'--{key.replace("_", "-")} was {_text(old)}, is {_text(new)}'
 
 
 def _text(value: Any) -> str:
@@ -56,15 +67,21 @@ def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool
         return False
     if before['opt'] != options['opt']:
         raise CheckpointError(
-            f"--resume: --opt was {before['opt']}, is {options['opt']}, which cannot go on from its state. Give --opt "
-            f"{before['opt']}, or begin another run with --initial-checkpoint RUN/model_last.safetensors.")
+            f'--resume: --opt was {before["opt"]}, is {options["opt"]}, which cannot go on from its state. Give --opt '
+            f'{before["opt"]}, or begin another run with --initial-checkpoint RUN/model_last.safetensors.'
+        )
     done, alone = content['progression']['epoch'], len(lines) == 1 and before['epochs'] != run.config.epochs
     if done > run.config.epochs or (done == run.config.epochs and not (alone and done < before['epochs'])):
-        raise CheckpointError(f'--resume: {done} epochs are done, so that nothing would be trained with other options: '
-                              f"{'; '.join(lines)}. Give more --epochs, or another --experiment.")
+        raise CheckpointError(
+            f'--resume: {done} epochs are done, so that nothing would be trained with other options: '
+            f'{"; ".join(lines)}. Give more --epochs, or another --experiment.'
+        )
     if not run.config.run.resume_anyway:
-        raise CheckpointError('--resume: the run was started with other options: ' + '; '.join(lines)
-                              + '. Give the same, another --experiment, or --resume-anyway.')
+        raise CheckpointError(
+            '--resume: the run was started with other options: '
+            + '; '.join(lines)
+            + '. Give the same, another --experiment, or --resume-anyway.'
+        )
     logger.warning('warning: going on with other options: %s', '; '.join(lines))
     return True
 
@@ -86,8 +103,15 @@ def move_position(state: Progression, content: dict[str, Any], run) -> None:
     state.updates = state.epoch * run.updates_per_epoch + -(-state.batch // accumulated)
     before = options['batch_size'] * options['grad_accum_steps'] * content['num_processes']
     if content['num_processes'] != run.accelerator.num_processes:
-        logger.info('the state was saved by %d processes, now there are %d: it goes on, not bit for bit',
-                    content['num_processes'], run.accelerator.num_processes)
+        logger.info(
+            'the state was saved by %d processes, now there are %d: it goes on, not bit for bit',
+            content['num_processes'],
+            run.accelerator.num_processes,
+        )
     if before != run.effective_batch:
-        logger.warning('warning: an update takes %d images now, %d before: set -b or --grad-accum-steps to keep it, '
-                       'and --lr to keep the learning rate', run.effective_batch, before)
+        logger.warning(
+            'warning: an update takes %d images now, %d before: set -b or --grad-accum-steps to keep it, '
+            'and --lr to keep the learning rate',
+            run.effective_batch,
+            before,
+        )

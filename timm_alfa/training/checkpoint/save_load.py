@@ -1,4 +1,5 @@
 """What a state holds: everything needed to go on, bit for bit."""
+
 import json
 import pickle
 from pathlib import Path
@@ -60,9 +61,15 @@ def save_state(states: States, run, state: Progression, totals: Totals, options:
         torch.save(optimizer, folder / 'optimizer.pt')
         torch.save(task, folder / 'task.pt')
         scaler = run.accelerator.scaler
-        content = dict(progression=state.to_dict(), options=options, num_processes=len(processes),
-                       mixed_precision=run.accelerator.mixed_precision, loader=run.data.loader,
-                       scaler=scaler.state_dict() if scaler is not None else None, skipped=skipped)
+        content = dict(
+            progression=state.to_dict(),
+            options=options,
+            num_processes=len(processes),
+            mixed_precision=run.accelerator.mixed_precision,
+            loader=run.data.loader,
+            scaler=scaler.state_dict() if scaler is not None else None,
+            skipped=skipped,
+        )
         (folder / 'state.json').write_text(json.dumps(content, indent=1))
 
     on_main(run.accelerator, states.write, state.updates, write_files)
@@ -71,8 +78,11 @@ def save_state(states: States, run, state: Progression, totals: Totals, options:
 def skipped_images(run) -> dict[str, list[int]]:
     """Corrupt images left out so far, by part, over all processes."""
     parts = {name: getattr(run.data, name) for name in ('train', 'val', 'test')}
-    return {name: sorted(set(gather(run.accelerator, sorted(part.skipped_indices))))
-            for name, part in parts.items() if part is not None}
+    return {
+        name: sorted(set(gather(run.accelerator, sorted(part.skipped_indices))))
+        for name, part in parts.items()
+        if part is not None
+    }
 
 
 def read_state(path: Path) -> Optional[tuple[Path, dict[str, Any]]]:
@@ -151,4 +161,5 @@ def _load_pickle(path: Path) -> Any:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"'{path}' holds more than tensors, so that loading it could run code: refused.") from error
+            f"'{path}' holds more than tensors, so that loading it could run code: refused."
+        ) from error

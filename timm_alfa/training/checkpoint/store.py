@@ -4,6 +4,7 @@
 only then are older ones removed; its marker lists the files and their sizes, and what has no marker, or does not match
 it, is never picked up.
 """
+
 import json
 import os
 import re
@@ -80,7 +81,7 @@ class States:
 
     def prune(self, newest: Path) -> None:
         """Removes all but the newest states, and what writers that were killed have left."""
-        keep = {newest, *state_folders(self.path)[-self.keep:]}
+        keep = {newest, *state_folders(self.path)[-self.keep :]}
         for each in self.path.iterdir():
             if each not in keep and (NAME.fullmatch(each.name) or each.name.endswith('.tmp')):
                 shutil.rmtree(each, ignore_errors=True)

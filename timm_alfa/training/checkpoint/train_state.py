@@ -1,4 +1,5 @@
 """Where a run stands: position, epochs done, best so far."""
+
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 

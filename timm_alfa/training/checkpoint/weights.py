@@ -1,4 +1,5 @@
 """Weights of a plain timm model in files: safetensors, or pickles that hold tensors alone."""
+
 import os
 import pickle
 from pathlib import Path
@@ -55,16 +56,21 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise CheckpointError(f"checkpoint '{path}' is no file: give a .safetensors or .pth file, or a run's folder.")
     try:
-        loaded = load_file(path) if path.suffix == '.safetensors' else torch.load(
-            path, map_location='cpu', weights_only=True)
+        loaded = (
+            load_file(path)
+            if path.suffix == '.safetensors'
+            else torch.load(path, map_location='cpu', weights_only=True)
+        )
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"checkpoint '{path}' holds more than tensors, so that loading it could run code: refused. "
-            'Have its owner save it as safetensors.') from error
+            'Have its owner save it as safetensors.'
+        ) from error
     except Exception as error:  # of a file of another kind, readers raise whatever its bytes lead them to
         raise CheckpointError(
             f"checkpoint '{path}' cannot be read ({type(error).__name__}: {first_line(error)[:120]}): damaged, or no "
-            "checkpoint. Give a .safetensors or .pth file, or a run's folder.") from error
+            "checkpoint. Give a .safetensors or .pth file, or a run's folder."
+        ) from error
     key = next((key for key in STATE_KEYS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)), None)
     state = loaded[key] if key else loaded
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
@@ -90,8 +96,11 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source, ot
         for name, value in list(state.items()):
             if heads and name.startswith(heads) and name in own and own[name].shape != value.shape:
                 state[name] = own[name]
-    differing = [f'{name} {tuple(value.shape)} for {tuple(own[name].shape)}' for name, value in state.items()
-                 if name in own and own[name].shape != value.shape]
+    differing = [
+        f'{name} {tuple(value.shape)} for {tuple(own[name].shape)}'
+        for name, value in state.items()
+        if name in own and own[name].shape != value.shape
+    ]
     missing = [name for name in own if name not in state and not name.endswith('num_batches_tracked')]
     unknown = [name for name in state if name not in own and not name.endswith('num_batches_tracked')]
     for what, names in (('other shapes', differing), ('missing', missing), ('unknown', unknown)):
@@ -99,7 +108,8 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source, ot
             more = f' and {len(names) - 2} more' if len(names) > 2 else ''
             raise CheckpointError(
                 f"checkpoint '{source}' does not fit the model: {what}: {', '.join(names[:2])}{more}. "
-                'Give the --model (and --num-classes, --in-chans, --img-size) it was trained with.')
+                'Give the --model (and --num-classes, --in-chans, --img-size) it was trained with.'
+            )
     model.load_state_dict({name: cut_like(value, own.get(name, value)) for name, value in state.items()}, strict=False)
 
 
@@ -115,7 +125,8 @@ def find_weights(path: str) -> Path:
     names = ('model_best.safetensors', 'model.safetensors', 'model_last.safetensors')
     if not given.is_dir():
         raise CheckpointError(
-            f"checkpoint '{path}' does not exist: give a file, a run's folder, local-dir: or hf-hub:.")
+            f"checkpoint '{path}' does not exist: give a file, a run's folder, local-dir: or hf-hub:."
+        )
     found = next((given / name for name in names if (given / name).is_file()), None)
     if found is None:
         raise CheckpointError(f"folder '{path}' holds none of {', '.join(names)}.")
@@ -130,5 +141,6 @@ def link_or_copy(target: Path, link: Path) -> None:
         os.link(target, temporary)
     except OSError:
         import shutil
+
         shutil.copyfile(target, temporary)
     os.replace(temporary, link)

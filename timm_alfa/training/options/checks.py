@@ -1,4 +1,5 @@
 """What options say about each other: faults between groups, and options that cannot have an effect."""
+
 from difflib import get_close_matches
 from typing import Callable, Iterator, NamedTuple
 
@@ -22,21 +23,23 @@ def faults_across(config, spell) -> Iterator[str]:
             yield f'{spell(name)} has {len(values)} values: give one, or {channels} as {spell("in_chans")} says.'
     epochs, warmup = config.epochs, config.schedule.warmup_epochs
     if warmup > epochs:
-        yield f"{spell('warmup_epochs')} is {warmup:g}: the run has {epochs} epochs."
+        yield f'{spell("warmup_epochs")} is {warmup:g}: the run has {epochs} epochs.'
     if config.optim.bce_loss is False:
         for name in ('bce_sum', 'bce_target_thresh'):
             if getattr(config.optim, name) not in (False, None):
-                yield f"{spell(name)} belongs to {spell('bce_loss')}, which is off."
+                yield f'{spell(name)} belongs to {spell("bce_loss")}, which is off.'
 
 
 def _unknown_names(config) -> Iterator[str]:
     from timm.optim import list_optimizers
+
     yield from model_faults(config.model.model)
     known = list_optimizers()
     if config.optim.opt.lower() not in known:
         yield nearest('optimizer', config.optim.opt, known, 'timm.optim.list_optimizers() lists them')
     if config.model.torchcompile:
         from torch._dynamo import list_backends
+
         if config.model.torchcompile not in (backends := list_backends(None)):
             yield one_of('backend of torch.compile', config.model.torchcompile, backends)
 
@@ -44,6 +47,7 @@ def _unknown_names(config) -> Iterator[str]:
 def model_faults(name: str) -> Iterator[str]:
     """A line if timm knows no such model, or no such tag of it."""
     import timm
+
     base, dot, _ = name.partition('.')
     if ':' in name:
         yield from _bad_source(name)
@@ -51,13 +55,15 @@ def model_faults(name: str) -> Iterator[str]:
         yield f"--model is '{name}', which looks like a path or a Hub id: write 'local-dir:{name}' or 'hf-hub:{name}'."
     elif not timm.is_model(base):
         yield nearest('model', name, timm.list_models(), '`timm.list_models()` lists them')
-    elif dot and name not in (tags := [*timm.list_pretrained(base + '.*'),
-                                       *(tag for tag in TAGS if tag.startswith(f'{base}.'))]):
+    elif dot and name not in (
+        tags := [*timm.list_pretrained(base + '.*'), *(tag for tag in TAGS if tag.startswith(f'{base}.'))]
+    ):
         yield nearest('model', name, tags, 'A tag follows the dot')
 
 
 def _bad_source(name: str) -> Iterator[str]:
     from timm.models import parse_model_name
+
     try:
         parse_model_name(name)
     except ValueError as error:
@@ -69,7 +75,7 @@ def nearest(what: str, given: str, known: list[str], where: str) -> str:
     if len(known) <= 12:
         return one_of(what, given, known)
     near = get_close_matches(given, known, n=3)
-    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ''
+    hint = f' Did you mean {" or ".join(repr(name) for name in near)}?' if near else ''
     return f"unknown {what} '{given}'.{hint} {where}."
 
 
@@ -88,15 +94,27 @@ IDLE = (
     Idle(('warmup_lr',), lambda c: c.schedule.warmup_epochs or c.schedule.warmup_updates, 'without a warm-up'),
     Idle(('lr_base', 'lr_base_size', 'lr_base_scale'), lambda c: c.optim.lr is None, 'beside --lr'),
     Idle(('decay_milestones',), lambda c: c.schedule.sched == 'multistep', 'unless --sched is multistep'),
-    Idle(('decay_rate',), lambda c: c.schedule.sched in ('multistep', 'step', 'poly'),
-         'unless --sched is multistep, step or poly'),
-    Idle(('decay_epochs',), lambda c: c.schedule.sched in ('step', 'wsd', 'rsqrt'),
-         'unless --sched is step, wsd or rsqrt'),
-    Idle(('min_lr',), lambda c: c.schedule.sched in ('cosine', 'tanh', 'poly', 'wsd', 'rsqrt'),
-         'with a --sched that has no lowest rate'),
+    Idle(
+        ('decay_rate',),
+        lambda c: c.schedule.sched in ('multistep', 'step', 'poly'),
+        'unless --sched is multistep, step or poly',
+    ),
+    Idle(
+        ('decay_epochs',),
+        lambda c: c.schedule.sched in ('step', 'wsd', 'rsqrt'),
+        'unless --sched is step, wsd or rsqrt',
+    ),
+    Idle(
+        ('min_lr',),
+        lambda c: c.schedule.sched in ('cosine', 'tanh', 'poly', 'wsd', 'rsqrt'),
+        'with a --sched that has no lowest rate',
+    ),
     Idle(('filter_bias_and_bn',), lambda c: c.optim.weight_decay > 0, 'without --weight-decay'),
-    Idle(('layer_decay', 'warmup_epochs', 'warmup_updates'), lambda c: c.schedule.sched != 'none',
-         'with --sched none, which leaves all rates alone: take --sched constant'),
+    Idle(
+        ('layer_decay', 'warmup_epochs', 'warmup_updates'),
+        lambda c: c.schedule.sched != 'none',
+        'with --sched none, which leaves all rates alone: take --sched constant',
+    ),
     Idle(('output', 'experiment'), lambda c: c.run.resume in (None, 'auto'), 'with --resume RUN, which stays in RUN'),
     Idle(('resume_anyway',), lambda c: c.run.resume, 'without --resume'),
 )
@@ -112,11 +130,11 @@ def without_effect(config, spell) -> Iterator[str]:
     milestones, epochs = config.schedule.decay_milestones, config.epochs
     late = [m for m in milestones or () if m >= epochs] if config.schedule.sched == 'multistep' else []
     if late:
-        yield f"{spell('decay_milestones')}: {', '.join(f'{m:g}' for m in late)} is never reached in {epochs} epochs."
+        yield f'{spell("decay_milestones")}: {", ".join(f"{m:g}" for m in late)} is never reached in {epochs} epochs.'
     if config.aug.mixup_off_epoch >= epochs and config.aug.mixes:
-        yield f"{spell('mixup_off_epoch')}: {config.aug.mixup_off_epoch} is never reached in {epochs} epochs."
+        yield f'{spell("mixup_off_epoch")}: {config.aug.mixup_off_epoch} is never reached in {epochs} epochs.'
     if config.run.dry_run and config.run.log_with:
-        yield f"{spell('log_with')} has no effect with --dry-run."
+        yield f'{spell("log_with")} has no effect with --dry-run.'
 
 
 def idle_in(config, updates: int) -> Iterator[str]:
@@ -125,6 +143,8 @@ def idle_in(config, updates: int) -> Iterator[str]:
     if start >= updates:
         yield f'--{config.task_prefix}-start: {start} is never reached in {updates} updates: nothing is perturbed.'
     ema = config.ema
-    if ema.model_ema and not ema.model_ema_warmup and (left := ema.model_ema_decay ** updates) > 0.5:
-        yield (f'--model-ema: after {updates} updates with a decay of {ema.model_ema_decay:g} the average is still '
-               f'{left:.0%} the initial weights: lower --model-ema-decay or add --model-ema-warmup.')
+    if ema.model_ema and not ema.model_ema_warmup and (left := ema.model_ema_decay**updates) > 0.5:
+        yield (
+            f'--model-ema: after {updates} updates with a decay of {ema.model_ema_decay:g} the average is still '
+            f'{left:.0%} the initial weights: lower --model-ema-decay or add --model-ema-warmup.'
+        )

@@ -2,6 +2,7 @@
 
 Flags, YAML keys, `args.yaml` and `--help` come from these fields (see `cli`). Names are timm's where timm has one.
 """
+
 import dataclasses
 from dataclasses import dataclass
 from typing import Any, Iterator, Optional
@@ -21,16 +22,19 @@ class ModelConfig:
     model: str = option('resnet20s', "Any timm model, 'hf-hub:owner/name' or 'local-dir:folder'.")
     pretrained: bool = option(False, 'Start from the published weights of that model.')
     initial_checkpoint: Optional[str] = option(
-        None, 'Start from these weights (.safetensors or .pth); the head may differ.')
-    in_chans: Optional[int] = option(None, 'Input channels (none: the model\'s).', low=1)
-    img_size: Optional[int] = option(None, 'Side of the input image in pixels (none: the model\'s).', low=1)
-    mean: Optional[tuple[float, ...]] = option(None, 'Mean of each input channel, in [0, 1] (none: the model\'s).')
-    std: Optional[tuple[float, ...]] = option(None, 'Deviation of each input channel (none: the model\'s).', above=0)
+        None, 'Start from these weights (.safetensors or .pth); the head may differ.'
+    )
+    in_chans: Optional[int] = option(None, "Input channels (none: the model's).", low=1)
+    img_size: Optional[int] = option(None, "Side of the input image in pixels (none: the model's).", low=1)
+    mean: Optional[tuple[float, ...]] = option(None, "Mean of each input channel, in [0, 1] (none: the model's).")
+    std: Optional[tuple[float, ...]] = option(None, "Deviation of each input channel (none: the model's).", above=0)
     interpolation: Optional[str] = option(
-        None, 'How images are resized (none: the model\'s).', choices=('bilinear', 'bicubic', 'nearest'))
+        None, "How images are resized (none: the model's).", choices=('bilinear', 'bicubic', 'nearest')
+    )
     crop_pct: Optional[float] = option(
-        None, 'Share of the side kept by the evaluation crop (none: the model\'s).', above=0)
-    gp: Optional[str] = option(None, 'Global pooling: fast, avg, max, avgmax, catavgmax (none: the model\'s).')
+        None, "Share of the side kept by the evaluation crop (none: the model's).", above=0
+    )
+    gp: Optional[str] = option(None, "Global pooling: fast, avg, max, avgmax, catavgmax (none: the model's).")
     drop: float = option(0.0, 'Dropout rate before the classifier.', low=0, high=1)
     drop_path: Optional[float] = option(None, 'Stochastic depth rate.', low=0, high=1)
     model_kwargs: dict = option({}, 'Further arguments of the model: name=value ...')
@@ -40,12 +44,14 @@ class ModelConfig:
     channels_last: bool = option(False, 'Channels-last memory layout.')
     torchcompile: Optional[str] = option(None, "Compile the model with this backend (given alone: 'inductor').")
     torchcompile_mode: Optional[str] = option(
-        None, 'Mode of torch.compile.',
-        choices=('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs'))
+        None,
+        'Mode of torch.compile.',
+        choices=('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs'),
+    )
 
     def faults(self, spell) -> Iterator[str]:
         if self.freeze_bn and self.sync_bn:
-            yield f"{spell('freeze_bn')} and {spell('sync_bn')} exclude each other: frozen norms gather no statistics."
+            yield f'{spell("freeze_bn")} and {spell("sync_bn")} exclude each other: frozen norms gather no statistics.'
 
 
 @dataclass(frozen=True)
@@ -59,13 +65,15 @@ class TaskConfig:
 class OptimConfig:
     """Loss, optimizer and accumulation."""
 
-    opt: str = option('sgd', 'Any of timm\'s optimizers.')
+    opt: str = option('sgd', "Any of timm's optimizers.")
     lr: Optional[float] = option(None, 'Learning rate (none: --lr-base scaled by the effective batch).', above=0)
     lr_base: float = option(0.1, 'Learning rate for an effective batch of --lr-base-size.', above=0)
     lr_base_size: int = option(256, 'The batch that --lr-base is meant for.', low=1)
     lr_base_scale: Optional[str] = option(
-        None, 'How it scales with the batch (none: sqrt for adaptive optimizers, else linear).',
-        choices=('linear', 'sqrt'))
+        None,
+        'How it scales with the batch (none: sqrt for adaptive optimizers, else linear).',
+        choices=('linear', 'sqrt'),
+    )
     momentum: float = option(0.9, 'Momentum, where the optimizer has one.', low=0, high=1)
     weight_decay: float = option(5e-4, 'Weight decay.', low=0)
     filter_bias_and_bn: bool = option(True, 'Leave biases and norms without decay (the paper decays everything).')
@@ -75,7 +83,8 @@ class OptimConfig:
     layer_decay: Optional[float] = option(None, 'Layer-wise decay of the learning rate.', above=0, high=1)
     clip_grad: Optional[float] = option(None, 'Clip gradients at this value (none: never).', above=0)
     clip_mode: str = option(
-        'norm', 'What is clipped; agc leaves the classifier alone.', choices=('norm', 'value', 'agc'))
+        'norm', 'What is clipped; agc leaves the classifier alone.', choices=('norm', 'value', 'agc')
+    )
     grad_accum_steps: int = option(1, 'Batches a process runs for one update.', low=1)
     bce_loss: bool = option(False, 'Binary cross-entropy over the classes in place of softmax cross-entropy.')
     bce_sum: bool = option(False, 'Sum it over the classes, not mean.')
@@ -83,7 +92,7 @@ class OptimConfig:
 
     def faults(self, spell) -> Iterator[str]:
         if self.opt_betas is not None and len(self.opt_betas) not in (2, 3):
-            yield f"{spell('opt_betas')} is {self.opt_betas}: give two or three numbers."
+            yield f'{spell("opt_betas")} is {self.opt_betas}: give two or three numbers.'
 
 
 @dataclass(frozen=True)
@@ -91,13 +100,17 @@ class ScheduleConfig:
     """Length and learning-rate schedule. Schedules are evaluated at every update."""
 
     epochs: int = option(200, 'Passes over the training set.', low=1)
-    sched: str = option('multistep', 'timm\'s schedules, by update.', choices=SCHEDULES)
+    sched: str = option('multistep', "timm's schedules, by update.", choices=SCHEDULES)
     decay_milestones: Optional[tuple[float, ...]] = option(
-        None, 'multistep: epochs after which the rate is multiplied by --decay-rate (none: a quarter and three '
-        'quarters of the epochs, which is 50 and 150 of 200).', above=0)
+        None,
+        'multistep: epochs after which the rate is multiplied by --decay-rate (none: a quarter and three '
+        'quarters of the epochs, which is 50 and 150 of 200).',
+        above=0,
+    )
     decay_rate: float = option(0.1, 'multistep, step: the factor; poly: the power.', above=0)
     decay_epochs: Optional[float] = option(
-        None, 'step: epochs between decays (90); wsd, rsqrt: length of the decay, or share of the run (0.2).', above=0)
+        None, 'step: epochs between decays (90); wsd, rsqrt: length of the decay, or share of the run (0.2).', above=0
+    )
     warmup_epochs: float = option(0.0, 'Epochs of linear warm-up.', low=0)
     warmup_updates: Optional[int] = option(None, 'The same counted in updates, exactly.', low=0)
     warmup_lr: float = option(1e-5, 'Learning rate at the first update of the warm-up.', low=0)
@@ -105,11 +118,13 @@ class ScheduleConfig:
 
     def faults(self, spell) -> Iterator[str]:
         if self.warmup_epochs and self.warmup_updates is not None:
-            yield (f"{spell('warmup_epochs')} {self.warmup_epochs:g} and {spell('warmup_updates')} "
-                   f'{self.warmup_updates} are both given: give one.')
+            yield (
+                f'{spell("warmup_epochs")} {self.warmup_epochs:g} and {spell("warmup_updates")} '
+                f'{self.warmup_updates} are both given: give one.'
+            )
         milestones = self.decay_milestones
         if milestones is not None and list(milestones) != sorted(set(milestones)):
-            yield f"{spell('decay_milestones')} is {milestones}: give rising epochs, such as 50 150."
+            yield f'{spell("decay_milestones")} is {milestones}: give rising epochs, such as 50 150.'
 
 
 @dataclass(frozen=True)
@@ -127,9 +142,10 @@ class RunConfig:
 
     seed: int = option(42, 'Seed of everything that is random.', low=0, high=2**31 - 1)
     output: str = option('output', 'Folder of all runs.')
-    experiment: Optional[str] = option(None, 'Name of this run\'s folder in it (none: MODEL-TASK-DATASET).')
+    experiment: Optional[str] = option(None, "Name of this run's folder in it (none: MODEL-TASK-DATASET).")
     resume: Optional[str] = option(
-        None, "'auto': go on from the newest state of this experiment, or start; or a run's folder.")
+        None, "'auto': go on from the newest state of this experiment, or start; or a run's folder."
+    )
     resume_anyway: bool = option(False, 'Go on even though options differ from those of the run.')
     checkpoint_every: str = option('10m', "State inside an epoch every so many minutes ('10m') or updates ('500').")
     keep: int = option(1, 'States kept in last/.', low=1)
@@ -145,8 +161,10 @@ class RunConfig:
             yield f"{spell('checkpoint_every')} is '{self.checkpoint_every}': give minutes ('10m') or updates ('500')."
         name = self.experiment
         if name is not None and (not name or name in ('.', '..') or set(name) & set('/\\\0')):
-            yield (f"{spell('experiment')} is '{name}': give the plain name of a folder; {spell('output')} says where "
-                   'it lies.')
+            yield (
+                f"{spell('experiment')} is '{name}': give the plain name of a folder; {spell('output')} says where "
+                'it lies.'
+            )
         if self.resume == '':
             yield f"{spell('resume')} is empty: give 'auto' or the folder of a run."
 
@@ -155,8 +173,11 @@ class RunConfig:
 DIGITS_DEFAULTS = dict(epochs=6, batch_size=32, lr=0.03, sched='cosine', hflip=0.0)
 
 # Options that say another thing than these defaults: where one is given, the default stays away.
-DIGITS_UNLESS = dict(lr={'lr_base', 'lr_base_size', 'lr_base_scale'}, hflip={'no_aug'},
-                     sched={'decay_milestones', 'decay_rate', 'decay_epochs'})
+DIGITS_UNLESS = dict(
+    lr={'lr_base', 'lr_base_size', 'lr_base_scale'},
+    hflip={'no_aug'},
+    sched={'decay_milestones', 'decay_rate', 'decay_epochs'},
+)
 
 
 def means_digits(dataset: Optional[str], data_dir: Optional[str]) -> bool:
@@ -165,8 +186,14 @@ def means_digits(dataset: Optional[str], data_dir: Optional[str]) -> bool:
 
 
 GROUPS = {
-    'model': ModelConfig, 'data': DataConfig, 'aug': AugConfig, 'task': TaskConfig, 'optim': OptimConfig,
-    'schedule': ScheduleConfig, 'ema': EmaConfig, 'run': RunConfig,
+    'model': ModelConfig,
+    'data': DataConfig,
+    'aug': AugConfig,
+    'task': TaskConfig,
+    'optim': OptimConfig,
+    'schedule': ScheduleConfig,
+    'ema': EmaConfig,
+    'run': RunConfig,
 }
 
 
@@ -215,4 +242,4 @@ class TrainConfig:
 
 def task_key(prefix: str, name: str) -> str:
     """The YAML key of a task's option: its row's prefix and the field's name."""
-    return f"{prefix.replace('-', '_')}_{name}" if prefix else name
+    return f'{prefix.replace("-", "_")}_{name}' if prefix else name

@@ -1,4 +1,5 @@
 """From the command line and YAML to resolved groups of options: every fault in one message, before anything happens."""
+
 import argparse
 import ast
 import dataclasses
@@ -88,8 +89,14 @@ def build_parser(prog: str, description: str, titles: Mapping[str, str], options
         options: All flags; their `group` is a key of `titles`.
     """
     usage = f'{prog} [options]\n       accelerate launch {prog} [options]'
-    parser = _Parser(prog=prog, description=description, usage=usage, formatter_class=_Help, allow_abbrev=False,
-                     argument_default=argparse.SUPPRESS)
+    parser = _Parser(
+        prog=prog,
+        description=description,
+        usage=usage,
+        formatter_class=_Help,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
     groups = {name: parser.add_argument_group(title) for name, title in titles.items()}
     parser.add_argument('-c', '--config', metavar='FILE', help='YAML of options; the command line overrides it.')
     for item in options:
@@ -134,7 +141,7 @@ def _help_text(item: Option) -> str:
     elif isinstance(default, float):
         shown = _number(default)
     if default is True:
-        return f"{item.field.metadata['help']} (on; --no-{item.key.replace('_', '-')})".replace('%', '%%')
+        return f'{item.field.metadata["help"]} (on; --no-{item.key.replace("_", "-")})'.replace('%', '%%')
     return (item.field.metadata['help'] + (f' ({shown}{item.note})' if shown != '' else '')).replace('%', '%%')
 
 
@@ -145,7 +152,8 @@ def _number(value: float) -> str:
 
 
 def read_command_line(
-        parser: _Parser, argv: Optional[Sequence[str]], options: Sequence[Option]) -> tuple[Given, list[str]]:
+    parser: _Parser, argv: Optional[Sequence[str]], options: Sequence[Option]
+) -> tuple[Given, list[str]]:
     """What the command line and the YAML it names set, and what neither should hold."""
     known, rest = parser.parse_known_args(argv)
     values, faults = vars(known), []
@@ -208,10 +216,10 @@ def parse_pairs(words: Sequence[str], spelling: str) -> tuple[dict[str, Any], li
 
 
 def read_yaml(
-        file: str,
-        options: Sequence[Option],
-        flag: str = '--config',
-        environment: Optional[dict[str, Any]] = None,
+    file: str,
+    options: Sequence[Option],
+    flag: str = '--config',
+    environment: Optional[dict[str, Any]] = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """The options a YAML file sets, and its faults.
 

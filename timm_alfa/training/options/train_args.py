@@ -1,4 +1,5 @@
 """train.py's command line: the groups of `config` and every task's own options."""
+
 import dataclasses
 import warnings
 from pathlib import Path
@@ -30,14 +31,20 @@ DESCRIPTION = (
     'Trains any timm model with ALFA, L-ALFA, or one of the methods they are compared with. Without options: '
     'resnet20s with ALFA on the embedded digits, under a minute on two cores. Boolean options have a --no- form; '
     'numbers may be fractions such as 0.5/255. Defaults are in parentheses; the embedded digits have some of '
-    'their own: '
-    + ', '.join(f"--{key.replace('_', '-')} {value}" for key, value in DIGITS_DEFAULTS.items()) + '.')
+    'their own: ' + ', '.join(f'--{key.replace("_", "-")} {value}' for key, value in DIGITS_DEFAULTS.items()) + '.'
+)
 # What belongs to a start of train.py and not to the run it goes on with.
 OF_ONE_START = ('resume', 'resume_anyway', 'dry_run')  # they say how a run is entered, not what it is
 NOT_FROM_RUN = ('output', 'experiment', *OF_ONE_START)
 TITLES = {
-    'model': 'Model', 'data': 'Data', 'aug': 'Augmentation and regularisation', 'task': 'Task',
-    'optim': 'Loss and optimizer', 'schedule': 'Schedule', 'ema': 'Moving average of the weights', 'run': 'Run',
+    'model': 'Model',
+    'data': 'Data',
+    'aug': 'Augmentation and regularisation',
+    'task': 'Task',
+    'optim': 'Loss and optimizer',
+    'schedule': 'Schedule',
+    'ema': 'Moving average of the weights',
+    'run': 'Run',
 }
 
 
@@ -132,9 +139,13 @@ def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
         faults += found
     if None in groups.values() or options is None:
         return None, faults
-    config = TrainConfig(**groups, task_options=options, task_prefix=row.prefix,
-                         given=frozenset(given.values.keys() - given.inherited),
-                         recipe_precision=recipe_precision(given.environment))
+    config = TrainConfig(
+        **groups,
+        task_options=options,
+        task_prefix=row.prefix,
+        given=frozenset(given.values.keys() - given.inherited),
+        recipe_precision=recipe_precision(given.environment),
+    )
     return config, faults + list(faults_across(config, given.spell))
 
 

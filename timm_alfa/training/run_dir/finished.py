@@ -1,4 +1,5 @@
 """What train.py leaves behind, read and checked before it is published."""
+
 import dataclasses
 import json
 import math
@@ -73,12 +74,16 @@ def read_run(folder: Union[str, Path]) -> Run:
     if not folder.is_dir():
         raise CheckpointError(f"'{folder}' is no folder: give a run folder of train.py, OUTPUT/EXPERIMENT.")
     if not (folder / 'result.json').is_file():
-        raise CheckpointError(f"the run in '{folder}' is not finished: it has no result.json. "
-                              f'Go on with: accelerate launch train.py --resume {folder}')
+        raise CheckpointError(
+            f"the run in '{folder}' is not finished: it has no result.json. "
+            f'Go on with: accelerate launch train.py --resume {folder}'
+        )
     record = _read_json(folder / 'result.json')
     if record.get('status') != 'finished':
-        raise CheckpointError(f"the run in '{folder}' is not finished: its result.json says '{record.get('status')}'. "
-                              f'Go on with: accelerate launch train.py --resume {folder}')
+        raise CheckpointError(
+            f"the run in '{folder}' is not finished: its result.json says '{record.get('status')}'. "
+            f'Go on with: accelerate launch train.py --resume {folder}'
+        )
     if missing := [key for key in _NEEDED if record.get(key) is None]:
         raise CheckpointError(f"{folder / 'result.json'} lacks {', '.join(missing)}: it is not train.py's.")
     evaluation = _evaluation(record, folder)
@@ -89,8 +94,10 @@ def read_run(folder: Union[str, Path]) -> Run:
     if not run.weights.is_file():
         raise CheckpointError(f"'{run.weights}' is missing: a finished run has its best weights there.")
     if record.get('checkpoint_sha256') not in (None, sha256_of(run.weights)):
-        raise CheckpointError(f"'{run.weights}' is not the file that result.json scored (its checkpoint_sha256 is "
-                              f'another): the run went on. End it with: accelerate launch train.py --resume {folder}')
+        raise CheckpointError(
+            f"'{run.weights}' is not the file that result.json scored (its checkpoint_sha256 is "
+            f'another): the run went on. End it with: accelerate launch train.py --resume {folder}'
+        )
     return run
 
 
@@ -115,17 +122,23 @@ def _read_args(path: Path) -> dict[str, Any]:
 def _evaluation(record: dict[str, Any], folder: Path) -> Evaluation:
     """The accuracy on the split that was kept for it, or else on the one that the checkpoint was chosen on."""
     chosen_on = record.get('val_split') or 'validation'
-    for prefix, split, images in (('test', record.get('test_split') or 'test', 'test_images'),
-                                  ('val', chosen_on, 'val_images')):
+    for prefix, split, images in (
+        ('test', record.get('test_split') or 'test', 'test_images'),
+        ('val', chosen_on, 'val_images'),
+    ):
         top1, top5 = record.get(f'{prefix}_top1'), record.get(f'{prefix}_top5')
         if top1 is None:
             continue
         if not all(isinstance(a, (int, float)) and math.isfinite(a) and 0 <= a <= 100 for a in (top1, top5 or 0)):
-            raise CheckpointError(f"'{folder}' records {prefix}_top1 {top1} and {prefix}_top5 {top5}: an accuracy is a "
-                                  'percentage from 0 to 100. Evaluate again with validate.py.')
+            raise CheckpointError(
+                f"'{folder}' records {prefix}_top1 {top1} and {prefix}_top5 {top5}: an accuracy is a "
+                'percentage from 0 to 100. Evaluate again with validate.py.'
+            )
         return Evaluation(split, top1, top5, record.get('robust_top1'), record.get(images), chosen_on)
-    raise CheckpointError(f"the run in '{folder}' was not evaluated: result.json has neither test_top1 nor val_top1. "
-                          'What is published says how good it is: train with a validation or a test split.')
+    raise CheckpointError(
+        f"the run in '{folder}' was not evaluated: result.json has neither test_top1 nor val_top1. "
+        'What is published says how good it is: train with a validation or a test split.'
+    )
 
 
 def load_model(run: Run) -> nn.Module:
@@ -139,8 +152,10 @@ def load_model(run: Run) -> nn.Module:
     except Exception as error:
         raise CheckpointError(f"timm cannot build what '{run.folder / 'config.json'}' describes: {error}.") from error
     if model.num_classes != run.record['num_classes']:
-        raise CheckpointError(f"'{run.folder}' disagrees with itself: config.json has {model.num_classes} classes, "
-                              f"result.json {run.record['num_classes']}.")
+        raise CheckpointError(
+            f"'{run.folder}' disagrees with itself: config.json has {model.num_classes} classes, "
+            f'result.json {run.record["num_classes"]}.'
+        )
     state = read_weights(run.weights)
     if faults := _weight_faults(model.state_dict(), state):
         raise CheckpointError(f"'{run.weights}' is not a checkpoint of {run.architecture}: {'; '.join(faults)}.")
@@ -156,6 +171,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """
     import safetensors
     from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
@@ -170,8 +186,11 @@ def _weight_faults(expected: dict[str, torch.Tensor], state: dict[str, torch.Ten
         ('other shapes', [name for name in both if state[name].shape != expected[name].shape]),
         ('values that are not finite', [name for name in both if not torch.isfinite(state[name]).all()]),
     )
-    return [f"{what}: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-            for what, names in groups if names]
+    return [
+        f'{what}: {", ".join(names[:3])}{f" and {len(names) - 3} more" if len(names) > 3 else ""}'
+        for what, names in groups
+        if names
+    ]
 
 
 def check_name(run: Run, name: str, dataset_id: Optional[str] = None) -> None:
@@ -191,8 +210,10 @@ def check_name(run: Run, name: str, dataset_id: Optional[str] = None) -> None:
         faults.append(f"the run's task was {run.record['task']}")
     known = run.dataset_as(dataset_id)
     if name in TAGS and known is not TAGS[name].dataset:
-        title = known.title if known else f"{run.record['dataset']}, {run.record['num_classes']} classes"
-        faults.append(f'its data set was {title}, not {TAGS[name].dataset.title}' + (
-            '' if known else f" (if it was, give --dataset-id {TAGS[name].dataset.hub_id})"))
+        title = known.title if known else f'{run.record["dataset"]}, {run.record["num_classes"]} classes'
+        faults.append(
+            f'its data set was {title}, not {TAGS[name].dataset.title}'
+            + ('' if known else f' (if it was, give --dataset-id {TAGS[name].dataset.hub_id})')
+        )
     if faults:
         raise HubError(f"'{name}' is not the name of this run: {'; '.join(faults)}. Give another --repo-id.")

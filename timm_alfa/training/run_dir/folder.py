@@ -1,4 +1,5 @@
 """A run's folder: its name, and each file in it, whole at any moment."""
+
 import csv
 import io
 import json
@@ -51,14 +52,17 @@ def choose_folder(config: TrainConfig) -> Path:
     if options.resume not in (None, 'auto'):
         path = Path(options.resume)
         if not is_run(path):
-            raise ConfigError(f"--resume is '{options.resume}', which is no run's folder: give 'auto' or a folder that "
-                              'holds args.yaml and last/.')
+            raise ConfigError(
+                f"--resume is '{options.resume}', which is no run's folder: give 'auto' or a folder that "
+                'holds args.yaml and last/.'
+            )
         return path
     if options.experiment is not None:
         path = output / options.experiment
         if is_run(path) and options.resume is None:
             raise ConfigError(
-                f"folder '{path}' already holds a run: give another --experiment, or --resume auto to go on.")
+                f"folder '{path}' already holds a run: give another --experiment, or --resume auto to go on."
+            )
         return path
     base = default_experiment(config)
     numbered = [output / base]
@@ -109,9 +113,12 @@ class RunFolder:
     def save_config(self, model, pretrained_cfg: dict[str, Any], data_config: dict[str, Any], labels) -> None:
         """config.json in timm's form, describing these weights and not the architecture's published ones."""
         with files.replacing(self.path / 'config.json') as temporary:
-            save_config_for_hf(model, str(temporary), model_config=dict(
-                pretrained_cfg=pretrained_cfg, **({'label_names': list(labels)} if labels else {})),
-                data_config=data_config)
+            save_config_for_hf(
+                model,
+                str(temporary),
+                model_config=dict(pretrained_cfg=pretrained_cfg, **({'label_names': list(labels)} if labels else {})),
+                data_config=data_config,
+            )
             content = json.loads(temporary.read_text())
             for key in OF_OTHER_WEIGHTS:
                 content['pretrained_cfg'].pop(key, None)

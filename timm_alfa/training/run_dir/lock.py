@@ -1,4 +1,5 @@
 """One run, one folder: a lock that lasts as long as the process."""
+
 import errno
 import fcntl
 import warnings
@@ -37,10 +38,14 @@ class FolderLock:
         except OSError as error:
             self.release()
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise ConfigError(f"another process trains in '{path}': wait for its end, or give another "
-                                  '--experiment.') from error
-            warnings.warn(f"'{path}' cannot be locked here ({error.strerror}): see that no other process trains in it.",
-                          AlfaWarning, stacklevel=2)
+                raise ConfigError(
+                    f"another process trains in '{path}': wait for its end, or give another --experiment."
+                ) from error
+            warnings.warn(
+                f"'{path}' cannot be locked here ({error.strerror}): see that no other process trains in it.",
+                AlfaWarning,
+                stacklevel=2,
+            )
 
     def release(self) -> None:
         if self.file is not None:

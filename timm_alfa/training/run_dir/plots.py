@@ -1,4 +1,5 @@
 """curves.png and eta.png: a run at a glance."""
+
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def draw_plots(folder: Path, rows: list[dict[str, Any]], best_epoch: int, title:
 
 def _figure(columns: int):
     from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4.6 * columns, 3.6), dpi=130, layout='constrained')
     axes = figure.subplots(1, columns, squeeze=False)[0]
     for axis in axes:
@@ -64,8 +66,15 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: 
     _line(accuracy, rows, 'val_top1_not_averaged', 'validation, weights not averaged', GREY, linestyle='--')
     best = next((row for row in rows if row['epoch'] == best_epoch), None)
     if best is not None:
-        accuracy.plot(best_epoch, best['val_top1'], marker='*', markersize=12, color=ORANGE, linestyle='',
-                      label=f"best: {best['val_top1']:.2f} in epoch {best_epoch}")
+        accuracy.plot(
+            best_epoch,
+            best['val_top1'],
+            marker='*',
+            markersize=12,
+            color=ORANGE,
+            linestyle='',
+            label=f'best: {best["val_top1"]:.2f} in epoch {best_epoch}',
+        )
     if perturbed:
         _draw_delta(axes[2], rows)
     for axis in (loss, accuracy):
@@ -90,6 +99,7 @@ def _draw_delta(axis, rows) -> None:
 def draw_eta(path: Path, rows: list[dict[str, Any]], title: str, blocks=()) -> None:
     """The weight of each block over the epochs, and at the end; a block has one colour in both."""
     from matplotlib import colormaps
+
     keys = sorted((key for key in rows[-1] if key.startswith('eta_')), key=lambda key: int(key[4:]))
     names = list(blocks) or [key[4:] for key in keys]
     places = list(range(len(keys)))
@@ -98,7 +108,7 @@ def draw_eta(path: Path, rows: list[dict[str, Any]], title: str, blocks=()) -> N
     course.set_title('weight of each block (eta), colours as right')
     for key, color in zip(keys, colors, strict=True):
         _line(course, rows, key, key, color)
-    final.set_title(f"after epoch {rows[-1]['epoch']}")
+    final.set_title(f'after epoch {rows[-1]["epoch"]}')
     final.bar(places, [rows[-1][key] for key in keys], color=colors)
     final.axhline(0, color='black', linewidth=0.8)
     final.axhline(1 / len(keys), color=GREY, linewidth=1, linestyle='--', label=f'equal weights: {1 / len(keys):.3g}')

@@ -1,4 +1,5 @@
 """What a run leaves for machines and for whoever asks later how it came about."""
+
 import os
 import platform
 import re
@@ -31,13 +32,17 @@ def redact(value: Any, name: str = '') -> Any:
 
 def _secrets_of_environment() -> list[str]:
     """Values of variables such as HF_TOKEN that are long enough to be recognised."""
-    return [value for key, value in os.environ.items()
-            if re.search(r'(TOKEN|SECRET|PASSWORD|API_?KEY)', key, re.IGNORECASE) and len(value) >= 8]
+    return [
+        value
+        for key, value in os.environ.items()
+        if re.search(r'(TOKEN|SECRET|PASSWORD|API_?KEY)', key, re.IGNORECASE) and len(value) >= 8
+    ]
 
 
 def versions() -> dict[str, str]:
     """Versions that results depend on."""
     from importlib.metadata import PackageNotFoundError, version
+
     found = {'python': platform.python_version()}
     for package in ('torch', 'timm', 'timm_alfa', 'accelerate'):
         try:
@@ -49,6 +54,7 @@ def versions() -> dict[str, str]:
 
 def _own_version(package: str) -> str:
     import importlib
+
     return getattr(importlib.import_module(package), '__version__', 'unknown')
 
 
@@ -60,8 +66,11 @@ def commit() -> Optional[str]:
     try:
         head = subprocess.run(['git', '-C', here, 'rev-parse', 'HEAD'], capture_output=True, text=True, timeout=10)
         changed = subprocess.run(
-            ['git', '-C', here, 'status', '--porcelain', '--untracked-files=no'], capture_output=True, text=True,
-            timeout=10)
+            ['git', '-C', here, 'status', '--porcelain', '--untracked-files=no'],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return head.stdout.strip() + ('+' if changed.stdout.strip() else '') if head.returncode == 0 else None
@@ -70,6 +79,7 @@ def commit() -> Optional[str]:
 def device_name(device) -> str:
     """A device in words."""
     import torch
+
     return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
 
 
@@ -84,5 +94,11 @@ def command() -> list[str]:
 
 def environment(accelerator, commit: Optional[str], command: list[str]) -> dict[str, Any]:
     """What the run ran on, for args.yaml."""
-    return dict(versions=versions(), commit=commit, device=device_name(accelerator.device),
-                num_processes=accelerator.num_processes, mixed_precision=accelerator.mixed_precision, command=command)
+    return dict(
+        versions=versions(),
+        commit=commit,
+        device=device_name(accelerator.device),
+        num_processes=accelerator.num_processes,
+        mixed_precision=accelerator.mixed_precision,
+        command=command,
+    )
