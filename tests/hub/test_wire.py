@@ -17,12 +17,12 @@ from .conftest import Failed, loopback
 Fault, READER = loopback.Fault, loopback.READER
 REPO = 'me/resnet20s.alfa_c10'
 PUBLISH = """
-from timm_alfa.zoo.publish import Publication, publish
+from timm_alfa.publishing.publish import Publication, publish
 result = publish(Publication({run!r}, {repo!r}, revision={revision!r}), private={private}, exist_ok={exist_ok})
 """
 PUSH = """
 from pathlib import Path
-from timm_alfa.zoo.push import push
+from timm_alfa.publishing.push import push
 sent = push(Path({folder!r}), {repo!r}, message='m', revision={revision!r}, exist_ok={exist_ok}, waits=(.02,) * 3)
 result = sent.commit
 """
