@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from timm_alfa.replay.norms import running_buffers
-from timm_alfa.training.console import is_main_process
+from timm_alfa.utils.distributed import is_main_process
 from timm_alfa.utils.fsdp import piece
 
 

@@ -1,21 +1,16 @@
 """What a run says: log lines and a progress bar to stderr, from the main process alone."""
 
 import logging
-import os
 import sys
 import time
 from typing import Any
 
 from tqdm import tqdm
 
+from timm_alfa.utils.distributed import is_main_process
 from timm_alfa.utils.text import duration, short_number
 
 logger = logging.getLogger('timm_alfa')
-
-
-def is_main_process() -> bool:
-    """Whether this is the first of all processes, by the launcher's word (before accelerate is up)."""
-    return int(os.environ.get('RANK', '0')) == 0
 
 
 def launch_in(precision: str) -> str:

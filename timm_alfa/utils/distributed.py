@@ -1,13 +1,20 @@
-"""Small things of all processes together."""
+"""What a process needs to know of the others, and what all of them do together."""
 
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from timm_alfa.errors import AlfaError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def is_main_process() -> bool:
+    """Whether this is the first of all processes, by the launcher's environment: works before accelerate starts."""
+    return int(os.environ.get('RANK', '0')) == 0
 
 
 def gather(accelerator, items: list) -> list:
@@ -26,7 +33,7 @@ def broadcast(accelerator, module: nn.Module) -> None:
             torch.distributed.broadcast(tensor, 0)
 
 
-def on_main(accelerator: Accelerator, action, *args) -> Any:
+def on_main(accelerator: 'Accelerator', action, *args) -> Any:
     """Runs an action on the main process alone; its result, or its error, is everyone's.
 
     Raises:
@@ -42,6 +49,8 @@ def on_main(accelerator: Accelerator, action, *args) -> Any:
                 raise
             outcome[1] = error
     if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
         broadcast_object_list(outcome)
     if outcome[1] is not None:
         outcome[1].shared = True  # pickling drops it

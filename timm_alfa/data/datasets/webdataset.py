@@ -21,7 +21,7 @@ from tqdm import tqdm
 from timm_alfa.data.config import DataConfig
 from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, decoded, ordered_names, why
 from timm_alfa.errors import AlfaWarning, DataError, one_of
-from timm_alfa.training.console import is_main_process
+from timm_alfa.utils.distributed import is_main_process
 
 INFOS = ('_info.json', 'info.json')  # timm's: splits, each with filenames and shard_lengths
 IMAGES = 'jpg;jpeg;png;webp'
