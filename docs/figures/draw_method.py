@@ -1,4 +1,5 @@
 """Draws the schematics of ALFA and of replay: `python docs/figures/draw_method.py` -> method_*.svg, replay_*.svg."""
+
 import sys
 from pathlib import Path
 
@@ -18,8 +19,13 @@ COMPUTED, SKIPPED, PERTURBED = ('blue_fill', 'blue'), ('gray', 'rule'), ('orange
 
 def method(theme: str) -> Canvas:
     """The clean pass, K ascent steps through the tail, and the two losses."""
-    canvas = Canvas(920, 372, theme, 'ALFA: one pass through the network gives a feature. K ascent steps through the '
-                                     'tail find a perturbation that raises the loss. Training minimises both losses.')
+    canvas = Canvas(
+        920,
+        372,
+        theme,
+        'ALFA: one pass through the network gives a feature. K ascent steps through the '
+        'tail find a perturbation that raises the loss. Training minimises both losses.',
+    )
     clean, adv = 92, 242
 
     # images and the stages before the feature
@@ -73,9 +79,14 @@ def method(theme: str) -> Canvas:
 
 def replay(theme: str) -> Canvas:
     """The recorded pass and a replay: which modules compute, and which return what was recorded."""
-    canvas = Canvas(920, 330, theme, 'Replay: the first pass runs every module and records the feature. In a replay '
-                                     'the modules before the feature return a recorded value or a placeholder, the '
-                                     'module of the feature returns the perturbed feature, and only the tail computes.')
+    canvas = Canvas(
+        920,
+        330,
+        theme,
+        'Replay: the first pass runs every module and records the feature. In a replay '
+        'the modules before the feature return a recorded value or a placeholder, the '
+        'module of the feature returns the perturbed feature, and only the tail computes.',
+    )
     for top, styles in ((58, (COMPUTED,) * 6), (212, (SKIPPED,) * 3 + (PERTURBED,) + (COMPUTED,) * 2)):
         boxes = [Box(78 + i * 118, top, 90, 52) for i in range(len(MODULES))]
         for box, name, (fill, stroke) in zip(boxes, MODULES, styles, strict=True):

@@ -1,4 +1,5 @@
 """Draws the headline result from results/: `python docs/figures/draw_results.py` -> gain_*.svg."""
+
 import json
 import sys
 from pathlib import Path
@@ -50,8 +51,13 @@ def at(points: float) -> float:
 def gain(theme: str) -> Canvas:
     """Gain in top-1 with its interval, and the time of a step, one row per method."""
     bottom = TOP + STEP * len(ROWS)
-    canvas = Canvas(920, bottom + 62, theme, 'Gain in test top-1 over standard training, with 95% intervals, and time '
-                                             'of a training step, for ALFA and what it is compared with.')
+    canvas = Canvas(
+        920,
+        bottom + 62,
+        theme,
+        'Gain in test top-1 over standard training, with 95% intervals, and time '
+        'of a training step, for ALFA and what it is compared with.',
+    )
     canvas.text(14, 24, 'Gain over standard training', 'ink', 17, 'start', 'bold')
     canvas.text(252, 24, 'ResNet-20s, 5,000 images of CIFAR-10, paired seeds', 'muted', 16, 'start')
     canvas.text(800, 58, 'gain [95% CI]', 'muted', 15, 'end')
@@ -72,8 +78,9 @@ def gain(theme: str) -> Canvas:
         for end in (found.low, found.high):
             canvas.line((at(end), y - 6), (at(end), y + 6), color, 2.5)
         canvas.circle(at(found.mean), y, 6, f'{color}_fill', color)
-        canvas.text(800, y + 5, f'{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]'.replace('-', MINUS), 'ink',
-                    15, 'end')
+        canvas.text(
+            800, y + 5, f'{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]'.replace('-', MINUS), 'ink', 15, 'end'
+        )
         canvas.text(906, y + 5, f'{cost:.2f}{TIMES}', 'ink', 15, 'end')
     return canvas
 

@@ -1,4 +1,5 @@
 """The documentation's tests share `pages`."""
+
 import sys
 from pathlib import Path
 

@@ -1,11 +1,9 @@
 """Every Python example that a reader meets runs as it stands."""
-import re
 
 import pytest
-from pages import PAGES, ROOT, read
+from pages import PAGES, ROOT, blocks
 
-FENCE = re.compile(r'^```python\n(.*?)^```', re.MULTILINE | re.DOTALL)
-EXAMPLES = {f'{page}:{i}': code for page in PAGES for i, code in enumerate(FENCE.findall(read(page)))}
+EXAMPLES = {f'{page}:{i}': code for page in PAGES for i, code in enumerate(blocks(page, 'python'))}
 
 
 @pytest.mark.parametrize('name', EXAMPLES)
