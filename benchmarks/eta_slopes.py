@@ -18,11 +18,10 @@ import torch
 from torch import nn
 
 import timm_alfa
-from timm_alfa.errors import ConfigError
+from timm_alfa.errors import ConfigError, first_line
 from timm_alfa.training import validate
 from timm_alfa.training.console import setup_logging
 from timm_alfa.training.exit import before_work, run_main
-from timm_alfa.utils.files import first_line
 
 KEPT = ('blocks', 'steps', 'step_size', 'mode')
 
@@ -36,7 +35,7 @@ def read_record(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read '{path}': {first_line(error)}") from error
+        raise ConfigError(f"cannot read '{path}': {first_line(error)}.") from error
 
 
 def search_of(record: dict) -> tuple[dict, list[float]]:

@@ -19,8 +19,8 @@ import measure
 import torch
 
 from timm_alfa.training.agreement import StopFlag
-from timm_alfa.training.checkpoint.save_load import States
-from timm_alfa.training.checkpoint.train_state import Progression
+from timm_alfa.training.checkpoint.save_load import CheckpointStore
+from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.run_dir.folder import RunFolder
@@ -35,8 +35,8 @@ WARM_UP = 3  # batches of timm's script that do not count
 def trainer(arguments: list[str], output: str) -> Trainer:
     """The training loop, built as train.py builds it."""
     run = prepare(parse_args([*arguments, '--output', output]))
-    states = States(Path(output) / 'last', 1)
-    return Trainer(run, RunFolder(Path(output)), states, Progression(), Totals(run.accelerator.device), StopFlag())
+    states = CheckpointStore(Path(output) / 'last', 1)
+    return Trainer(run, RunFolder(Path(output)), states, TrainState(), Totals(run.accelerator.device), StopFlag())
 
 
 def looped(turns: Trainer):

@@ -20,12 +20,12 @@ class ConfigError(AlfaError):
     """One or more options are wrong.
 
     Args:
-        faults: One line a fault, all of them: a user mends a config once, not option by option.
+        errors: One line a fault, all of them: a user mends a config once, not option by option.
     """
 
-    def __init__(self, faults: Iterable[str]):
-        self.faults = tuple([faults] if isinstance(faults, str) else faults)
-        super().__init__('\n'.join(self.faults))
+    def __init__(self, errors: Iterable[str]):
+        self.errors = tuple([errors] if isinstance(errors, str) else errors)
+        super().__init__('\n'.join(self.errors))
 
 
 class BlockError(AlfaError):
@@ -61,3 +61,22 @@ def one_of(what: str, given, known: Sequence[str]) -> str:
     near = get_close_matches(str(given), list(known), n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ''
     return f"unknown {what} '{given}'.{hint} Known: {', '.join(known)}."
+
+
+def nearest(what: str, given: str, known: Sequence[str], where: str) -> str:
+    """The line for an unknown name where there may be too many known ones to list.
+
+    Args:
+        where: Where to find all of them, a sentence without its period.
+    """
+    if len(known) <= 12:
+        return one_of(what, given, known)
+    near = get_close_matches(given, known, n=3)
+    hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
+    return f"unknown {what} '{given}'.{hint} {where}."
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text without its period, or its type if it has no text."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip('.') if text else type(error).__name__

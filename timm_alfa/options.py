@@ -131,7 +131,7 @@ def type_name(annotation: Any) -> str:
     return names.get(kind, names.get(typing.get_origin(kind), str(kind)))
 
 
-def _value_faults(name: str, value: Any, meta: Mapping) -> Iterator[str]:
+def _value_errors(name: str, value: Any, meta: Mapping) -> Iterator[str]:
     for item in value if isinstance(value, tuple) else (value,):
         if item is None:
             continue
@@ -150,42 +150,43 @@ def _value_faults(name: str, value: Any, meta: Mapping) -> Iterator[str]:
             yield f'{name} is {item}: it must be above {meta["above"]}.'
 
 
-def resolve(cls: type, values: Mapping[str, Any], spell=lambda name: name) -> tuple[Optional[Any], list[str]]:
+def resolve(cls: type, values: Mapping[str, Any], flag_name=lambda name: name) -> tuple[Optional[Any], list[str]]:
     """An instance of a config class from untyped values, and every fault found on the way.
 
     Args:
-        cls: A frozen dataclass of `option` fields; its method `faults(spell)`, if any, checks them against each other.
+        cls: A frozen dataclass of `option` fields. Its method `errors(flag_name)`, if it has one, checks them against each
+            other.
         values: By field name.
-        spell: How the user spells a field's name (a flag, a keyword), for messages.
+        flag_name: How the user spells a field's name (a flag, a keyword), for messages.
 
     Returns:
-        The instance (None where a value could not be read) and the faults, one line each.
+        The instance (None where a value could not be read) and the errors, one line each.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}
     annotations, ready, found = hints(cls), {}, []
     for name, value in values.items():
         if name not in fields:
-            found.append(one_of('option', spell(name), [spell(known) for known in fields]))
+            found.append(one_of('option', flag_name(name), [flag_name(known) for known in fields]))
             continue
         try:
             ready[name] = convert(value, annotations[name])
         except (ValueError, TypeError, OverflowError):  # int(float('inf')) overflows
-            found.append(f'{spell(name)} is {value!r}: give {type_name(annotations[name])}.')
+            found.append(f'{flag_name(name)} is {value!r}: give {type_name(annotations[name])}.')
             continue
-        found += _value_faults(spell(name), ready[name], fields[name].metadata)
+        found += _value_errors(flag_name(name), ready[name], fields[name].metadata)
     if found:
         return None, found
     config = cls(**ready)
-    return config, list(config.faults(spell)) if hasattr(config, 'faults') else []
+    return config, list(config.errors(flag_name)) if hasattr(config, 'errors') else []
 
 
-def build(cls: type, values: Mapping[str, Any], spell=lambda name: name) -> Any:
+def build(cls: type, values: Mapping[str, Any], flag_name=lambda name: name) -> Any:
     """Like `resolve`, but raises.
 
     Raises:
-        ConfigError: With all faults.
+        ConfigError: With all errors.
     """
-    config, found = resolve(cls, values, spell)
+    config, found = resolve(cls, values, flag_name)
     if found:
         raise ConfigError(found)
     return config

@@ -1,13 +1,13 @@
 import pytest
 
-from timm_alfa.data.config import AugConfig, DataConfig, idle_options, pair_faults
+from timm_alfa.data.config import AugConfig, DataConfig, idle_options, pair_errors
 from timm_alfa.options import build, resolve
 
 
 def test_defaults_are_legal_and_have_nothing_idle():
     for kind, loader in (('digits', 'memory'), ('folder', 'timm'), ('hfds', 'memory')):
         assert not list(idle_options(DataConfig(), AugConfig(), kind, loader))
-    assert not list(AugConfig().faults())
+    assert not list(AugConfig().errors())
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_defaults_are_legal_and_have_nothing_idle():
     ],
 )
 def test_faults_name_the_option(values, word):
-    _, faults = resolve(AugConfig, values, spell=lambda name: '--' + name.replace('_', '-'))
-    assert len(faults) == 1 and word in faults[0]
+    _, errors = resolve(AugConfig, values, flag_name=lambda name: '--' + name.replace('_', '-'))
+    assert len(errors) == 1 and word in errors[0]
 
 
 def test_pairs_are_read_from_the_command_line():
@@ -42,9 +42,9 @@ def test_mixes(aug, mixes):
 
 def test_the_memory_loader_refuses_what_only_timm_does():
     aug = AugConfig(aa='original', color_jitter=0.4, hflip=0.1)
-    faults = list(pair_faults(DataConfig(loader='memory'), aug))
-    assert [fault.split()[0] for fault in faults] == ['--color-jitter', '--aa']
-    assert not list(pair_faults(DataConfig(), aug))
+    errors = list(pair_errors(DataConfig(loader='memory'), aug))
+    assert [fault.split()[0] for fault in errors] == ['--color-jitter', '--aa']
+    assert not list(pair_errors(DataConfig(), aug))
 
 
 @pytest.mark.parametrize(

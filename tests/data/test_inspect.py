@@ -94,7 +94,7 @@ def test_faults_are_one_line_that_says_what_is_valid(options, message):
 def test_options_that_exclude_each_other_are_all_told():
     with pytest.raises(ConfigError) as caught:
         inspect_data(DataConfig(loader='memory'), AugConfig(aa='original', scale=(0.5, 1.0)))
-    assert len(caught.value.faults) == 2 and isinstance(caught.value, AlfaError)
+    assert len(caught.value.errors) == 2 and isinstance(caught.value, AlfaError)
 
 
 def test_an_option_without_effect_warns(root):

@@ -49,7 +49,7 @@ def test_all_faults_are_in_one_message():
             start=1.5,
             random_start='maybe',
         )
-    faults = caught.value.faults
+    faults = caught.value.errors
     assert len(faults) == 10
     text = str(caught.value)
     for part in (

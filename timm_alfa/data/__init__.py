@@ -1,6 +1,6 @@
 """Data: what to read, in which order, and how it becomes batches."""
 
-from timm_alfa.data.config import AugConfig, DataConfig, idle_options, pair_faults
+from timm_alfa.data.config import AugConfig, DataConfig, idle_options, pair_errors
 from timm_alfa.data.factory import Data, create_data, create_eval_loader
 from timm_alfa.data.inspect import DataInfo, inspect_data
 from timm_alfa.data.loaders.base import Loader
@@ -16,6 +16,6 @@ __all__ = [
     'create_eval_loader',
     'idle_options',
     'inspect_data',
-    'pair_faults',
+    'pair_errors',
     'worker_fault',
 ]

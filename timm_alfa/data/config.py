@@ -77,13 +77,15 @@ class AugConfig:
         """Whether targets are soft: mixup or cutmix is on."""
         return self.mixup > 0 or self.cutmix > 0 or self.cutmix_minmax is not None
 
-    def faults(self, spell=flag) -> Iterator[str]:
+    def errors(self, flag_name=flag) -> Iterator[str]:
         for name in ('scale', 'ratio', 'cutmix_minmax'):
             pair = getattr(self, name)
             if pair is not None and (len(pair) != 2 or pair[0] > pair[1]):
-                yield f'{spell(name)} is {" ".join(map(str, pair))}: give two numbers, the smaller first.'
+                yield f'{flag_name(name)} is {" ".join(map(str, pair))}: give two numbers, the smaller first.'
         if self.aa is not None and not _is_policy(self.aa):
-            yield f"{spell('aa')} is '{self.aa}': give a policy such as rand-m9-mstd0.5, augmix-m5-w4, original or 3a."
+            yield (
+                f"{flag_name('aa')} is '{self.aa}': use a policy such as rand-m9-mstd0.5, augmix-m5-w4, original or 3a."
+            )
 
 
 def _is_policy(name: str) -> bool:
@@ -103,14 +105,14 @@ def given(config, names) -> list[str]:
     return [name for name in names if getattr(config, name) != default_of(known[name])]
 
 
-def pair_faults(data: DataConfig, aug: AugConfig, spell=flag) -> Iterator[str]:
+def pair_errors(data: DataConfig, aug: AugConfig, flag_name=flag) -> Iterator[str]:
     """What one of the two configs rules out in the other."""
     if data.loader == 'memory':
         for name in given(aug, TIMM_ONLY):
-            yield f"{spell(name)} needs timm's transforms: drop it, or {spell('loader')} timm."
+            yield f"{flag_name(name)} needs timm's transforms: drop it, or {flag_name('loader')} timm."
 
 
-def idle_options(data: DataConfig, aug: AugConfig, kind: str, loader: str, spell=flag) -> Iterator[str]:
+def idle_options(data: DataConfig, aug: AugConfig, kind: str, loader: str, flag_name=flag) -> Iterator[str]:
     """One line an option that is set and cannot have an effect.
 
     Args:
@@ -127,10 +129,10 @@ def idle_options(data: DataConfig, aug: AugConfig, kind: str, loader: str, spell
         (
             aug,
             aug.no_aug,
-            'with ' + spell('no_aug'),
+            'with ' + flag_name('no_aug'),
             ('crop_padding', 'scale', 'ratio', 'hflip', 'vflip', 'color_jitter', 'aa', 'reprob'),
         ),
-        (aug, aug.reprob == 0, f'while {spell("reprob")} is 0', ('remode', 'recount')),
+        (aug, aug.reprob == 0, f'while {flag_name("reprob")} is 0', ('remode', 'recount')),
         (
             aug,
             not aug.mixes,
@@ -140,4 +142,4 @@ def idle_options(data: DataConfig, aug: AugConfig, kind: str, loader: str, spell
     )
     for config, idle, why, names in rows:
         if idle:
-            yield from (f'{spell(name)} has no effect {why}.' for name in given(config, names))
+            yield from (f'{flag_name(name)} has no effect {why}.' for name in given(config, names))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from timm_alfa.data.config import TIMM_ONLY, AugConfig, DataConfig, given, idle_options, pair_faults
+from timm_alfa.data.config import TIMM_ONLY, AugConfig, DataConfig, given, idle_options, pair_errors
 from timm_alfa.data.datasets.base import Part, Source, check_labels
 from timm_alfa.data.datasets.registry import KINDS, dataset_kind, find_split, require_split
 from timm_alfa.data.loaders import sampling
@@ -76,9 +76,9 @@ def inspect_data(data: DataConfig, aug: AugConfig | None = None, *, seed: int = 
         DataError: The data set, a split, a column, a folder, a label or an image looked at cannot be used.
     """
     aug = aug or AugConfig()
-    faults = list(pair_faults(data, aug))
-    if faults:
-        raise ConfigError(faults)
+    errors = list(pair_errors(data, aug))
+    if errors:
+        raise ConfigError(errors)
     kind = dataset_kind(data)
     train_split, val_split = _split_names(data, kind)
     source = KINDS[kind].open(data, train_split, None)

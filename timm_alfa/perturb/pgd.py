@@ -22,12 +22,12 @@ class AttackConfig:
     attack_restarts: int = option(1, 'attacks on each image; it counts as right if it withstands all', low=1)
     attack_random_start: bool = option(True, 'start each attack at random within the bound')
 
-    def faults(self, spell: Callable[[str], str]):
-        yield from in_pixels(spell, attack_step_size=self.attack_step_size, attack_eps=self.attack_eps)
+    def errors(self, flag_name: Callable[[str], str]):
+        yield from in_pixels(flag_name, attack_step_size=self.attack_step_size, attack_eps=self.attack_eps)
         if self.attack_restarts > 1 and not self.attack_random_start:
             yield (
-                f'{spell("attack_restarts")} is {self.attack_restarts} without a random start: every attack would '
-                f'be the same. Leave it at 1, or set {spell("attack_random_start")}.'
+                f'{flag_name("attack_restarts")} is {self.attack_restarts} without a random start: every attack would '
+                f'be the same. Leave it at 1, or set {flag_name("attack_random_start")}.'
             )
 
     def options(self) -> dict[str, Any]:

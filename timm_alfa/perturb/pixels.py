@@ -125,8 +125,8 @@ def ascend_pixels(
     return delta.detach()
 
 
-def in_pixels(spell: Callable[[str], str], **sizes: float):
+def in_pixels(flag_name: Callable[[str], str], **sizes: float):
     """Yields a fault for each size above 1, which must have been meant for pixels of 0 to 255."""
     for name, size in sizes.items():
         if size > 1:
-            yield f'{spell(name)} is {size:g}: pixels lie in [0, 1]; give a fraction such as {size:g}/255.'
+            yield f'{flag_name(name)} is {size:g}: pixels lie in [0, 1]; give a fraction such as {size:g}/255.'

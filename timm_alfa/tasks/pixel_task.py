@@ -35,14 +35,14 @@ class PixelConfig:
         None, "deviation by which the loader normalises; None: the model's", above=0
     )
 
-    def faults(self, spell) -> Iterator[str]:
-        yield from in_pixels(spell, step_size=self.step_size, eps=self.eps)
+    def errors(self, flag_name) -> Iterator[str]:
+        yield from in_pixels(flag_name, step_size=self.step_size, eps=self.eps)
         if (self.mean is None) != (self.std is None):
-            yield f'{spell("mean")} and {spell("std")} go together: give both or neither.'
+            yield f'{flag_name("mean")} and {flag_name("std")} go together: give both or neither.'
         elif self.mean is not None and len(self.mean) != len(self.std):
             yield (
-                f'{spell("mean")} has {len(self.mean)} values and {spell("std")} {len(self.std)}: give as many of '
-                'the one as of the other.'
+                f'{flag_name("mean")} has {len(self.mean)} values and {flag_name("std")} {len(self.std)}: '
+                'give as many of the one as of the other.'
             )
 
     def idle(self) -> Iterator[str]:

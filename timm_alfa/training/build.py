@@ -16,10 +16,9 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
-from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError
+from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError, first_line
 from timm_alfa.training.checkpoint.weights import load_weights, read_weights
 from timm_alfa.training.options.config import ModelConfig, OptimConfig, TrainConfig
-from timm_alfa.utils.files import first_line
 
 
 def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
@@ -45,7 +44,7 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
         raise
     except Exception as error:  # whatever a model's constructor, the Hub or a file raises, it is about these options
         given = ', '.join(f'{k}={v}' for k, v in arguments.items() if v is not None)
-        raise ConfigError(f"--model '{options.model}' cannot be built with {given}: {first_line(error)}") from error
+        raise ConfigError(f"--model '{options.model}' cannot be built with {given}: {first_line(error)}.") from error
     if options.initial_checkpoint:
         load_weights(model, read_weights(Path(options.initial_checkpoint)), options.initial_checkpoint, other_head=True)
     if options.grad_checkpointing:
@@ -71,7 +70,7 @@ def input_config(options: ModelConfig, model: nn.Module) -> dict[str, Any]:
     try:
         return resolve_input_data_config(model, {k: v for k, v in given.items() if v is not None})
     except (ValueError, AssertionError) as error:
-        raise ConfigError(f'the input of the model: {first_line(error)}') from error
+        raise ConfigError(f'the input of the model: {first_line(error)}.') from error
 
 
 def evaluated_input(inputs: dict[str, Any], options: ModelConfig, loader: str) -> dict[str, Any]:
@@ -160,7 +159,7 @@ def build_optimizer(
         for group in extra_groups:
             optimizer.add_param_group(group)
     except (TypeError, ValueError, AssertionError, AttributeError) as error:
-        raise ConfigError(f"--opt '{options.opt}' cannot be built with these options: {first_line(error)}") from error
+        raise ConfigError(f"--opt '{options.opt}' cannot be built with these options: {first_line(error)}.") from error
     return optimizer
 
 
@@ -197,7 +196,7 @@ def build_schedule(
             **arguments,
         )
     except (ValueError, AssertionError) as error:
-        raise ConfigError(f"--sched '{options.sched}': {first_line(error)}") from error
+        raise ConfigError(f"--sched '{options.sched}': {first_line(error)}.") from error
     return schedule
 
 

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import torch
 
 from timm_alfa.training.checkpoint.save_load import skipped_images
-from timm_alfa.training.checkpoint.train_state import Progression
+from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import load_weights, read_weights
 from timm_alfa.training.console import logger
 from timm_alfa.training.evaluate import evaluate
@@ -21,7 +21,7 @@ from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.text import duration
 
 
-def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) -> dict[str, Any]:
+def finish(run: Run, folder: RunFolder, state: TrainState, trainer: Trainer) -> dict[str, Any]:
     """Plots, the test score, result.json, and a closing line.
 
     Raises:
@@ -47,7 +47,7 @@ def finish(run: Run, folder: RunFolder, state: Progression, trainer: Trainer) ->
     return result
 
 
-def plot(run: Run, folder: RunFolder, state: Progression) -> None:
+def plot(run: Run, folder: RunFolder, state: TrainState) -> None:
     """curves.png and eta.png."""
     draw_plots(folder.path, state.rows, state.best_epoch, folder.path.name, run.blocks or ())
 
@@ -74,7 +74,7 @@ def score_best(run: Run, folder: RunFolder, trainer: Trainer) -> dict[str, Optio
     return {f'test_{name}': metrics[name] for name in ('top1', 'top5', 'loss')}
 
 
-def make_record(run: Run, folder: RunFolder, state: Progression, test: dict, seconds: float) -> dict[str, Any]:
+def make_record(run: Run, folder: RunFolder, state: TrainState, test: dict, seconds: float) -> dict[str, Any]:
     """The record that result.json and the last line of stdout hold."""
     config, data, flat = run.config, run.data, run.config.flat()
     prefix = config.task_prefix.replace('-', '_') + '_'

@@ -10,8 +10,7 @@ from accelerate import Accelerator, DistributedType
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from timm_alfa.errors import ConfigError
-from timm_alfa.utils.files import first_line
+from timm_alfa.errors import ConfigError, first_line
 from timm_alfa.utils.fsdp import whole
 
 PLAIN = (

@@ -10,11 +10,11 @@ from timm.models import resolve_model_input_args
 from timm.models._hub import load_model_config_from_path
 from torch import nn
 
-from timm_alfa.errors import AlfaError, CheckpointError, ConfigError
+from timm_alfa.errors import AlfaError, CheckpointError, ConfigError, first_line
 from timm_alfa.options import option
 from timm_alfa.training.checkpoint.weights import find_weights, load_weights, read_weights
-from timm_alfa.training.options.checks import model_faults
-from timm_alfa.utils.files import first_line, sha256_of
+from timm_alfa.training.options.checks import model_errors
+from timm_alfa.utils.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,16 @@ class CheckpointConfig:
     model_kwargs: dict = option({}, 'Further arguments of the model: name=value ...')
     channels_last: bool = option(False, 'Channels-last memory layout.')
 
-    def faults(self, spell):
+    def errors(self, flag_name):
         if self.checkpoint is None and not (self.model and self.pretrained):
-            yield f'nothing to score: give {spell("checkpoint")}, or {spell("model")} NAME {spell("pretrained")}.'
+            yield (
+                f'nothing to score: pass {flag_name("checkpoint")}, or '
+                f'{flag_name("model")} NAME {flag_name("pretrained")}.'
+            )
         if self.checkpoint is not None and self.pretrained:
-            yield f'{spell("checkpoint")} and {spell("pretrained")} exclude each other.'
+            yield f'{flag_name("checkpoint")} and {flag_name("pretrained")} exclude each other.'
         if self.model is not None:
-            yield from model_faults(self.model)
+            yield from model_errors(self.model)
 
 
 def open_model(options: CheckpointConfig) -> tuple[nn.Module, Optional[str]]:
@@ -65,7 +68,7 @@ def open_model(options: CheckpointConfig) -> tuple[nn.Module, Optional[str]]:
     except AlfaError:
         raise
     except Exception as error:  # whatever a constructor, the Hub or a file raises, it is about these options
-        raise ConfigError(f"model '{name}' cannot be built: {first_line(error)}") from error
+        raise ConfigError(f"model '{name}' cannot be built: {first_line(error)}.") from error
     built = model.pretrained_cfg['architecture']
     if options.model not in (None, name) and options.model.partition('.')[0] != built:
         raise ConfigError(

@@ -4,9 +4,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from timm_alfa.errors import AlfaError, ConfigError
+from timm_alfa.errors import AlfaError, ConfigError, first_line
 from timm_alfa.replay.norms import RunningStatistics
-from timm_alfa.utils.files import first_line
 
 
 def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes: int, soft: bool) -> None:

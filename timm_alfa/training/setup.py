@@ -13,7 +13,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from timm_alfa.data import DataInfo, create_data, inspect_data
-from timm_alfa.errors import AlfaWarning, ConfigError
+from timm_alfa.errors import AlfaWarning, ConfigError, first_line
 from timm_alfa.tasks import create_task
 from timm_alfa.training import build
 from timm_alfa.training.console import launch_in, logger
@@ -24,7 +24,6 @@ from timm_alfa.training.preflight import try_step
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.sharded_update import try_update
 from timm_alfa.utils.distributed import broadcast
-from timm_alfa.utils.files import first_line
 from timm_alfa.utils.rng import seed_all
 
 
@@ -123,7 +122,7 @@ def start_accelerate(**arguments) -> Accelerator:
             cpu=cpu, kwargs_handlers=[ddp], gradient_accumulation_plugin=accumulation, **arguments
         )
     except (ValueError, ImportError, RuntimeError) as error:
-        raise ConfigError(f'accelerate cannot start: {first_line(error)}') from error
+        raise ConfigError(f'accelerate cannot start: {first_line(error)}.') from error
     check_launch(accelerator)
     backend = accelerator.state.dynamo_plugin.backend.value
     if backend != 'NO':

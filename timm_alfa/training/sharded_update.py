@@ -8,10 +8,9 @@ from accelerate import Accelerator
 from timm.utils import dispatch_clip_grad
 from torch import nn
 
-from timm_alfa.errors import ConfigError
+from timm_alfa.errors import ConfigError, first_line
 from timm_alfa.training.build import build_optimizer
 from timm_alfa.training.options.config import OptimConfig
-from timm_alfa.utils.files import first_line
 from timm_alfa.utils.fsdp import cut_like, cut_state, whole, whole_state
 
 STEPS, RATE = 3, 0.01

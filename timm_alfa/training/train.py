@@ -7,15 +7,15 @@ from timm_alfa.errors import CheckpointError
 from timm_alfa.training.agreement import StopFlag
 from timm_alfa.training.checkpoint.resume import check_options
 from timm_alfa.training.checkpoint.save_load import load_state, read_state
-from timm_alfa.training.checkpoint.store import States
-from timm_alfa.training.checkpoint.train_state import Progression
+from timm_alfa.training.checkpoint.store import CheckpointStore
+from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.finish import finish
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.train_args import OF_ONE_START
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.folder import BEST, RunFolder
-from timm_alfa.training.run_dir.lock import FolderLock, claim_folder
+from timm_alfa.training.run_dir.lock import FolderLock, lock_folder
 from timm_alfa.training.setup import Run
 from timm_alfa.training.trainer import Stopped, Trainer
 from timm_alfa.utils.distributed import on_main
@@ -31,8 +31,8 @@ def train(run: Run) -> dict[str, Any]:
         AlfaError: The run cannot begin or go on.
     """
     with FolderLock() as lock, StopFlag() as stop:
-        folder = RunFolder(on_main(run.accelerator, claim_folder, run.config, lock))
-        states = States(folder.path / 'last', run.config.run.keep)
+        folder = RunFolder(on_main(run.accelerator, lock_folder, run.config, lock))
+        states = CheckpointStore(folder.path / 'last', run.config.run.keep)
         totals = Totals(run.accelerator.device)
         state = restore(run, folder, totals)
         known = on_main(run.accelerator, folder.finished_result)
@@ -43,7 +43,7 @@ def train(run: Run) -> dict[str, Any]:
         counted = reads > state.test_reads
         state.test_reads = max(state.test_reads, reads)
         if state.epoch < run.config.epochs or not state.commits:
-            state.takes_part(run.commit)
+            state.add_commit(run.commit)
         state.command = state.command or provenance.command()
         trainer = Trainer(run, folder, states, state, totals, stop)
         if counted:
@@ -57,18 +57,18 @@ def train(run: Run) -> dict[str, Any]:
             return stopped(run, folder, state)
 
 
-def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
+def restore(run: Run, folder: RunFolder, totals: Totals) -> TrainState:
     """Where the run stands: the newest usable state if one was asked for and is there, else the start.
 
     Raises:
         CheckpointError: The state was made with other options, or cannot be loaded.
     """
     if run.config.run.resume is None:
-        return Progression()
+        return TrainState()
     found = on_main(run.accelerator, read_state, folder.path / 'last')
     if found is None:
         logger.info("resume: no usable state in '%s': starting from the beginning", folder.path / 'last')
-        return Progression()
+        return TrainState()
     changed = check_options(found[1], run, provenance.redact(run.config.flat()))
     state = load_state(*found, run, totals, changed)
     if changed:
@@ -91,7 +91,7 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> Progression:
     return state
 
 
-def is_of(known: dict[str, Any], state: Progression, best_sha256: Optional[str]) -> bool:
+def is_of(known: dict[str, Any], state: TrainState, best_sha256: Optional[str]) -> bool:
     """Whether a record is of this run as it stands: of the weights that are there, after the same changes."""
     return (
         best_sha256 is not None
@@ -100,7 +100,7 @@ def is_of(known: dict[str, Any], state: Progression, best_sha256: Optional[str])
     )
 
 
-def check_best(run: Run, folder: RunFolder, state: Progression) -> None:
+def check_best(run: Run, folder: RunFolder, state: TrainState) -> None:
     """Lets a run choose its best weights anew where those that lie there are not those that its state tells of.
 
     A run was killed after it wrote the best weights of an epoch and before its state, or goes on from an older state.
@@ -142,7 +142,7 @@ def start_trackers(run: Run, folder: RunFolder) -> None:
         )
 
 
-def begin_folder(run: Run, folder: RunFolder, state: Progression) -> None:
+def begin_folder(run: Run, folder: RunFolder, state: TrainState) -> None:
     """Writes what is known before the first update."""
     folder.create()
     if state.epoch < run.config.epochs:
@@ -166,7 +166,7 @@ def dataset_name(run: Run) -> str:
     return 'digits' if run.config.is_digits else (data.dataset or data.data_dir).rstrip('/').split('/')[-1]
 
 
-def stopped(run: Run, folder: RunFolder, state: Progression) -> dict[str, Any]:
+def stopped(run: Run, folder: RunFolder, state: TrainState) -> dict[str, Any]:
     """The record of a run that a signal ended early, and how to go on."""
     run.accelerator.end_training()
     precision, alone = run.accelerator.mixed_precision, run.accelerator.num_processes == 1

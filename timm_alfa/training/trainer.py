@@ -14,8 +14,8 @@ from timm_alfa.errors import AlfaError
 from timm_alfa.replay.norms import RunningStatistics
 from timm_alfa.training.agreement import Consensus, StopFlag, is_finite
 from timm_alfa.training.checkpoint.save_load import save_state, with_norms
-from timm_alfa.training.checkpoint.store import States, state_folders
-from timm_alfa.training.checkpoint.train_state import Progression
+from timm_alfa.training.checkpoint.store import CheckpointStore, state_folders
+from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import plain_state
 from timm_alfa.training.console import Progress, Table, logger
 from timm_alfa.training.evaluate import evaluate
@@ -51,7 +51,9 @@ class Trainer:
         stop: Set by signals.
     """
 
-    def __init__(self, run: Run, folder: RunFolder, states: States, state: Progression, totals: Totals, stop: StopFlag):
+    def __init__(
+        self, run: Run, folder: RunFolder, states: CheckpointStore, state: TrainState, totals: Totals, stop: StopFlag
+    ):
         self.run, self.folder, self.states, self.state, self.stop = run, folder, states, state, stop
         self.config, self.accelerator = run.config, run.accelerator
         self.totals, self.options = totals, redact(run.config.flat())

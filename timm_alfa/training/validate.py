@@ -101,19 +101,19 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
         for item in group_options(name, cls)
         if name != 'data' or item.key in DATA_KEYS
     ]
-    given, faults = read_command_line(build_parser('validate.py', DESCRIPTION, TITLES, options), argv, options)
+    given, errors = read_command_line(build_parser('validate.py', DESCRIPTION, TITLES, options), argv, options)
     fill_from_run(given)
     groups, found = resolve_groups(GROUPS, given)
     if not given.values.get('robust'):
         found += [
-            f'{given.spell(key)} has no effect without --robust: add it.'
+            f'{given.flag_name(key)} has no effect without --robust: add it.'
             for key in given.values
             if key.startswith('attack_')
         ]
     if given.values.get('pretrained') and not (given.values.get('dataset') or given.values.get('data_dir')):
         found.append('--pretrained says nothing of the data: add --dataset NAME or --data-dir FOLDER.')
-    if faults + found:
-        raise ConfigError(faults + found)
+    if errors + found:
+        raise ConfigError(errors + found)
     return ValidateConfig(**groups)
 
 

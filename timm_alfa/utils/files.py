@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Iterator, Union
 
-from timm_alfa.errors import CheckpointError
+from timm_alfa.errors import CheckpointError, first_line
 
 
 @contextmanager
@@ -56,12 +56,6 @@ def is_write_fault(error: BaseException) -> bool:
             'quota',
         )
     )
-
-
-def first_line(error: BaseException) -> str:
-    """An error in one line."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def write_fault(path: Path, error: BaseException) -> str:

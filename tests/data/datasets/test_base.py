@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from timm_alfa.data.datasets.base import Part, Source, check_labels, image_mode, ordered_names, why
+from timm_alfa.data.datasets.base import Part, Source, check_labels, image_mode, ordered_names
 from timm_alfa.errors import DataError
 
 
@@ -53,7 +53,3 @@ def test_image_mode_knows_one_and_three_channels():
     assert (image_mode(1), image_mode(3)) == ('L', 'RGB')
     with pytest.raises(DataError, match='4 channels'):
         image_mode(4)
-
-
-def test_why_is_one_line():
-    assert (why(OSError('a.\nb')), why(KeyError())) == ('a', 'KeyError')

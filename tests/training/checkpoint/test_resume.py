@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState
 
 from timm_alfa.errors import AlfaWarning, CheckpointError
 from timm_alfa.training import finish, trainer
-from timm_alfa.training.checkpoint.store import States, is_whole, state_folders
+from timm_alfa.training.checkpoint.store import CheckpointStore, is_whole, state_folders
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.folder import RunFolder
@@ -438,7 +438,7 @@ def write(states, text='x'):
 
 
 def test_states_are_pruned_after_the_new_one_is_whole(tmp_path):
-    states = States(tmp_path / 'last', keep=2)
+    states = CheckpointStore(tmp_path / 'last', keep=2)
     folders = [write(states, text) for text in 'abcd']
     assert state_folders(tmp_path / 'last') == folders[2:]
 
@@ -454,7 +454,7 @@ def test_states_are_pruned_after_the_new_one_is_whole(tmp_path):
 
 @pytest.mark.parametrize('damage', ['marker', 'truncated', 'missing', 'temporary'])
 def test_half_a_state_is_never_picked_up(tmp_path, damage):
-    states = States(tmp_path / 'last', keep=3)
+    states = CheckpointStore(tmp_path / 'last', keep=3)
     good, bad = write(states), write(states, 'longer')
     if damage == 'marker':
         (bad / 'COMPLETE').unlink()
@@ -471,7 +471,7 @@ def test_half_a_state_is_never_picked_up(tmp_path, damage):
 
 def test_a_vanished_run_folder_is_a_clear_error(tmp_path):
     with pytest.raises(CheckpointError, match='cannot write .*No such file'):
-        write(States(tmp_path / 'gone' / 'last'))
+        write(CheckpointStore(tmp_path / 'gone' / 'last'))
 
 
 def test_a_pickle_that_carries_code_is_refused(runs, tmp_path):

@@ -90,7 +90,7 @@ def test_legal_options_train(words):
         try:
             record = runs(*BASE, *words)
         except ConfigError as error:
-            assert error.faults and '\n' not in error.faults[0]
+            assert error.errors and '\n' not in error.errors[0]
             return
         assert record['epochs_done'] == 1 and record['skipped_updates'] == 0
         weights = runs.weights('run', 'model_best.safetensors')

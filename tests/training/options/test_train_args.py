@@ -18,7 +18,7 @@ from timm_alfa.training.options.train_args import all_options, make_parser, pars
 def faults(*argv):
     with pytest.raises(ConfigError) as caught:
         parse_args(list(argv))
-    return caught.value.faults
+    return caught.value.errors
 
 
 def test_every_option_has_a_key_of_its_own():
@@ -217,6 +217,6 @@ def test_whatever_is_typed_ends_in_options_or_our_error(pairs):
         try:
             config = parse_args(argv)
         except ConfigError as error:
-            assert error.faults and all(error.faults)
+            assert error.errors and all(error.errors)
         else:
             assert config.task.task in TASKS

@@ -12,7 +12,7 @@ import pytest
 from timm_alfa.errors import AlfaWarning, ConfigError
 from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.run_dir import lock as lock_module
-from timm_alfa.training.run_dir.lock import LOCK, FolderLock, claim_folder
+from timm_alfa.training.run_dir.lock import LOCK, FolderLock, lock_folder
 
 HOLD = """
 import fcntl, sys, time
@@ -51,20 +51,20 @@ def test_a_run_that_is_going_on_is_left_alone(argv, tmp_path, hold):
     options = config(tmp_path, '--experiment', 'run', *argv)
     with FolderLock() as lock:
         with pytest.raises(ConfigError, match=f"another process trains in '{tmp_path}/run': .* --experiment"):
-            claim_folder(options, lock)
+            lock_folder(options, lock)
         holder.kill()
         holder.wait()
-        assert claim_folder(options, lock) == tmp_path / 'run'
+        assert lock_folder(options, lock) == tmp_path / 'run'
 
 
 def test_starts_at_once_take_a_number_each(tmp_path, monkeypatch):
     base, options = 'resnet20s-alfa-digits', config(tmp_path)
     choose, answers = lock_module.choose_folder, [tmp_path / base]
     with FolderLock() as lock, FolderLock() as other:
-        assert claim_folder(options, lock).name == base
+        assert lock_folder(options, lock).name == base
         # chosen before the first one had made its folder
         monkeypatch.setattr(lock_module, 'choose_folder', lambda config: answers.pop() if answers else choose(config))
-        assert claim_folder(options, other).name == f'{base}-2' and not answers
+        assert lock_folder(options, other).name == f'{base}-2' and not answers
 
 
 def test_resume_auto_begins_a_run_where_there_is_none_and_goes_on_with_the_last(tmp_path, monkeypatch):
@@ -74,7 +74,7 @@ def test_resume_auto_begins_a_run_where_there_is_none_and_goes_on_with_the_last(
     monkeypatch.setattr(lock_module, 'choose_folder', lambda config: (next(looks), choose(config))[1])
     with FolderLock() as lock:
         for _ in range(2):
-            path = claim_folder(options, lock)
+            path = lock_folder(options, lock)
             assert path.name == f'{base}-2'
             (path / 'args.yaml').touch()
     assert len(list(tmp_path.iterdir())) == 2
@@ -89,7 +89,7 @@ def test_a_run_that_began_and_ended_meanwhile_is_not_overwritten(tmp_path, monke
 
     monkeypatch.setattr(FolderLock, 'take', late)
     with FolderLock() as lock, pytest.raises(ConfigError, match='already holds a run'):
-        claim_folder(config(tmp_path, '--experiment', 'run'), lock)
+        lock_folder(config(tmp_path, '--experiment', 'run'), lock)
 
 
 def test_processes_that_read_images_do_not_hold_the_folder(tmp_path, hold):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from timm_alfa.errors import DataError
+from timm_alfa.errors import DataError, first_line
 
 MODES = {1: 'L', 3: 'RGB'}
 TRAIN_NAMES = ('train', 'training')
@@ -44,7 +44,7 @@ class Source:
             return read()
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
             raise DataError(
-                f'cannot read {self.label(index)}: {why(error)}. Mend or remove it, or add --skip-corrupt.'
+                f'cannot read {self.label(index)}: {first_line(error)}. Mend or remove it, or add --skip-corrupt.'
             ) from error
 
     def image(self, index: int, mode: str) -> Image.Image:
@@ -95,11 +95,6 @@ def caught(read: Callable, *args):
         return read(*args)
     except DataError as error:
         return error
-
-
-def why(error: BaseException) -> str:
-    """The first line of an error, or its type where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip('.')
 
 
 def ordered_names(class_to_idx: dict) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from timm_alfa.data.config import DataConfig
-from timm_alfa.data.datasets.base import Source, caught, decoded, ordered_names, why
-from timm_alfa.errors import DataError, one_of
+from timm_alfa.data.datasets.base import Source, caught, decoded, ordered_names
+from timm_alfa.errors import DataError, first_line, one_of
 
 
 def _load(what, name: str, data: DataConfig, **kwargs):
@@ -17,7 +17,8 @@ def _load(what, name: str, data: DataConfig, **kwargs):
         return what(name, cache_dir=data.data_dir or None, **kwargs)
     except Exception as error:  # datasets raises its own, huggingface_hub's, pyarrow's, OSError, ValueError
         raise DataError(
-            f"cannot load --dataset hfds/{name}: {why(error)}. Give a folder that exists or a data set's id on the Hub."
+            f'cannot load --dataset hfds/{name}: {first_line(error)}. '
+            "Give a folder that exists or a data set's id on the Hub."
         ) from error
 
 
@@ -97,7 +98,7 @@ class HfdsSource(Source):
             targets = torch.tensor([-1 if target is None else target for target in targets])
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"column '{target_key}' gives no labels ({type(error).__name__}: {why(error)}): "
+                f"column '{target_key}' gives no labels ({type(error).__name__}: {first_line(error)}): "
                 'give another --target-key, or the right --class-map.'
             ) from error
         if targets.ndim != 1 or targets.is_floating_point():

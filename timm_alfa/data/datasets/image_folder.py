@@ -7,8 +7,8 @@ from timm.data import create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
 
 from timm_alfa.data.config import DataConfig
-from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, decoded, ordered_names, why
-from timm_alfa.errors import DataError
+from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, decoded, ordered_names
+from timm_alfa.errors import DataError, first_line
 
 
 def _folders(path: str) -> list[str]:
@@ -65,7 +65,7 @@ def _reader(root: str, class_map):
     try:
         reader = create_dataset('', root=root, search_split=False, class_map=class_map).reader
     except (AssertionError, ValueError, RuntimeError, OSError) as error:
-        raise DataError(f"cannot use folder '{root}': {why(error)}.") from error
+        raise DataError(f"cannot use folder '{root}': {first_line(error)}.") from error
     hidden = [name for name in reader.class_to_idx if str(name).startswith('.')]
     if hidden:
         raise DataError(f"hidden folder '{hidden[0]}' in '{root}' holds images and would be a class: remove it.")

@@ -4,8 +4,8 @@ from PIL import Image
 from timm.data import create_dataset
 
 from timm_alfa.data.config import DataConfig
-from timm_alfa.data.datasets.base import TRAIN_NAMES, Source, why
-from timm_alfa.errors import DataError, one_of
+from timm_alfa.data.datasets.base import TRAIN_NAMES, Source
+from timm_alfa.errors import DataError, first_line, one_of
 
 # With a list of labels; timm gives torchvision's `test` half for any split that is not `train`.
 TORCH_NAMES = ('cifar10', 'cifar100', 'mnist', 'kmnist', 'fashion_mnist', 'qmnist', 'imagenet', 'places365')
@@ -33,7 +33,9 @@ class TorchSource(Source):
             )
         except (AssertionError, RuntimeError, OSError, ValueError) as error:
             hint = '' if data.dataset_download else ' Add --dataset-download to fetch it.'
-            raise DataError(f"cannot load '{data.dataset}' from '{data.data_dir}': {why(error)}.{hint}") from error
+            raise DataError(
+                f"cannot load '{data.dataset}' from '{data.data_dir}': {first_line(error)}.{hint}"
+            ) from error
         targets = self.dataset.targets
         if getattr(targets, 'ndim', 1) == 2:  # QMNIST's: the class, then where the digit comes from
             targets = targets[:, 0]

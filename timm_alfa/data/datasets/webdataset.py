@@ -19,8 +19,8 @@ from timm.data.readers.class_map import load_class_map
 from tqdm import tqdm
 
 from timm_alfa.data.config import DataConfig
-from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, decoded, ordered_names, why
-from timm_alfa.errors import AlfaWarning, DataError, one_of
+from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, decoded, ordered_names
+from timm_alfa.errors import AlfaWarning, DataError, first_line, one_of
 from timm_alfa.utils.distributed import is_main_process
 
 INFOS = ('_info.json', 'info.json')  # timm's: splits, each with filenames and shard_lengths
@@ -85,7 +85,7 @@ def _listed(info: Path) -> dict[str, Shards]:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"'{info}' does not list splits with their filenames ({type(error).__name__}: {why(error)}): "
+            f"'{info}' does not list splits with their filenames ({type(error).__name__}: {first_line(error)}): "
             'mend it, or remove it and let the names of the shards say it.'
         ) from error
 
@@ -166,7 +166,7 @@ def samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo], tarfi
     except FileNotFoundError as error:
         raise DataError(f"shard '{path}' is not there: complete the folder.") from error
     except (tarfile.TarError, OSError) as error:
-        raise DataError(f"shard '{path}' cannot be read as an uncompressed tar file: {why(error)}.") from error
+        raise DataError(f"shard '{path}' cannot be read as an uncompressed tar file: {first_line(error)}.") from error
 
 
 def _is_ended(archive: tarfile.TarFile) -> bool:
@@ -310,4 +310,4 @@ def _class_names(path: str) -> dict[str, int]:
     try:
         return {str(name): number for name, number in load_class_map(path).items()} if path else {}
     except (AssertionError, AttributeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise DataError(f"cannot read class map '{path}': {why(error)}.") from error
+        raise DataError(f"cannot read class map '{path}': {first_line(error)}.") from error

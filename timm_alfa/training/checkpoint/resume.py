@@ -5,7 +5,7 @@ from typing import Any, Iterator
 
 from timm_alfa.data.loaders.sampling import train_steps
 from timm_alfa.errors import CheckpointError
-from timm_alfa.training.checkpoint.train_state import Progression
+from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.options.train_args import NOT_FROM_RUN
 
@@ -91,7 +91,7 @@ def division(options: dict[str, Any], processes: int) -> tuple[int, int, int]:
     return options['batch_size'], options['grad_accum_steps'], processes
 
 
-def move_position(state: Progression, content: dict[str, Any], run) -> None:
+def move_position(state: TrainState, content: dict[str, Any], run) -> None:
     """The same place in the epoch for another division of an update, down to a whole update."""
     options, accumulated = content['options'], run.config.optim.grad_accum_steps
     images = state.batch * options['batch_size'] * content['num_processes']

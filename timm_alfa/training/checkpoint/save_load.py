@@ -9,15 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from timm_alfa.errors import CheckpointError
+from timm_alfa.errors import CheckpointError, first_line
 from timm_alfa.replay.norms import running_buffers
 from timm_alfa.training.checkpoint.resume import division, move_position
-from timm_alfa.training.checkpoint.store import States, state_folders
-from timm_alfa.training.checkpoint.train_state import Progression
+from timm_alfa.training.checkpoint.store import CheckpointStore, state_folders
+from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import load_weights, plain_state
 from timm_alfa.training.console import logger
 from timm_alfa.training.metrics import Totals
-from timm_alfa.utils import files
 from timm_alfa.utils.distributed import gather, on_main
 from timm_alfa.utils.fsdp import cut_state, whole_state
 
@@ -37,7 +36,7 @@ def with_norms(run) -> list[nn.Module]:
     return [run.task, *([run.ema.module] if run.ema is not None else [])]
 
 
-def save_state(states: States, run, state: Progression, totals: Totals, options: dict[str, Any]) -> None:
+def save_state(states: CheckpointStore, run, state: TrainState, totals: Totals, options: dict[str, Any]) -> None:
     """Saves all of a run. Every process calls it; the main one writes.
 
     Raises:
@@ -95,7 +94,7 @@ def read_state(path: Path) -> Optional[tuple[Path, dict[str, Any]]]:
     return None
 
 
-def load_state(folder: Path, content: dict[str, Any], run, totals: Totals, changed: bool = False) -> Progression:
+def load_state(folder: Path, content: dict[str, Any], run, totals: Totals, changed: bool = False) -> TrainState:
     """Puts a run where a state stands. Every process calls it and reads the files; sharded, they wait for each other.
 
     Args:
@@ -123,11 +122,11 @@ def load_state(folder: Path, content: dict[str, Any], run, totals: Totals, chang
     except CheckpointError:
         raise
     except Exception as error:  # of damaged or foreign files, readers raise whatever their bytes lead them to
-        raise CheckpointError(f"state '{folder}' does not fit this run: {files.first_line(error)}") from error
+        raise CheckpointError(f"state '{folder}' does not fit this run: {first_line(error)}.") from error
     for name, indices in content['skipped'].items():
         if (part := getattr(run.data, name)) is not None:  # --val-fraction may be another one now
             part.skipped_indices.update(indices)
-    state = Progression(**content['progression'])
+    state = TrainState(**content['progression'])
     if division(content['options'], processes) != division(run.config.flat(), run.accelerator.num_processes):
         move_position(state, content, run)
     if run.schedule is not None:

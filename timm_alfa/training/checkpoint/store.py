@@ -1,4 +1,4 @@
-"""States: folders that are whole or not there.
+"""Training states: folders that are whole or not there.
 
 `last/` holds one folder a state, `NNNNNN-update-U/`. A state is written under a temporary name, flushed, renamed, and
 only then are older ones removed; its marker lists the files and their sizes, and what has no marker, or does not match
@@ -38,7 +38,7 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-class States:
+class CheckpointStore:
     """The states in a run's `last/`.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Any, Optional
 
 
 @dataclass
-class Progression:
+class TrainState:
     """All of a run that is neither weights nor options; JSON holds it exactly.
 
     Attributes:
@@ -50,7 +50,7 @@ class Progression:
         """The next epoch is the best so far."""
         self.best_epoch, self.best, self.best_sha256 = 0, {}, None
 
-    def takes_part(self, commit: Optional[str]) -> None:
+    def add_commit(self, commit: Optional[str]) -> None:
         """Notes the commit that a stretch of the run begins with."""
         if commit is not None and commit not in self.commits:
             self.commits.append(commit)

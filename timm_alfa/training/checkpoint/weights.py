@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from timm.models import clean_state_dict
 from torch import nn
 
-from timm_alfa.errors import CheckpointError
-from timm_alfa.utils.files import first_line, replacing
+from timm_alfa.errors import CheckpointError, first_line
+from timm_alfa.utils.files import replacing
 from timm_alfa.utils.fsdp import cut_like, whole
 
 STATE_KEYS = ('state_dict_ema', 'state_dict', 'model_ema', 'model')

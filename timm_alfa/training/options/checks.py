@@ -1,39 +1,40 @@
-"""What options say about each other: faults between groups, and options that cannot have an effect."""
+"""What options say about each other: errors between groups, and options that cannot have an effect."""
 
-from difflib import get_close_matches
 from typing import Callable, Iterator, NamedTuple
 
-from timm_alfa.data import pair_faults
-from timm_alfa.errors import one_of
+from timm_alfa.data import pair_errors
+from timm_alfa.errors import nearest, one_of
 from timm_alfa.zoo import TAGS
 
 
-def faults_across(config, spell) -> Iterator[str]:
+def errors_across(config, flag_name) -> Iterator[str]:
     """Faults that need more than one group, or timm's registries.
 
     Args:
         config: A resolved `TrainConfig`.
-        spell: How the user wrote an option's key.
+        flag_name: How the user wrote an option's key.
     """
     yield from _unknown_names(config)
-    yield from pair_faults(config.data, config.aug, spell)
+    yield from pair_errors(config.data, config.aug, flag_name)
     for name in ('mean', 'std'):
         values, channels = getattr(config.model, name), config.model.in_chans
         if values is not None and channels is not None and len(values) not in (1, channels):
-            yield f'{spell(name)} has {len(values)} values: give one, or {channels} as {spell("in_chans")} says.'
+            yield (
+                f'{flag_name(name)} has {len(values)} values: give one, or {channels} as {flag_name("in_chans")} says.'
+            )
     epochs, warmup = config.epochs, config.schedule.warmup_epochs
     if warmup > epochs:
-        yield f'{spell("warmup_epochs")} is {warmup:g}: the run has {epochs} epochs.'
+        yield f'{flag_name("warmup_epochs")} is {warmup:g}: the run has {epochs} epochs.'
     if config.optim.bce_loss is False:
         for name in ('bce_sum', 'bce_target_thresh'):
             if getattr(config.optim, name) not in (False, None):
-                yield f'{spell(name)} belongs to {spell("bce_loss")}, which is off.'
+                yield f'{flag_name(name)} belongs to {flag_name("bce_loss")}, which is off.'
 
 
 def _unknown_names(config) -> Iterator[str]:
     from timm.optim import list_optimizers
 
-    yield from model_faults(config.model.model)
+    yield from model_errors(config.model.model)
     known = list_optimizers()
     if config.optim.opt.lower() not in known:
         yield nearest('optimizer', config.optim.opt, known, 'timm.optim.list_optimizers() lists them')
@@ -44,7 +45,7 @@ def _unknown_names(config) -> Iterator[str]:
             yield one_of('backend of torch.compile', config.model.torchcompile, backends)
 
 
-def model_faults(name: str) -> Iterator[str]:
+def model_errors(name: str) -> Iterator[str]:
     """A line if timm knows no such model, or no such tag of it."""
     import timm
 
@@ -68,15 +69,6 @@ def _bad_source(name: str) -> Iterator[str]:
         parse_model_name(name)
     except ValueError as error:
         yield str(error)
-
-
-def nearest(what: str, given: str, known: list[str], where: str) -> str:
-    """The line for an unknown name of a set too long to list."""
-    if len(known) <= 12:
-        return one_of(what, given, known)
-    near = get_close_matches(given, known, n=3)
-    hint = f' Did you mean {" or ".join(repr(name) for name in near)}?' if near else ''
-    return f"unknown {what} '{given}'.{hint} {where}."
 
 
 class Idle(NamedTuple):
@@ -120,21 +112,22 @@ IDLE = (
 )
 
 
-def without_effect(config, spell) -> Iterator[str]:
+def without_effect(config, flag_name) -> Iterator[str]:
     """A line for each option that was given and cannot have an effect."""
     values, defaults = config.flat(), type(config)().flat()
     for row in IDLE:
         for key in row.keys:
             if key in config.given and values[key] != defaults[key] and not row.works(config):
-                yield f'{spell(key)} has no effect {row.reason}.'
+                yield f'{flag_name(key)} has no effect {row.reason}.'
     milestones, epochs = config.schedule.decay_milestones, config.epochs
     late = [m for m in milestones or () if m >= epochs] if config.schedule.sched == 'multistep' else []
     if late:
-        yield f'{spell("decay_milestones")}: {", ".join(f"{m:g}" for m in late)} is never reached in {epochs} epochs.'
+        listed = ', '.join(f'{milestone:g}' for milestone in late)
+        yield f'{flag_name("decay_milestones")}: {listed} is never reached in {epochs} epochs.'
     if config.aug.mixup_off_epoch >= epochs and config.aug.mixes:
-        yield f'{spell("mixup_off_epoch")}: {config.aug.mixup_off_epoch} is never reached in {epochs} epochs.'
+        yield f'{flag_name("mixup_off_epoch")}: {config.aug.mixup_off_epoch} is never reached in {epochs} epochs.'
     if config.run.dry_run and config.run.log_with:
-        yield f'{spell("log_with")} has no effect with --dry-run.'
+        yield f'{flag_name("log_with")} has no effect with --dry-run.'
 
 
 def idle_in(config, updates: int) -> Iterator[str]:

@@ -49,9 +49,12 @@ class ModelConfig:
         choices=('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs'),
     )
 
-    def faults(self, spell) -> Iterator[str]:
+    def errors(self, flag_name) -> Iterator[str]:
         if self.freeze_bn and self.sync_bn:
-            yield f'{spell("freeze_bn")} and {spell("sync_bn")} exclude each other: frozen norms gather no statistics.'
+            yield (
+                f'{flag_name("freeze_bn")} and {flag_name("sync_bn")} exclude each other: frozen norms gather no '
+                'statistics.'
+            )
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,9 @@ class OptimConfig:
     bce_sum: bool = option(False, 'Sum it over the classes, not mean.')
     bce_target_thresh: Optional[float] = option(None, 'Make its targets 0 or 1 at this threshold.', low=0, high=1)
 
-    def faults(self, spell) -> Iterator[str]:
+    def errors(self, flag_name) -> Iterator[str]:
         if self.opt_betas is not None and len(self.opt_betas) not in (2, 3):
-            yield f'{spell("opt_betas")} is {self.opt_betas}: give two or three numbers.'
+            yield f'{flag_name("opt_betas")} is {self.opt_betas}: give two or three numbers.'
 
 
 @dataclass(frozen=True)
@@ -116,15 +119,15 @@ class ScheduleConfig:
     warmup_lr: float = option(1e-5, 'Learning rate at the first update of the warm-up.', low=0)
     min_lr: float = option(0.0, 'Smallest learning rate of schedules that decay to one.', low=0)
 
-    def faults(self, spell) -> Iterator[str]:
+    def errors(self, flag_name) -> Iterator[str]:
         if self.warmup_epochs and self.warmup_updates is not None:
             yield (
-                f'{spell("warmup_epochs")} {self.warmup_epochs:g} and {spell("warmup_updates")} '
+                f'{flag_name("warmup_epochs")} {self.warmup_epochs:g} and {flag_name("warmup_updates")} '
                 f'{self.warmup_updates} are both given: give one.'
             )
         milestones = self.decay_milestones
         if milestones is not None and list(milestones) != sorted(set(milestones)):
-            yield f'{spell("decay_milestones")} is {milestones}: give rising epochs, such as 50 150.'
+            yield f'{flag_name("decay_milestones")} is {milestones}: give rising epochs, such as 50 150.'
 
 
 @dataclass(frozen=True)
@@ -154,19 +157,22 @@ class RunConfig:
     log_with: Optional[tuple[str, ...]] = option(None, 'Trackers to report to, by way of accelerate.', choices=TRACKERS)
     dry_run: bool = option(False, 'Print the resolved options, blocks, shapes and parameters, and stop.')
 
-    def faults(self, spell) -> Iterator[str]:
+    def errors(self, flag_name) -> Iterator[str]:
         try:
             parse_interval(self.checkpoint_every)
         except ValueError:
-            yield f"{spell('checkpoint_every')} is '{self.checkpoint_every}': give minutes ('10m') or updates ('500')."
+            yield (
+                f"{flag_name('checkpoint_every')} is '{self.checkpoint_every}': "
+                "give minutes ('10m') or updates ('500')."
+            )
         name = self.experiment
         if name is not None and (not name or name in ('.', '..') or set(name) & set('/\\\0')):
             yield (
-                f"{spell('experiment')} is '{name}': give the plain name of a folder; {spell('output')} says where "
-                'it lies.'
+                f"{flag_name('experiment')} is '{name}': give the plain name of a folder; "
+                f'{flag_name("output")} says where it is.'
             )
         if self.resume == '':
-            yield f"{spell('resume')} is empty: give 'auto' or the folder of a run."
+            yield f"{flag_name('resume')} is empty: give 'auto' or the folder of a run."
 
 
 # What fits 1,437 images of 8x8 pixels, whose mirror images are no digits; the other defaults fit CIFAR and larger sets.

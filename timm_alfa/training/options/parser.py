@@ -55,7 +55,7 @@ class Given(NamedTuple):
     inherited: set[str]
     environment: dict[str, Any]
 
-    def spell(self, key: str) -> str:
+    def flag_name(self, key: str) -> str:
         """A key as the user wrote it."""
         source = self.source.get(key, '')
         return f"'{key}' in {source}" if source else '--' + key.replace('_', '-')
@@ -156,38 +156,38 @@ def read_command_line(
 ) -> tuple[Given, list[str]]:
     """What the command line and the YAML it names set, and what neither should hold."""
     known, rest = parser.parse_known_args(argv)
-    values, faults = vars(known), []
-    faults += unknown_flags(rest, options, parser.prog)
+    values, errors = vars(known), []
+    errors += unknown_flags(rest, options, parser.prog)
     for item in options:
         if isinstance(default_of(item.field), dict) and item.key in values:
             values[item.key], found = parse_pairs(values[item.key], item.spelling)
-            faults += found
+            errors += found
     file = values.pop('config', None)
     given = Given(dict(values), dict.fromkeys(values, ''), set(), {})
     if file is not None:
         content, found = read_yaml(file, options, environment=given.environment)
-        faults += found
+        errors += found
         for key, value in content.items():
             if key not in values:
                 given.values[key], given.source[key] = value, file
-    return given, faults
+    return given, errors
 
 
 def unknown_flags(rest: Sequence[str], options: Sequence[Option], prog: str) -> list[str]:
     """A line for each thing on the command line that is no option."""
     flags = [item.spelling for item in options] + ['--config', '--help']
-    faults, skip = [], False
+    errors, skip = [], False
     for word in rest:
         if word.startswith('-') and not _is_number(word):
             name = word.split('=')[0]
             near = [flag for flag in flags if flag.startswith(name)] or get_close_matches(name, flags, n=1)
             hint = f" Did you mean '{near[0]}'?" if near else ''
             hint = f' Here it is {TIMM_FLAGS[name]}.' if name in TIMM_FLAGS else hint
-            faults.append(f"unknown option '{name}'.{hint} `{prog} --help` lists every option.")
+            errors.append(f"unknown option '{name}'.{hint} `{prog} --help` lists every option.")
             skip = True
         elif not skip:
-            faults.append(f"unexpected '{word}': every value follows its --option (a folder of images: --data-dir).")
-    return faults
+            errors.append(f"unexpected '{word}': every value follows its --option (a folder of images: --data-dir).")
+    return errors
 
 
 def _is_number(word: str) -> bool:
@@ -200,19 +200,19 @@ def _is_number(word: str) -> bool:
 
 def parse_pairs(words: Sequence[str], spelling: str) -> tuple[dict[str, Any], list[str]]:
     """A mapping from words such as 'depth=3'; values are Python literals, or else text."""
-    pairs, faults = {}, []
+    pairs, errors = {}, []
     for word in words:
         name, equals, text = word.partition('=')
         if not equals or not name.isidentifier():
-            faults.append(f"{spelling} has '{word}': give name=value.")
+            errors.append(f"{spelling} has '{word}': give name=value.")
             continue
         try:
             pairs[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             if text[:1] in tuple('[({\'"'):
-                faults.append(f"{spelling} has '{word}', which is no Python literal: see to its brackets and quotes.")
+                errors.append(f"{spelling} has '{word}', which is no Python literal: see to its brackets and quotes.")
             pairs[name] = text
-    return pairs, faults
+    return pairs, errors
 
 
 def read_yaml(
@@ -221,7 +221,7 @@ def read_yaml(
     flag: str = '--config',
     environment: Optional[dict[str, Any]] = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The options a YAML file sets, and its faults.
+    """The options a YAML file sets, and its errors.
 
     Args:
         flag: What led to the file.
@@ -240,7 +240,7 @@ def read_yaml(
         return {}, []
     if not isinstance(content, dict):
         return {}, [f"{named}, which holds no 'option: value' lines."]
-    keys, faults, values = [item.key for item in options], [], {}
+    keys, errors, values = [item.key for item in options], [], {}
     for key, value in content.items():
         key = str(key).replace('-', '_')
         if key in keys:
@@ -250,16 +250,16 @@ def read_yaml(
                 environment.update(value)
         else:
             near = get_close_matches(key, keys, n=1)
-            faults.append(f"unknown option '{key}' in {file}." + (f" Did you mean '{near[0]}'?" if near else ''))
-    return values, faults
+            errors.append(f"unknown option '{key}' in {file}." + (f" Did you mean '{near[0]}'?" if near else ''))
+    return values, errors
 
 
 def resolve_groups(groups: Mapping[str, type], given: Given) -> tuple[dict[str, Any], list[str]]:
     """An instance of each group (None where a value could not be read), and every fault."""
-    resolved, faults = {}, []
+    resolved, errors = {}, []
     for name, cls in groups.items():
         names = {field.name for field in dataclasses.fields(cls)}
         own = {key: value for key, value in given.values.items() if key in names}
-        resolved[name], found = resolve(cls, own, given.spell)
-        faults += found
-    return resolved, faults
+        resolved[name], found = resolve(cls, own, given.flag_name)
+        errors += found
+    return resolved, errors

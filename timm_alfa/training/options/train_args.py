@@ -8,7 +8,7 @@ from typing import Any, Iterator, Optional, Sequence
 from timm_alfa.errors import AlfaWarning, ConfigError, one_of
 from timm_alfa.options import default_of, resolve
 from timm_alfa.tasks import TASKS
-from timm_alfa.training.options.checks import faults_across, without_effect
+from timm_alfa.training.options.checks import errors_across, without_effect
 from timm_alfa.training.options.config import (
     DIGITS_DEFAULTS,
     DIGITS_UNLESS,
@@ -90,30 +90,30 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
     Raises:
         ConfigError: With every fault; nothing has been done yet.
     """
-    given, faults = read_command_line(make_parser(), argv, all_options())
-    faults += fill_from_run(given)
+    given, errors = read_command_line(make_parser(), argv, all_options())
+    errors += fill_from_run(given)
     fill_for_digits(given)
     config, found = resolve_config(given)
-    faults += found
-    if faults:
-        raise ConfigError(faults)
-    for line in without_effect(config, given.spell):
+    errors += found
+    if errors:
+        raise ConfigError(errors)
+    for line in without_effect(config, given.flag_name):
         warnings.warn(line, AlfaWarning, stacklevel=2)
     return config
 
 
 def fill_from_run(given: Given) -> list[str]:
-    """With `--resume RUN`, options that are not given are those of the run; its faults."""
+    """With `--resume RUN`, options that are not given are those of the run; its errors."""
     run = given.values.get('resume')
     file = Path(str(run)) / 'args.yaml'
     if run in (None, 'auto') or not file.is_file():
         return []
-    content, faults = read_yaml(str(file), all_options(), '--resume')
+    content, errors = read_yaml(str(file), all_options(), '--resume')
     for key, value in content.items():
         if key not in given.values and key not in NOT_FROM_RUN:
             given.values[key], given.source[key] = value, str(file)
             given.inherited.add(key)
-    return faults
+    return errors
 
 
 def fill_for_digits(given: Given) -> None:
@@ -126,19 +126,19 @@ def fill_for_digits(given: Given) -> None:
 
 
 def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
-    """All groups and the chosen task's options, with the faults of each and between them."""
-    groups, faults = resolve_groups(GROUPS, given)
+    """All groups and the chosen task's options, with the errors of each and between them."""
+    groups, errors = resolve_groups(GROUPS, given)
     name = groups['task'].task if groups['task'] else None
     row = TASKS.get(name)
     options = None
     if name is not None and row is None:
-        faults.append(one_of('task', name, list(TASKS)))
+        errors.append(one_of('task', name, list(TASKS)))
     elif row is not None:
-        faults += foreign_options(row, given)
+        errors += foreign_options(row, given)
         options, found = own_options(row, given)
-        faults += found
+        errors += found
     if None in groups.values() or options is None:
-        return None, faults
+        return None, errors
     config = TrainConfig(
         **groups,
         task_options=options,
@@ -146,7 +146,7 @@ def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
         given=frozenset(given.values.keys() - given.inherited),
         recipe_precision=recipe_precision(given.environment),
     )
-    return config, faults + list(faults_across(config, given.spell))
+    return config, errors + list(errors_across(config, given.flag_name))
 
 
 def recipe_precision(environment: dict[str, Any]) -> Optional[str]:
@@ -160,7 +160,7 @@ def own_options(row: Any, given: Given) -> tuple[Optional[Any], list[str]]:
     names = [field.name for field in dataclasses.fields(row.config)]
     keys = {name: task_key(row.prefix, name) for name in names if row.prefix}
     values = {name: given.values[key] for name, key in keys.items() if key in given.values}
-    return resolve(row.config, values, lambda name: given.spell(task_key(row.prefix, name)))
+    return resolve(row.config, values, lambda name: given.flag_name(task_key(row.prefix, name)))
 
 
 def foreign_options(row: Any, given: Given) -> Iterator[str]:
@@ -172,4 +172,4 @@ def foreign_options(row: Any, given: Given) -> Iterator[str]:
     for key, tasks in owners.items():
         if key in given.values and key not in given.inherited and row.name not in tasks:
             choice = ' or '.join(f'--task {task}' for task in tasks)
-            yield f"{given.spell(key)} is an option of {choice}; the task here is '{row.name}'."
+            yield f"{given.flag_name(key)} is an option of {choice}; the task here is '{row.name}'."

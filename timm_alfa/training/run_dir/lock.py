@@ -59,7 +59,7 @@ class FolderLock:
         self.release()
 
 
-def claim_folder(config: TrainConfig, lock: FolderLock) -> Path:
+def lock_folder(config: TrainConfig, lock: FolderLock) -> Path:
     """Chooses a run's folder, makes it and locks it. Other starts may do the same at this moment.
 
     Raises:
