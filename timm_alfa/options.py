@@ -154,8 +154,8 @@ def resolve(cls: type, values: Mapping[str, Any], flag_name=lambda name: name) -
     """An instance of a config class from untyped values, and every fault found on the way.
 
     Args:
-        cls: A frozen dataclass of `option` fields. Its method `errors(flag_name)`, if it has one, checks them against each
-            other.
+        cls: A frozen dataclass of `option` fields. Its method `errors(flag_name)`, if it has one, checks them against
+            each other.
         values: By field name.
         flag_name: How the user spells a field's name (a flag, a keyword), for messages.
 
