@@ -45,10 +45,9 @@ def added_files() -> dict[str, Path]:
 
 def on_config(config):
     """Lists the cards below the page of the methods."""
-    cards = [uri for uri in added_files() if uri.startswith('methods/')]
-    config.nav = [
-        {'Methods': ['methods.md', *cards]} if entry == {'Methods': 'methods.md'} else entry for entry in config.nav
-    ]
+    cards = [{Path(uri).stem: uri} for uri in added_files() if uri.startswith('methods/')]
+    methods = {'Methods': [{'Overview': 'methods.md'}, *cards]}
+    config.nav = [methods if entry == {'Methods': 'methods.md'} else entry for entry in config.nav]
     return config
 
 
