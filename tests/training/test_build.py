@@ -91,7 +91,7 @@ def test_decay_leaves_out_biases_unless_told():
 @pytest.mark.parametrize(
     ('argv', 'part'),
     [
-        (['--model-kwargs', 'no_such=1'], 'cannot be built'),
+        (['--model-kwargs', 'no_such=1'], "has 'no_such', which is not an argument of resnet20s"),
         (['--model', 'test_vit', '--img-size', '17'], ''),
         (['--model', 'local-dir:/no/such'], 'cannot be built'),
         (['--model', 'test_vit', '--gp', 'nonsense'], 'cannot be built'),

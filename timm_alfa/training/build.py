@@ -4,12 +4,10 @@ import warnings
 from pathlib import Path
 from typing import Any, Optional
 
-import timm
 import torch
 from timm.data.model_config import resolve_input_data_config
 from timm.layers import convert_sync_batchnorm
 from timm.loss import create_classification_loss
-from timm.models import resolve_model_input_args
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
@@ -17,6 +15,7 @@ from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
 from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError, first_line
+from timm_alfa.models.factory import create_model
 from timm_alfa.training.checkpoint.weights import load_weights, read_weights
 from timm_alfa.training.options.config import ModelConfig, OptimConfig, TrainConfig
 
@@ -38,8 +37,7 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
         **options.model_kwargs,
     )
     try:
-        resolved = resolve_model_input_args(options.model, dict(img_size=options.img_size), **arguments)
-        model = timm.create_model(**resolved, pretrained=options.pretrained)
+        model = create_model(options.model, arguments, pretrained=options.pretrained, img_size=options.img_size)
     except AlfaError:
         raise
     except Exception as error:  # whatever a model's constructor, the Hub or a file raises, it is about these options

@@ -6,11 +6,12 @@ from typing import Mapping, Optional
 
 import timm
 import torch
-from timm.models import resolve_model_input_args
 from timm.models._hub import load_model_config_from_path
 from torch import nn
 
 from timm_alfa.errors import AlfaError, CheckpointError, ConfigError, first_line
+from timm_alfa.models.arguments import argument_errors
+from timm_alfa.models.factory import create_model
 from timm_alfa.options import option
 from timm_alfa.training.checkpoint.weights import find_weights, load_weights, read_weights
 from timm_alfa.training.options.checks import model_errors
@@ -48,6 +49,7 @@ class CheckpointConfig:
             yield f'{flag_name("checkpoint")} and {flag_name("pretrained")} exclude each other.'
         if self.model is not None:
             yield from model_errors(self.model)
+        yield from argument_errors(self.model_kwargs, flag_name('model_kwargs'))
 
 
 def open_model(options: CheckpointConfig) -> tuple[nn.Module, Optional[str]]:
@@ -63,8 +65,7 @@ def open_model(options: CheckpointConfig) -> tuple[nn.Module, Optional[str]]:
     if state is not None and name == options.model and not options.num_classes:
         arguments['num_classes'] = head_classes(name, state)
     try:
-        resolved = resolve_model_input_args(name, dict(img_size=options.img_size), **arguments)
-        model = timm.create_model(**resolved, pretrained=weights is None)
+        model = create_model(name, arguments, pretrained=weights is None, img_size=options.img_size)
     except AlfaError:
         raise
     except Exception as error:  # whatever a constructor, the Hub or a file raises, it is about these options

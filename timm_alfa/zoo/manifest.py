@@ -66,6 +66,8 @@ def _faults(values: Any) -> Iterable[str]:
         yield f'{values.get("name", "a row")} has unknown {", ".join(unknown)}'
     if not re.fullmatch('[0-9a-f]{64}', str(values.get('sha256'))):
         yield f'{values.get("name", "a row")}: sha256 must be 64 hexadecimal digits'
+    if unknown := sorted(set(values.get('pretrained_cfg') or {}) - {*_CFG_KEYS, 'label_names'}):
+        yield f'{values.get("name", "a row")}: pretrained_cfg has unknown {", ".join(unknown)}'
     if not values.get('repo_id') and not values.get('file'):
         yield f'{values.get("name", "a row")} has neither repo_id nor file'
 

@@ -4,6 +4,7 @@ from typing import Callable, Iterator, NamedTuple
 
 from timm_alfa.data import pair_errors
 from timm_alfa.errors import nearest, one_of
+from timm_alfa.models.arguments import argument_errors
 from timm_alfa.zoo import TAGS
 
 
@@ -15,6 +16,7 @@ def errors_across(config, flag_name) -> Iterator[str]:
         flag_name: How the user wrote an option's key.
     """
     yield from _unknown_names(config)
+    yield from argument_errors(config.model.model_kwargs, flag_name('model_kwargs'))
     yield from pair_errors(config.data, config.aug, flag_name)
     for name in ('mean', 'std'):
         values, channels = getattr(config.model, name), config.model.in_chans

@@ -11,7 +11,8 @@ import torch
 import yaml
 from torch import nn
 
-from timm_alfa.errors import CheckpointError, HubError
+from timm_alfa.errors import AlfaError, CheckpointError, HubError
+from timm_alfa.models.factory import create_model
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.zoo.tags import TAGS, DataSet, dataset_by_id, find_dataset
 
@@ -145,10 +146,13 @@ def load_model(run: Run) -> nn.Module:
     """The run's model on the CPU, in evaluation mode: a fresh timm model with the run's weights, loaded strictly.
 
     Raises:
+        ConfigError: Its config.json holds model arguments that are refused.
         CheckpointError: timm does not know the architecture; the weights are unreadable, not finite, or not its own.
     """
     try:
-        model = timm.create_model(f'local-dir:{run.folder}', pretrained=False)
+        model = create_model(f'local-dir:{run.folder}', {})
+    except AlfaError:
+        raise
     except Exception as error:
         raise CheckpointError(f"timm cannot build what '{run.folder / 'config.json'}' describes: {error}.") from error
     if model.num_classes != run.record['num_classes']:
