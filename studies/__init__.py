@@ -1,4 +1,4 @@
-"""The paper's tables and figures, run again: `run.py` makes the runs, `report.py` says what they show."""
+"""Studies: the tables of the paper, and further ones, run with paired seeds (`run.py`) and reported (`report.py`)."""
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""A job: one recipe with one seed at one scale; its name, its options, its command."""
+"""A job is one recipe with one seed: its name, its options and its commands."""
 import hashlib
 import json
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Iterable, Optional
 
 from studies import ROOT
-from studies.rows import RECIPES, Recipe
+from studies.recipes import RECIPES, Recipe
 from studies.tables import TABLES
 
 HUB = 'hfds/'
@@ -16,11 +16,13 @@ HUB = 'hfds/'
 
 @dataclass(frozen=True)
 class Job:
-    """What is run.
+    """One run of a recipe.
 
-    Args:
-        scale: Of the epochs and milestones; 1 is the recipe as it stands.
-        mixed_precision: In place of the recipe's.
+    Attributes:
+        recipe: What is run.
+        seed: Its seed.
+        scale: Factor of the epochs and milestones; 1 is the recipe as written.
+        mixed_precision: Overrides the recipe's.
     """
     recipe: Recipe
     seed: int
@@ -29,17 +31,19 @@ class Job:
 
     @property
     def precision(self) -> str:
+        """The mixed precision that the run uses."""
         return self.mixed_precision or self.recipe.mixed_precision
 
     @property
     def group(self) -> str:
-        """The name without the seed: what runs that are averaged have in common."""
+        """The name without the seed, which is the same for all runs that are averaged."""
         scale = '' if self.scale == 1 else f'-x{self.scale:g}'
         other = '' if self.precision == self.recipe.mixed_precision else f'-{self.precision}'
         return f'{self.recipe.name}{scale}{other}'
 
     @property
     def name(self) -> str:
+        """Name of the record."""
         return f'{self.group}-s{self.seed}'
 
     @property
@@ -49,20 +53,20 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """Of all that a run depends on: a recipe that changes never goes on from an older one's state."""
+        """Hash of everything that a run depends on, so that a changed recipe never resumes an older state."""
         text = json.dumps([self.options, self.precision, self.seed], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     @property
     def folder(self) -> str:
-        """The run's folder in the output folder."""
+        """Name of the run folder."""
         return f'{self.name}-{self.digest}'
 
 
 def scaled(options: dict[str, Any], scale: float) -> dict[str, Any]:
-    """The options that a scaled schedule changes: epochs, and milestones at the same share of them.
+    """The options that a scaled schedule changes: epochs, and milestones at the same fraction of them.
 
-    Warm-up stays: it is counted in updates, and there for the first ones whatever follows.
+    Warm-up stays as it is: it covers the first updates, however many follow.
     """
     if scale == 1:
         return {}
@@ -74,8 +78,17 @@ def scaled(options: dict[str, Any], scale: float) -> dict[str, Any]:
     return change
 
 
+def flags(options: dict[str, Any]) -> list[str]:
+    """Options as words of a command line."""
+    words = []
+    for key, value in options.items():
+        words.append('--' + key.replace('_', '-'))
+        words += map(str, value) if isinstance(value, list) else [str(value)]
+    return words
+
+
 def local_dataset(name: str, root: Optional[Path]) -> str:
-    """A data set of the Hub, or the folder of the same name under `root`.
+    """A data set's name, or the folder with its local copy under `root` if it is one of the Hub.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -84,41 +97,41 @@ def local_dataset(name: str, root: Optional[Path]) -> str:
         return name
     folder = root.expanduser().resolve() / name.rsplit('/', 1)[1]
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder '{folder}' for {name}: --dataset-root is the folder that holds it.")
+        raise FileNotFoundError(
+            f"'{folder}' does not exist: --dataset-root must be the folder that holds the copy of {name}.")
     return f'{HUB}{folder}'
 
 
 def train_command(job: Job, output: Path, root: Optional[Path] = None) -> list[str]:
-    """train.py with the job's recipe, resuming whatever there is."""
-    command = [sys.executable, str(ROOT / 'train.py'), '--config', str(ROOT / 'recipes' / f'{job.recipe.name}.yaml'),
-               '--seed', str(job.seed), '--output', str(output), '--experiment', job.folder, '--resume', 'auto']
+    """The command that trains, and resumes whatever is there."""
+    command = [
+        sys.executable, str(ROOT / 'train.py'), '--config', str(ROOT / 'recipes' / job.recipe.file),
+        '--seed', str(job.seed), '--output', str(output), '--experiment', job.folder, '--resume', 'auto']
     dataset = local_dataset(job.options['dataset'], root)
     if dataset != job.options['dataset']:
         command += ['--dataset', dataset]
-    for key, value in scaled(job.recipe.options, job.scale).items():
-        command += ['--' + key.replace('_', '-'), *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return command
+    return command + flags(scaled(job.recipe.options, job.scale))
 
 
 def robust_command(job: Job, run: Path, root: Optional[Path] = None) -> list[str]:
-    """validate.py under attack, on the best checkpoint and the test split."""
+    """The command that attacks the best checkpoint on the test split."""
     options = job.options
-    return [sys.executable, str(ROOT / 'validate.py'), '--checkpoint', str(run), '--robust', '--dataset',
-            local_dataset(options['dataset'], root), '--split', options['val_split'],
-            *(word for key in ('input_key', 'target_key') if key in options
-              for word in ('--' + key.replace('_', '-'), options[key]))]
+    keys = {key: options[key] for key in ('input_key', 'target_key') if key in options}
+    return [
+        sys.executable, str(ROOT / 'validate.py'), '--checkpoint', str(run), '--robust',
+        '--dataset', local_dataset(options['dataset'], root), '--split', options['val_split'], *flags(keys)]
 
 
 def published_command(job: Job) -> str:
-    """What reproduces the run, for its record: nothing of this machine."""
-    extra = ''.join(f" --{key.replace('_', '-')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-                    for key, value in scaled(job.recipe.options, job.scale).items())
+    """The command that reproduces the run, without anything of this machine."""
     precision = '' if job.precision == 'no' else f' --mixed_precision {job.precision}'
-    return (f'accelerate launch{precision} train.py --config recipes/{job.recipe.name}.yaml --seed {job.seed}{extra}')
+    words = ['train.py', '--config', f'recipes/{job.recipe.file}', '--seed', str(job.seed),
+             *flags(scaled(job.recipe.options, job.scale))]
+    return f"accelerate launch{precision} {' '.join(words)}"
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds from a count ('3' is 0, 1, 2), a range ('3-5') or a list ('0,4'; of one: '4,').
+    """Parses a count ('3' is 0, 1, 2), a range ('3-5') or a list ('0,4'; one seed is '4,').
 
     Raises:
         ValueError: It is none of them.
@@ -129,17 +142,17 @@ def parse_seeds(text: str) -> list[int]:
     for part in text.removesuffix(',').split(','):
         match = re.fullmatch(r'(\d+)(?:-(\d+))?', part)
         if not match:
-            raise ValueError(f"--seeds is '{text}': give a count (3), a range (3-5) or a list (0,4; of one seed: 4,).")
+            raise ValueError(f"--seeds is '{text}': pass a count (3), a range (3-5) or a list (0,4; one seed is 4,).")
         first = int(match[1])
         seeds += range(first, int(match[2] or first) + 1)
     return sorted(set(seeds))
 
 
 def recipe_names(words: Iterable[str]) -> list[str]:
-    """Recipes that tables, beginnings of their names, or recipes' own names stand for, each once.
+    """Resolves names of tables, prefixes of such names, and names of recipes to recipes, each once.
 
     Raises:
-        ValueError: A word stands for nothing.
+        ValueError: A word is none of them.
     """
     names: list[str] = []
     for word in words:
@@ -149,13 +162,23 @@ def recipe_names(words: Iterable[str]) -> list[str]:
         elif word in RECIPES:
             names.append(word)
         else:
-            raise ValueError(f"'{word}' is no table and no recipe: `python studies/run.py --list` shows them.")
+            raise ValueError(f"'{word}' is not a table or a recipe: `python studies/run.py --list` shows all.")
     return list(dict.fromkeys(names))
 
 
-def make_jobs(words: Iterable[str], seeds: Optional[list[int]] = None, scale: float = 1.0,
-              mixed_precision: Optional[str] = None) -> list[Job]:
-    """Jobs of some tables: rows that want most seeds first, those seed by seed, so that pairs are complete early."""
-    jobs = [Job(RECIPES[name], seed, scale, mixed_precision) for name in recipe_names(words)
-            for seed in (seeds if seeds is not None else range(RECIPES[name].seeds))]
+def make_jobs(
+        words: Iterable[str],
+        seeds: Optional[list[int]] = None,
+        scale: float = 1.0,
+        mixed_precision: Optional[str] = None,
+) -> list[Job]:
+    """The jobs of some tables or recipes, in an order that completes pairs early.
+
+    Recipes that plan the most seeds come first, and among those the jobs go seed by seed.
+    """
+    jobs = []
+    for name in recipe_names(words):
+        recipe = RECIPES[name]
+        for seed in seeds if seeds is not None else range(recipe.seeds):
+            jobs.append(Job(recipe, seed, scale, mixed_precision))
     return sorted(jobs, key=lambda job: (-job.recipe.seeds, job.seed))

@@ -1,7 +1,8 @@
-"""results/runs/: what stays of a run, one JSON file each."""
+"""results/runs/: the record that is kept of each run, one JSON file each."""
 import csv
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Optional
 
@@ -9,7 +10,7 @@ from studies import ROOT
 from studies.jobs import Job, published_command
 
 RUNS = ROOT / 'results' / 'runs'
-# Of result.json; what names places of a machine (command, run, dataset as read) stays behind.
+# Keys of result.json. Those that name places on a machine (command, run, dataset as read) are left out.
 KEPT = (
     'status', 'model', 'task', 'task_options', 'blocks', 'num_classes', 'epochs', 'epochs_done', 'batch_size', 'lr',
     'train_images', 'val_images', 'test_images', 'best_epoch', 'val_top1', 'val_top5', 'val_loss', 'test_top1',
@@ -20,46 +21,58 @@ HISTORY = ('train_loss', 'train_loss_clean', 'train_loss_adv', 'train_top1', 'de
 
 
 def make_record(job: Job, run: Path, threads: int, jobs: int) -> dict[str, Any]:
-    """The record of a finished run.
+    """Makes the record of a finished run.
 
     Args:
-        run: Its folder.
-        threads: CPU threads it had.
-        jobs: Runs side by side on the machine.
+        job: What was run.
+        run: The run folder.
+        threads: CPU threads the run had.
+        jobs: Number of runs at a time on the machine.
     """
     result = json.loads((run / 'result.json').read_text(encoding='utf-8'))
     record = dict(
         name=job.name, recipe=job.recipe.name, seed=job.seed, epochs_scale=job.scale, options=job.options,
         dataset=job.options['dataset'], **{key: result.get(key) for key in KEPT}, threads=threads, jobs=jobs,
         changed_after=[each['epoch'] for each in result.get('continued') or ()],
-        reproduce=published_command(job), history=history(run / 'summary.csv'))
+        reproduce=published_command(job), history=read_history(run / 'summary.csv'))
     robust = run / 'robust.json'
     if robust.exists():
         record['robust_top1'] = json.loads(robust.read_text(encoding='utf-8'))['robust_top1']
     return record
 
 
-def history(summary: Path) -> dict[str, list]:
-    """Columns of summary.csv, five digits each; eta's as one list an epoch."""
+def read_history(summary: Path) -> dict[str, list]:
+    """Columns of summary.csv, to five digits.
+
+    What a method reports per block (NAME_0, NAME_1, ...) becomes one column NAME with a list for each epoch.
+    """
     with summary.open(newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
-    columns = {name: [_short(row[name]) for row in rows] for name in HISTORY if rows and row_has(rows, name)}
-    etas = sorted((key for key in (rows[0] if rows else ()) if key.startswith('eta_')), key=lambda k: int(k[4:]))
-    if etas:
-        columns['eta'] = [[_short(row[key]) for key in etas] for row in rows]
-    return columns
+    history: dict[str, list] = {}
+    for name in HISTORY:
+        if any(row.get(name) for row in rows):
+            history[name] = [_number(row[name]) for row in rows]
+    for name, keys in vector_columns(rows[0] if rows else ()).items():
+        history[name] = [[_number(row[key]) for key in keys] for row in rows]
+    return history
 
 
-def row_has(rows: list[dict[str, str]], name: str) -> bool:
-    return any(row.get(name) for row in rows)
+def vector_columns(columns) -> dict[str, list[str]]:
+    """Columns that belong together, NAME_0, NAME_1, ..., in the order of their numbers, by name."""
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        match = re.fullmatch(r'(\w+)_\d+', column)
+        if match:
+            found.setdefault(match[1], []).append(column)
+    return {name: sorted(keys, key=lambda key: int(key.rpartition('_')[2])) for name, keys in found.items()}
 
 
-def _short(text: str) -> Optional[float]:
+def _number(text: str) -> Optional[float]:
     return float(f'{float(text):.5g}') if text else None
 
 
 def dump(record: dict[str, Any]) -> str:
-    """JSON with a key a line and its columns on one line each."""
+    """JSON with one key per line, and each column of the history on one line."""
     lines = []
     for key, value in record.items():
         if key == 'history':
@@ -71,7 +84,7 @@ def dump(record: dict[str, Any]) -> str:
 
 
 def save(record: dict[str, Any], folder: Path) -> Path:
-    """Writes a record, whole or not at all."""
+    """Writes a record atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record['name']}.json"
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
@@ -81,7 +94,7 @@ def save(record: dict[str, Any], folder: Path) -> Path:
 
 
 def load(path: Path) -> Optional[dict[str, Any]]:
-    """A record, or None where there is none that can be read."""
+    """A record; None if there is none that can be read."""
     try:
         return json.loads(path.read_text(encoding='utf-8'))
     except (OSError, json.JSONDecodeError):
@@ -89,13 +102,15 @@ def load(path: Path) -> Optional[dict[str, Any]]:
 
 
 def load_all(folder: Path = RUNS) -> list[dict[str, Any]]:
-    """All records of finished runs, by name."""
+    """The records of all finished runs, by name."""
     found = (load(path) for path in sorted(folder.glob('*.json')))
     return [record for record in found if record is not None and record.get('status') == 'finished']
 
 
 def matches(record: Optional[dict[str, Any]], job: Job) -> bool:
-    """Whether a record is of this very job: finished, and with the options that its recipe has today."""
-    return (record is not None and record.get('status') == 'finished' and record['options'] == job.options
-            and record['seed'] == job.seed and record['mixed_precision'] == job.precision
-            and not (job.recipe.robust and record.get('robust_top1') is None))
+    """Whether a record belongs to a job: finished, complete, and with the recipe's present options."""
+    if record is None or record.get('status') != 'finished':
+        return False
+    if job.recipe.robust and record.get('robust_top1') is None:
+        return False
+    return (record['options'], record['seed'], record['mixed_precision']) == (job.options, job.seed, job.precision)

@@ -1,58 +1,67 @@
 #!/usr/bin/env python3
-"""Runs tables of the studies: `python studies/run.py small --jobs 2 --dataset-root DIR`; `--list` shows them all.
+"""Runs tables of the studies: `python studies/run.py small --jobs 2 --dataset-root DIR`; `--list` shows all tables.
 
-Finished runs are skipped, broken ones go on from their last state, and a run that outlived its runner is found again.
+Finished runs are skipped, interrupted ones are resumed, and runs that outlived their runner are found again.
 """
 import argparse
 import signal
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if not __package__:  # run as a script
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from studies import ROOT, jobs, records
-from studies.processes import Workplace
-from studies.rows import RECIPES
+from studies.recipes import RECIPES
 from studies.runner import Runner
 from studies.tables import TABLES
+from studies.worker import Workspace
 
 
-def parse(argv=None) -> argparse.Namespace:
+def parse_args(argv=None) -> argparse.Namespace:
+    """Parses and checks the command line."""
     parser = argparse.ArgumentParser(prog='studies/run.py', description=__doc__.splitlines()[0])
-    parser.add_argument('tables', nargs='*', metavar='TABLE', help='tables (table1 is all of table1_...) or recipes')
-    parser.add_argument('--list', action='store_true', help='show tables, their rows and what has been run')
-    parser.add_argument('--seeds', help='a count (3), a range (3-5) or a list (0,4; of one: 4,); default: as many as '
-                                        'each row plans')
-    parser.add_argument('--epochs-scale', type=float, default=1.0, help='shrinks epochs and milestones (1)')
-    parser.add_argument('--jobs', type=int, default=1, help='runs side by side; each gets its share of the cores (1)')
-    parser.add_argument('--dataset-root', type=Path, help='folder with local copies: hfds/owner/NAME is DIR/NAME')
-    parser.add_argument('--mixed-precision', choices=('no', 'bf16', 'fp16'), help="in place of the recipes'")
-    parser.add_argument('--output', type=Path, default=ROOT / 'output' / 'studies', help='run folders, logs, locks')
-    parser.add_argument('--records', type=Path, default=records.RUNS, help='where records go (results/runs)')
+    parser.add_argument(
+        'tables', nargs='*', metavar='TABLE', help='tables (table1 stands for all of table1_...) or recipes')
+    parser.add_argument('--list', action='store_true', help='show all tables, their rows, and what has been run')
+    parser.add_argument(
+        '--seeds', help='a count (3), a range (3-5) or a list (0,4; one seed is 4,); default: as planned per recipe')
+    parser.add_argument('--epochs-scale', type=float, default=1.0, help='factor of epochs and milestones (default: 1)')
+    parser.add_argument(
+        '--jobs', type=int, default=1, help='runs at a time; each gets its share of the cores (default: 1)')
+    parser.add_argument(
+        '--dataset-root', type=Path, metavar='DIR', help='folder with local copies: hfds/OWNER/NAME is DIR/NAME')
+    parser.add_argument('--mixed-precision', choices=('no', 'bf16', 'fp16'), help="overrides the recipes' precision")
+    parser.add_argument(
+        '--output', type=Path, default=ROOT / 'output' / 'studies',
+        help='folder of run folders, logs and locks (default: output/studies)')
+    parser.add_argument(
+        '--records', type=Path, default=records.RUNS, help='folder of records (default: results/runs)')
     args = parser.parse_args(argv)
+
     if not args.list and not args.tables:
-        parser.error('name a table; --list shows them.')
+        parser.error('name at least one table; --list shows all.')
     if args.jobs < 1 or not 0 < args.epochs_scale <= 1:
-        parser.error('--jobs is at least 1, --epochs-scale above 0 and at most 1.')
+        parser.error('--jobs must be at least 1, --epochs-scale above 0 and at most 1.')
     return args
 
 
-def show(place: Workplace) -> None:
-    """All tables with their rows."""
+def show(workspace: Workspace) -> None:
+    """Prints all tables with their rows."""
     for table in TABLES.values():
         print(f'{table.name}: {table.title}')
         for row in table.rows:
             recipe = RECIPES[row.recipe]
-            done = sum(place.is_recorded(jobs.Job(recipe, seed)) for seed in range(100))
+            done = sum(workspace.is_recorded(jobs.Job(recipe, seed)) for seed in range(100))
             print(f'    {row.recipe:42} {row.label:24} {done}/{recipe.seeds} seeds')
 
 
 def main(argv=None) -> int:
-    args = parse(argv)
-    place = Workplace(args.output, args.records, args.dataset_root, args.jobs)
+    args = parse_args(argv)
+    workspace = Workspace(args.output, args.records, args.dataset_root, args.jobs)
     if args.list:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--list | head` has seen enough
-        show(place)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `--list | head` is not an error
+        show(workspace)
         return 0
     try:
         seeds = jobs.parse_seeds(args.seeds) if args.seeds else None
@@ -62,7 +71,7 @@ def main(argv=None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    return Runner(chosen, place).run()
+    return Runner(chosen, workspace).run()
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The studies lie beside the package: their folder's parent is put where imports look."""
+"""Makes studies/ importable: it is not part of the package."""
 import sys
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""A runner in a process of its own, over fake_train.py: drive.py OUTPUT SLOTS SECONDS."""
+"""Runs a runner over fake_train.py, to be killed by tests: drive.py OUTPUT SLOTS SECONDS."""
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from studies import processes
+from studies import worker
 from studies.jobs import make_jobs
 from studies.runner import Runner
 
@@ -18,6 +18,6 @@ def fake_command(seconds: float, failing: str = ''):
 
 
 if __name__ == '__main__':
-    place = processes.Workplace(Path(sys.argv[1]), Path(sys.argv[1]) / 'runs', slots=int(sys.argv[2]))
-    processes.train_command = fake_command(float(sys.argv[3]))
-    sys.exit(Runner(make_jobs(['smoke']), place).run())
+    workspace = worker.Workspace(Path(sys.argv[1]), Path(sys.argv[1]) / 'runs', slots=int(sys.argv[2]))
+    worker.train_command = fake_command(float(sys.argv[3]))
+    sys.exit(Runner(make_jobs(['smoke']), workspace).run())

@@ -1,6 +1,6 @@
-"""Stands in for train.py: leaves a mark, waits, and leaves a run's files.
+"""A stand-in for train.py that leaves a mark, waits, and writes the files of a run.
 
-Usage: fake_train.py OUTPUT NAME SECONDS [fail]; SIGTERM is what it is for train.py: an end with exit 0 and no result.
+Usage: fake_train.py OUTPUT NAME SECONDS [fail]. As with train.py, SIGTERM leads to exit status 0 and no result.
 """
 import json
 import signal

@@ -3,7 +3,7 @@ import pytest
 
 from studies import jobs
 from studies.jobs import Job, make_jobs, parse_seeds, scaled
-from studies.rows import RECIPES
+from studies.recipes import RECIPES
 from timm_alfa.training.options.train_args import parse_args
 
 
@@ -25,7 +25,7 @@ def test_scale_keeps_milestones_at_their_share():
     assert scaled(options, 0.001) == dict(epochs=1, decay_milestones=[0.25, 0.75])
 
 
-def test_command_is_read_by_train_py_as_the_job_s_options(tmp_path):
+def test_train_py_parses_the_command_as_the_jobs_options(tmp_path):
     job = Job(RECIPES['cifar10_resnet56s_alfa_step1.5'], 3, 0.05)
     config = parse_args(jobs.train_command(job, tmp_path)[2:])
     assert (config.run.seed, config.schedule.epochs, config.schedule.decay_milestones) == (3, 10, (2.5, 7.5))
@@ -33,7 +33,7 @@ def test_command_is_read_by_train_py_as_the_job_s_options(tmp_path):
     assert (config.run.output, config.run.experiment, config.run.resume) == (str(tmp_path), job.folder, 'auto')
 
 
-def test_local_data_by_the_data_set_s_name(tmp_path):
+def test_local_copy_is_found_by_the_name_of_the_data_set(tmp_path):
     with pytest.raises(FileNotFoundError, match='cifar10'):
         jobs.local_dataset('hfds/uoft-cs/cifar10', tmp_path)
     (tmp_path / 'cifar10').mkdir()
@@ -42,9 +42,9 @@ def test_local_data_by_the_data_set_s_name(tmp_path):
     assert jobs.local_dataset('digits', tmp_path) == 'digits'
 
 
-def test_what_reproduces_a_run_names_no_folder():
+def test_published_command_names_no_folder_of_this_machine():
     text = jobs.published_command(Job(RECIPES['small_alfa'], 2, 0.1))
-    assert text == ('accelerate launch --mixed_precision bf16 train.py --config recipes/small_alfa.yaml --seed 2 '
+    assert text == ('accelerate launch --mixed_precision bf16 train.py --config recipes/small/alfa.yaml --seed 2 '
                     '--epochs 6 --decay-milestones 1.5 4.5')
 
 
@@ -53,13 +53,13 @@ def test_pairs_are_complete_early():
     assert names == ['smoke-s0', 'smoke_alfa-s0', 'smoke-s1', 'smoke_alfa-s1']
 
 
-def test_rows_that_want_most_seeds_come_first():
+def test_recipes_with_the_most_seeds_come_first():
     names = [job.name for job in make_jobs(['small'])]
     assert names[:5] == ['small-s0', 'small_double-s0', 'small_alfa-s0', 'small-s1', 'small_double-s1']
     assert names.index('small_alfa-s5') < names.index('small_noise-s0') < names.index('small_advprop-s0')
 
 
-def test_each_row_has_its_own_number_of_seeds_and_shared_rows_run_once():
+def test_each_recipe_has_its_own_number_of_seeds_and_shared_recipes_run_once():
     counts = {name: sum(job.recipe.name == name for job in make_jobs(['small'])) for name in
               ('small', 'small_alfa', 'small_double', 'small_noise', 'small_moex', 'small_l_alfa', 'small_advprop')}
     assert counts == dict(small=6, small_alfa=6, small_double=6, small_noise=3, small_moex=3, small_l_alfa=2,
@@ -68,12 +68,12 @@ def test_each_row_has_its_own_number_of_seeds_and_shared_rows_run_once():
     assert len({job.name for job in whole}) == len(whole)
 
 
-def test_an_unknown_table_is_named():
+def test_unknown_table_is_an_error_that_names_it():
     with pytest.raises(ValueError, match="'tabel1'"):
         make_jobs(['tabel1'])
 
 
-def test_names_and_folders_keep_apart_what_differs():
+def test_different_jobs_have_different_names_and_digests():
     recipe = RECIPES['small']
     different = [Job(recipe, 0), Job(recipe, 1), Job(recipe, 0, 0.5), Job(recipe, 0, 1.0, 'no'),
                  Job(RECIPES['small_alfa'], 0)]

@@ -1,4 +1,4 @@
-"""Runs of one seed are pairs: the real train.py gives every method the same start, images and augmentation."""
+"""Runs with the same seed are pairs: every method has the same initial weights, images and augmentation."""
 import pytest
 import torch
 
@@ -32,7 +32,7 @@ def first_epochs(run, disturb: bool):
 
 
 @pytest.mark.parametrize('method', [name for name in METHODS if name != 'standard'])
-def test_one_seed_gives_one_start_and_one_order(method):
+def test_one_seed_gives_the_same_weights_and_batches(method):
     weights, batches, val = first_epochs(begin('standard', 3), disturb=False)
     other_weights, other_batches, other_val = first_epochs(begin(method, 3), disturb=True)
     assert weights.keys() == other_weights.keys()
@@ -43,7 +43,7 @@ def test_one_seed_gives_one_start_and_one_order(method):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_another_seed_gives_another_start_order_and_split():
+def test_another_seed_gives_other_weights_batches_and_splits():
     weights, batches, val = first_epochs(begin('standard', 3), disturb=False)
     other_weights, other_batches, other_val = first_epochs(begin('standard', 4), disturb=False)
     assert not torch.equal(weights['conv1.weight'], other_weights['conv1.weight'])

@@ -1,4 +1,4 @@
-"""Every recipe is legal for train.py, is the file that the rows give, and says what the paper says."""
+"""Recipes are valid for train.py, their files are up to date, and tables say what the paper says."""
 import functools
 from pathlib import Path
 
@@ -10,8 +10,8 @@ import yaml
 import timm_alfa
 from studies import records
 from studies.headers import headers
-from studies.recipes import RECIPES_DIR, render, write_recipes
-from studies.rows import RECIPES
+from studies.recipe_files import RECIPES_DIR, ordered, render, write_recipes
+from studies.recipes import RECIPES
 from studies.tables import TABLES, tables_of
 from timm_alfa.training.options.train_args import parse_args
 
@@ -20,7 +20,7 @@ PAPER_SCHEDULE = dict(epochs=200, lr=0.1, decay_milestones=(50.0, 150.0), decay_
 
 @functools.cache
 def parsed(name: str):
-    return parse_args(['--config', str(RECIPES_DIR / f'{name}.yaml')])
+    return parse_args(['--config', str(RECIPES_DIR / RECIPES[name].file)])
 
 
 @functools.cache
@@ -30,7 +30,7 @@ def network(name: str, channels: tuple):
 
 
 @pytest.mark.parametrize('name', RECIPES)
-def test_is_legal_and_every_key_arrives(name, recwarn):
+def test_recipe_is_valid_and_every_key_arrives(name, recwarn):
     config = parsed(name)
     assert not [str(w.message) for w in recwarn.list if 'no effect' in str(w.message)]
     flat = config.flat()
@@ -41,7 +41,7 @@ def test_is_legal_and_every_key_arrives(name, recwarn):
 
 
 @pytest.mark.parametrize('name', [name for name in RECIPES if 'alfa_blocks' in RECIPES[name].options])
-def test_its_blocks_are_there(name):
+def test_blocks_of_a_recipe_exist(name):
     options = RECIPES[name].options
     model = network(options['model'], tuple(options.get('model_kwargs', {}).get('channels', ())))
     blocks = timm_alfa.resolve_blocks(model, options['alfa_blocks'])
@@ -50,23 +50,40 @@ def test_its_blocks_are_there(name):
     assert len(blocks) == counts.get(spec, spec.count(',') + 1)
 
 
-def test_files_are_what_the_rows_give(tmp_path):
+def test_files_are_up_to_date(tmp_path):
     write_recipes(headers(records.load_all()), tmp_path)
-    fresh = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    committed = {path.name: path.read_text() for path in RECIPES_DIR.glob('*.yaml')}
+    fresh = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob('*.yaml')}
+    committed = {path.relative_to(RECIPES_DIR): path.read_text() for path in RECIPES_DIR.rglob('*.yaml')}
     assert fresh == committed, 'run: python studies/report.py'
 
 
-def test_a_file_of_no_row_is_removed_and_an_unchanged_one_left_alone(tmp_path):
-    (tmp_path / 'old.yaml').write_text('model: resnet20s\n')
-    assert len(write_recipes({}, tmp_path)) == len(RECIPES) + 1
-    assert not (tmp_path / 'old.yaml').exists()
-    assert write_recipes({}, tmp_path) == []
-    (tmp_path / 'small.yaml').write_text('model: resnet56s\n')
-    assert write_recipes({}, tmp_path) == [tmp_path / 'small.yaml']
+def test_each_recipe_has_a_file_of_its_own_in_the_folder_of_its_family():
+    files = {
+        'cifar100_resnet56s_l_alfa_gamma1': 'paper/cifar100_resnet56s_l_alfa_gamma1.yaml',
+        'small': 'small/standard.yaml', 'small_alfa': 'small/alfa.yaml', 'smoke': 'smoke/standard.yaml',
+        'cost_alfa_1_k3': 'cost/alfa_1_k3.yaml', 'weights_resnet20s': 'weights/resnet20s.yaml'}
+    assert {name: RECIPES[name].file for name in files} == files
+    assert len({recipe.file for recipe in RECIPES.values()}) == len(RECIPES)
 
 
-def test_text_reads_back_as_the_options():
+def test_recipes_of_committed_records_exist():
+    names = {record['recipe'] for record in records.load_all()}
+    assert names and names <= set(RECIPES)
+
+
+def test_only_changed_files_are_written(tmp_path):
+    assert len(write_recipes({}, tmp_path).changed) == len(RECIPES)
+    assert write_recipes({}, tmp_path).changed == []
+    assert write_recipes(dict(small=['Our runs: none.']), tmp_path).changed == [tmp_path / 'small' / 'standard.yaml']
+
+
+@pytest.mark.parametrize(('task', 'first'), [('l_alfa', 'alfa_gamma'), ('adv_train', 'adv_train_eps')])
+def test_options_of_the_method_come_after_the_model(task, first):
+    options = {'epochs': 2, first: 1, 'task': task, 'model': 'resnet20s'}
+    assert list(ordered(options)) == ['model', 'task', first, 'epochs']
+
+
+def test_file_parses_to_the_options():
     for recipe in RECIPES.values():
         content = yaml.safe_load(render(recipe))
         assert content.pop('environment') == {'mixed_precision': recipe.mixed_precision}
@@ -85,17 +102,21 @@ def test_cifar_follows_the_paper(name):
 
 
 @pytest.mark.parametrize('name', [name for name in RECIPES if name.startswith('small')])
-def test_small_ones_differ_from_their_yardstick_in_the_method_alone(name):
+def test_small_recipes_differ_from_their_baseline_in_the_method_only(name):
     method = {'task', 'model_kwargs', 'smoothing', 'mixup', 'model_ema', 'model_ema_decay'}
     mine, base = RECIPES[name], RECIPES['small']
-    shared = lambda recipe: {k: v for k, v in recipe.options.items()  # noqa: E731
-                             if k not in method and not k.startswith((*timm_alfa.list_tasks(), 'alfa_'))}
+
+    def shared(recipe):
+        prefixes = (*timm_alfa.list_tasks(), 'alfa_')
+        return {key: value for key, value in recipe.options.items()
+                if key not in method and not key.startswith(prefixes)}
+
     assert shared(mine) == shared(base)
     assert mine.mixed_precision == base.mixed_precision == 'bf16'
     assert (base.options['train_subset'], base.options['epochs']) == (5000, 60)
 
 
-def test_every_recipe_stands_in_a_table_and_every_row_has_one():
+def test_every_recipe_is_in_a_table_and_every_row_has_a_recipe():
     assert all(tables_of(name) for name in RECIPES)
     for table in TABLES.values():
         names = [row.recipe for row in table.rows]
@@ -104,13 +125,13 @@ def test_every_recipe_stands_in_a_table_and_every_row_has_one():
         assert all(set(table.against(row)) <= set(names) - {row.recipe} for row in table.rows)
 
 
-def test_tables_1_to_10_and_the_figures_are_all_there():
+def test_all_tables_and_figures_of_the_paper_exist():
     names = ' '.join(TABLES)
     for wanted in (*(f'table{n}' for n in range(1, 11)), 'figure2', 'figure3', 'figure4', 'robust', 'small'):
         assert wanted in names
 
 
-def test_gains_of_the_paper_are_those_it_prints():
+def test_gains_are_those_the_paper_prints():
     table = TABLES['table5_imagenet']
     gains = [table.paper_gain(row, 'imagenet_resnet18') for row in table.rows[1:]]
     assert gains == [0.81, -0.73, -1.96]
@@ -122,7 +143,7 @@ def test_gains_of_the_paper_are_those_it_prints():
         'cifar10_resnet18_advprop': 0.13, 'cifar10_resnet18_double': None}
 
 
-def test_what_the_paper_does_not_claim_is_no_claim():
+def test_nothing_is_claimed_that_the_paper_does_not_claim():
     seven = TABLES['table7_resnet18']
     base = 'cifar10_resnet18'
     claims = {row.recipe.removeprefix(base): seven.claim(row, base) for row in seven.rows[1:]}
@@ -131,9 +152,9 @@ def test_what_the_paper_does_not_claim_is_no_claim():
     assert [four.claim(row, base) for row in four.rows[1:]] == [-1, 1, None, None, -1]
 
 
-def test_nothing_of_this_machine_is_in_them():
+def test_files_name_nothing_of_this_machine():
     home = str(Path.home())
-    for path in RECIPES_DIR.glob('*.yaml'):
+    for path in RECIPES_DIR.rglob('*.yaml'):
         text = path.read_text()
         assert home not in text
         assert 'hfds//' not in text

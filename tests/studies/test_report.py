@@ -1,17 +1,19 @@
-"""The report on records made up for it."""
+"""The report on made-up records."""
 import math
 
 import pytest
 
-from studies import records, writing
-from studies.evidence import by_condition, compare, conditions_of, load, stale
-from studies.figures import caption, draw_all, mean_history
-from studies.headers import headers, spans
+from studies import records
+from studies.compare import by_condition, compare, conditions_of, stale
+from studies.figures import figures, write_figures
+from studies.formats import seed_ranges
+from studies.headers import headers
 from studies.jobs import Job
 from studies.pages import page
-from studies.rows import RECIPES
+from studies.plots import mean_history
+from studies.recipes import RECIPES
+from studies.report import write
 from studies.tables import TABLES
-from studies.writing import write
 
 
 def record(recipe, seed, top1, *, scale=1.0, device='cpu', precision=None, seconds=10.0, history=None, **more):
@@ -33,22 +35,22 @@ def small(history=None, scale=1.0):
                     for seed, (base, gain) in enumerate(zip(BASE, GAINS, strict=True))]
 
 
-def text(found, **more):
-    return page(by_condition(found), stale(found), [], **more)
+def text(found):
+    return page(by_condition(found), stale(found), [])
 
 
 def line(page_text, start):
     return next(row for row in page_text.splitlines() if row.startswith(start))
 
 
-def test_a_row_says_score_paired_difference_and_verdict():
+def test_row_shows_score_paired_difference_and_verdict():
     row = line(text(small()), '| ALFA 0.5/255 |')
     cells = [cell.strip() for cell in row.split('|')]
     assert cells[1:5] == ['ALFA 0.5/255', '73.16 ± 0.62', '4/6', 'standard']
     assert cells[5:8] == ['+0.50 [+0.17, +0.83]', '4', 'held']  # mean 0.5, deviation 0.2052, t 3.182
 
 
-def test_seconds_stand_where_a_table_is_about_time_and_are_compared_on_equal_terms():
+def test_seconds_are_shown_in_tables_about_time_and_compared_on_equal_terms():
     def shown(**more):
         return line(text([record('cost', 0, 20.0, seconds=2.0, jobs=1),
                           record('cost_alfa_1_k3', 0, 20.0, **{'seconds': 6.0, 'jobs': 1, **more})]),
@@ -56,7 +58,7 @@ def test_seconds_stand_where_a_table_is_about_time_and_are_compared_on_equal_ter
     assert '| 6, 3.00x |' in shown()
     for other in (dict(jobs=2), dict(threads=2)):
         assert '| 6 |' in shown(**other)
-    assert ' an epoch' not in text(small())
+    assert 's/epoch' not in text(small())
 
 
 def test_unpaired_seeds_are_not_compared():
@@ -76,17 +78,17 @@ def test_scales_devices_and_precisions_are_never_mixed(other):
     assert all(len(runs) == 1 for runs in groups.values())
     shown = text(found)
     assert '+9.00' not in shown
-    assert shown.count('no claim has been put to the test') == 2
+    assert shown.count('no claim has been tested') == 2
 
 
-def test_a_shrunk_schedule_gives_a_table_but_no_claim():
+def test_shortened_schedule_gives_a_table_but_no_verdict():
     shown = text(small(scale=0.5))
     assert 'The small-data protocol, schedule x 0.5, bf16, CPU: 8 runs, seeds 0-3, 1.3 hours' in shown
-    assert shown.count('no claim has been put to the test') == 2
+    assert shown.count('no claim has been tested') == 2
     assert '| held |' not in shown
 
 
-def test_a_shrunk_schedule_never_stands_beside_the_papers_numbers():
+def test_shortened_schedule_is_not_compared_with_the_paper():
     found = [record(name, seed, score + seed, scale=0.05, device='NVIDIA H100') for seed in range(3)
              for name, score in (('cifar10_resnet20s', 60.0), ('cifar10_resnet20s_alfa_step0.5', 61.27 + seed / 100))]
     row = line(text(found), '| ALFA |')
@@ -94,7 +96,7 @@ def test_a_shrunk_schedule_never_stands_beside_the_papers_numbers():
     assert not any(word in row for word in ('92.52', 'held', '| yes |', '| no |', '+1.27 |'))
 
 
-def test_a_changed_recipe_leaves_its_runs_out():
+def test_runs_of_a_changed_recipe_are_left_out():
     found = small()
     found[0]['options'] = {**found[0]['options'], 'lr': 0.3}
     shown = text(found)
@@ -102,7 +104,7 @@ def test_a_changed_recipe_leaves_its_runs_out():
     assert line(shown, '| standard |').split('|')[3].strip() == '3/6'
 
 
-def test_a_claim_made_by_several_tables_counts_once():
+def test_claim_of_several_tables_counts_once():
     found = [record(name, seed, score + seed, device='NVIDIA H100') for seed in range(3)
              for name, score in (('cifar10_resnet18', 94.0), ('cifar10_resnet18_alfa_step1.0', 94.35 + seed / 100))]
     shown = text(found)
@@ -111,7 +113,7 @@ def test_a_claim_made_by_several_tables_counts_once():
     assert shown.count('| yes |') >= 2  # of +0.35 in tables 2, 4 ...
 
 
-def test_protocols_are_counted_by_themselves():
+def test_verdicts_are_counted_per_protocol():
     paper = [record(name, seed, score + seed, device='NVIDIA H100') for seed in range(3)
              for name, score in (('cifar10_resnet18', 94.0), ('cifar10_resnet18_alfa_step1.0', 94.35 + seed / 100))]
     shown = text([*small(), *paper])
@@ -119,7 +121,7 @@ def test_protocols_are_counted_by_themselves():
     assert 'The small-data protocol: 1 held, 0 not held, 0 undecided.' in shown
 
 
-def test_a_gain_counts_against_the_doubled_loss_wherever_losses_are_summed():
+def test_alfa_is_compared_with_the_doubled_loss_wherever_losses_are_summed():
     found = small() + [record('small_double', seed, base + gain) for seed, (base, gain) in enumerate(
         zip(BASE, (0.6, 0.3, 0.6, 0.4), strict=True))]
     for name in ('small', 'small_blocks', 'small_regularisers', 'small_width_once'):
@@ -131,46 +133,46 @@ def test_a_gain_counts_against_the_doubled_loss_wherever_losses_are_summed():
     assert 'The small-data protocol: 1 held, 0 not held, 1 undecided.' in shown
 
 
-def test_rows_that_answer_a_question_together_are_shown_in_loss_and_validation_too():
+def test_contrasts_are_shown_in_loss_and_validation_too():
     gains = dict(small=0.0, small_alfa=1.51, small_double=1.0, small_alfa_mean=0.2)
     found = [record(name, seed, base + gain + 0.1 * seed * (name == 'small_double'), test_loss=1 - gain,
                     val_top1=50 + 2 * gain)
              for seed, base in enumerate(BASE) for name, gain in gains.items()]
     # halves of (1.51 - 1 - 0.1 seed) + (0.2 - 0), and of (1 + 0.1 seed - 0) + (1.51 - 0.2)
     shown = text(found)
-    assert line(shown, '| moving the features').split('|')[2:6] == [
+    assert line(shown, '| perturbing the features').split('|')[2:6] == [
         ' +0.28 [+0.18, +0.38] ', ' -0.355 [-0.355, -0.355] ', ' +0.71 [+0.71, +0.71] ', ' 4 ']
     assert ' +1.23 [+1.13, +1.33] ' in line(shown, '| doubling the gradient')
     without = text([one for one in found if one['recipe'] != 'small_alfa_mean'])
-    assert 'rows together' not in without, 'a part of the sum is missing'
+    assert 'several rows together' not in without, 'a part of the sum is missing'
 
 
-def test_a_difference_is_shown_on_the_validation_split_too():
+def test_difference_is_shown_on_the_validation_split_too():
     found = [record(name, seed, base + gain, val_top1=60 + gain * (seed + 1))
              for seed, base in enumerate(BASE) for name, gain in dict(small=0.0, small_alfa=0.4).items()]
     row = line(text(found).split('## small')[1], '| ALFA 0.5/255').split('|')
     assert row[5].strip() == '+0.40 [+0.40, +0.40]' and row[-2].strip() == '+1.00 [+0.18, +1.82]'
 
 
-def test_every_contrast_sums_to_zero_over_rows_of_its_table():
+def test_weights_of_a_contrast_sum_to_zero_over_rows_of_its_table():
     for table in TABLES.values():
         for one in table.contrasts:
             assert {*one.weights} <= {row.recipe for row in table.rows}, one.label
             assert sum(one.weights.values()) == 0, one.label
 
 
-def test_runs_are_counted_once_whatever_tables_they_stand_in():
-    summary = text(small()).split('## In short')[1].split('## small')[0]
+def test_runs_in_several_tables_are_counted_once():
+    summary = text(small()).split('## Verdicts')[1].split('## small')[0]
     assert '8 runs, 1.3 hours of 1 CPU thread' in summary
-    assert 'By chance alone 0.0 of the 1 with enough pairs would be held.' in summary
+    assert 'By chance alone 0.0 of the 1 claims with enough pairs would be held.' in summary
 
 
-def test_a_commit_that_changed_within_a_run_and_one_with_changes_are_shown():
+def test_commits_of_a_resumed_run_and_uncommitted_changes_are_shown():
     (one,) = headers([record('small', 0, 70.0, commit=f"{'a' * 40}, {'b' * 40}+")])['small']
     assert one.endswith('commits aaaaaaaaaa bbbbbbbbbb+.')
 
 
-def test_a_loss_where_the_paper_has_a_gain_is_not_held_and_said_so():
+def test_loss_where_the_paper_has_a_gain_is_not_held():
     found = [record(name, seed, score + seed) for seed in range(3)
              for name, score in (('cifar100_resnet20s', 66.0), ('cifar100_resnet20s_alfa_step0.5', 65.0 + seed / 10))]
     shown = text(found)
@@ -180,7 +182,7 @@ def test_a_loss_where_the_paper_has_a_gain_is_not_held_and_said_so():
     assert '0 held, 1 not held, 0 undecided' in shown
 
 
-def test_an_undecided_row_says_how_many_more():
+def test_undecided_row_says_how_many_more_pairs():
     found = [record('small', seed, 70.0) for seed in range(4)]
     found += [record('small_alfa', seed, 70.0 + gain) for seed, gain in enumerate((0.5, -0.3, 0.4, 0.2))]
     def more(found):
@@ -191,19 +193,18 @@ def test_an_undecided_row_says_how_many_more():
     assert more(found[:1] + found[4:5]) == 'at least 2'  # one pair says nothing of deviations
 
 
-def test_notes_by_hand_and_unrun_tables_are_there():
-    shown = text([], notes='We tried.')
-    assert 'We tried.' in shown
+def test_tables_without_runs_show_the_papers_numbers():
+    shown = text([])
     assert all(table.name in shown for table in TABLES.values())
     assert '| ALFA 0.5/255 | 92.52 | +1.27 | `cifar10_resnet20s_alfa_step0.5` |' in shown
 
 
-def test_headers_say_score_seeds_time_device_versions_commit():
+def test_header_shows_score_seeds_time_device_versions_and_commit():
     (one,) = headers(small())['small_alfa']
-    assert one == ('Here (bf16, CPU): test top-1 73.16 ± 0.62; validation 74.16 ± 0.62; seeds 0-3, '
-                   '60 epochs of 11 s on 1 CPU thread (up to 2 runs side by side); torch 2.15.0, timm 1.0.31, '
+    assert one == ('Our runs (bf16, CPU): test top-1 73.16 ± 0.62; validation 74.16 ± 0.62; seeds 0-3, '
+                   '60 epochs of 11 s on 1 CPU thread (up to 2 runs at a time); torch 2.15.0, timm 1.0.31, '
                    'commit 0123456789+.')
-    assert spans([5, 0, 1, 2, 8]) == '0-2, 5, 8'
+    assert seed_ranges([5, 0, 1, 2, 8]) == '0-2, 5, 8'
 
 
 def history(eta=False):
@@ -211,37 +212,57 @@ def history(eta=False):
     return {**columns, 'eta': [[0.5, 0.5], [0.3, 0.7]]} if eta else columns
 
 
-def test_figures_appear_with_their_runs_and_go_with_them(tmp_path):
+def draw(found, folder):
+    """Writes the figures of some records; returns their names."""
+    shown = figures(by_condition(found))
+    write_figures(shown, folder)
+    assert {path.name for path in folder.glob('*.png')} == {f'{figure.name}.png' for figure in shown}
+    return {figure.name for figure in shown}
+
+
+def test_figures_appear_and_disappear_with_their_runs(tmp_path):
     found = [*small(history()), record('small_alfa_block1', 0, 70.0), record('cost', 0, 20.0, seconds=2.0, jobs=1),
              record('cost_alfa_1_k3', 0, 20.0, seconds=6.0, jobs=1),
              record('small_double', 0, 72.0), record('small_alfa_step8', 0, 70.0),
              record('small_half_width_double', 0, 65.0),
              *(record(f'small_half_width_alfa_step{step}', 0, 66.0) for step in ('0.5', '8')),
              record('small_l_alfa', 0, 72.0, history=history(eta=True), blocks=['layer1', 'layer2'])]
-    names = {path.name for path in draw_all(by_condition(found), tmp_path)}
-    assert names == {'small_blocks_bf16_cpu.png', 'training_bf16_cpu.png', 'widths_bf16_cpu.png',
-                     'eta_small_l_alfa_bf16_cpu.png', 'cost_fp32_cpu.png'}
-    assert {path.name for path in tmp_path.iterdir()} == names
-    assert len({caption(path.stem) for path in tmp_path.iterdir()}) == len(names)
-    assert caption('eta_small_l_alfa_bf16_cpu').startswith('small_l_alfa: ')
+    assert draw(found, tmp_path) == {'small_blocks_bf16_cpu', 'training_bf16_cpu', 'widths_bf16_cpu',
+                                     'eta_small_l_alfa_bf16_cpu', 'cost_fp32_cpu'}
     for name, other in (('widths', 'half'), ('small_blocks', 'block1')):
-        fewer = draw_all(by_condition([one for one in found if other not in one['name']]), tmp_path)
-        assert f'{name}_bf16_cpu.png' not in {path.name for path in fewer}, 'one says nothing of several'
-    assert draw_all({}, tmp_path) == []
+        fewer = draw([one for one in found if other not in one['name']], tmp_path)
+        assert f'{name}_bf16_cpu' not in fewer, 'one row cannot be compared with others'
+    assert draw([], tmp_path) == set()
     assert not list(tmp_path.iterdir())
 
 
-def test_an_epoch_without_a_number_keeps_its_place():
+def test_captions_differ_and_name_the_recipe():
+    found = [*small(history()), record('small_l_alfa', 0, 72.0, history=history(eta=True), blocks=['a', 'b'])]
+    captions = {figure.name: figure.caption for figure in figures(by_condition(found))}
+    assert captions['eta_small_l_alfa_bf16_cpu'].startswith('small_l_alfa: eta ')
+    assert len(set(captions.values())) == len(captions) == 2
+
+
+def test_whatever_a_method_reports_per_block_is_drawn():
+    steps = dict(history(), step_size=[[0.1, 0.2], [0.1, 0.3]])
+    found = [record('small_alfa_block2-3', 0, 72.0, history=steps, blocks=['layer2', 'layer3'])]
+    assert 'step_size_small_alfa_block2-3_bf16_cpu' in {figure.name for figure in figures(by_condition(found))}
+
+
+def test_epoch_without_a_value_keeps_its_place():
     runs = {0: dict(history=dict(delta_norm=[None, 1.0])), 1: dict(history=dict(delta_norm=[None, 2.0]))}
     first, second = mean_history(runs, 'delta_norm', (0, 1))
     assert math.isnan(first) and second == 1.5
 
 
-def test_what_is_committed_is_what_the_records_give():
-    found, groups = load(records.RUNS)
+def test_committed_report_is_up_to_date():
+    found = records.load_all()
+    groups = by_condition(found)
+    shown = figures(groups)
     results = records.RUNS.parent
-    shown = writing.text(found, groups, sorted((results / 'figures').glob('*.png')), results)
-    assert shown == (results / 'README.md').read_text(encoding='utf-8'), 'run `python studies/report.py`'
+    assert {figure.name for figure in shown} == {path.stem for path in (results / 'figures').glob('*.png')}
+    committed = (results / 'report.md').read_text(encoding='utf-8')
+    assert page(groups, stale(found), shown) == committed, 'run `python studies/report.py`'
 
 
 def test_writing_twice_changes_nothing(tmp_path):
@@ -249,12 +270,12 @@ def test_writing_twice_changes_nothing(tmp_path):
         records.save(one, tmp_path / 'runs')
     list(write(tmp_path / 'runs', tmp_path, tmp_path / 'recipes'))
     first = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
-    *_, last = write(tmp_path / 'runs', tmp_path, tmp_path / 'recipes')
-    assert last.endswith(': 0 changed')
+    _, *lines = write(tmp_path / 'runs', tmp_path, tmp_path / 'recipes')
+    assert len(lines) == 3 and all(line.endswith(': 0 changed') for line in lines)
     assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == first
 
 
-def test_a_torn_record_is_no_record(tmp_path):
+def test_truncated_record_is_skipped(tmp_path):
     records.save(small()[0], tmp_path)
     (tmp_path / 'small-s1.json').write_text('{"status": "fini')
     assert [one['name'] for one in records.load_all(tmp_path)] == ['small-s0']

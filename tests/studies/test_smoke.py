@@ -1,4 +1,4 @@
-"""A tiny table with the real train.py, its runner killed once on the way."""
+"""A tiny table end to end with the real train.py, whose runner is killed once."""
 import json
 import os
 import signal
@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from studies import evidence, writing
+from studies import compare, records, report
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,18 +36,18 @@ def test_smoke_table_end_to_end(tmp_path):
         assert str(ROOT) not in json.dumps(record)
         assert record['epochs_done'] == record['epochs'] == 1
         log = next((tmp_path / 'out').glob(f'{name}-*.log')).read_text()
-        assert log.count('done in') == 1  # trained to the end once, and by one process
+        assert log.count('done in') == 1  # one process trained to the end
     again = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=30)
     assert '4 runs, 4 of them recorded' in again.stderr
-    list(writing.write(tmp_path / 'runs', tmp_path, tmp_path / 'recipes'))
-    page = (tmp_path / 'README.md').read_text()
+    list(report.write(tmp_path / 'runs', tmp_path, tmp_path / 'recipes'))
+    page = (tmp_path / 'report.md').read_text()
     assert '## smoke' in page
-    assert 'seeds 0-1' in (tmp_path / 'recipes' / 'smoke_alfa.yaml').read_text()
-    (where, runs), = evidence.load(tmp_path / 'runs')[1].items()
+    assert 'seeds 0-1' in (tmp_path / 'recipes' / 'smoke' / 'alfa.yaml').read_text()
+    (where, runs), = compare.by_condition(records.load_all(tmp_path / 'runs')).items()
     assert (where.scale, where.precision, set(runs), set(runs['smoke'])) == (1.0, 'no', {'smoke', 'smoke_alfa'}, {0, 1})
 
 
-def test_a_list_that_nobody_reads_to_its_end_is_no_error():
+def test_list_may_be_piped_into_head():
     listing = subprocess.Popen([sys.executable, str(ROOT / 'studies' / 'run.py'), '--list'], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     assert listing.stdout.readline().startswith('table1')
