@@ -25,15 +25,15 @@ def tiny(arch='resnet20s', size=None, batch=4, dtype=torch.float64, seed=0, **kw
 
 
 def state_of(task, names):
-    aux = task.own.aux if task.own is not None and hasattr(task.own, 'aux') else {}
+    aux = task.extras.aux if task.extras is not None and hasattr(task.extras, 'aux') else {}
     return {name: copy.deepcopy(aux[name.replace('.', '/')]) for name in names}
 
 
 def grads_of(task):
     """Gradients of a task's model by timm's names; those of auxiliary norms as 'aux:NAME'."""
     grads = {k: p.grad for k, p in task.model.named_parameters()}
-    if task.own is not None and hasattr(task.own, 'aux'):
-        for key, module in task.own.aux.items():
+    if task.extras is not None and hasattr(task.extras, 'aux'):
+        for key, module in task.extras.aux.items():
             grads.update({f'aux:{key.replace("/", ".")}.{k}': p.grad for k, p in module.named_parameters()})
     return grads
 
@@ -83,5 +83,5 @@ def check_step(model, input, target, criterion=None, task_name='alfa', times=1, 
         assert_same_grads(grads_of(task), expected.grads, atol)
         assert_same_buffers(task.model, expected.buffers, atol)
         for name, module in (aux or {}).items():
-            assert_same_buffers(task.own.aux[name.replace('.', '/')], dict(module.named_buffers()), atol)
+            assert_same_buffers(task.extras.aux[name.replace('.', '/')], dict(module.named_buffers()), atol)
     return task, result, expected

@@ -53,7 +53,7 @@ def check(row, blocks, steps=1):
 
 
 def compare(model, task, input):
-    with torch.no_grad(), norms.still(model):
+    with torch.no_grad(), norms.freeze_running_stats(model):
         torch.manual_seed(1)
         record = task._replay.record(input)
         for i, name in enumerate(task.blocks):
@@ -85,7 +85,7 @@ def after(model, name, input):
         if not list(m.children())
     ]
     try:
-        with rng.kept(torch.device('cpu')):
+        with rng.preserve_rng(torch.device('cpu')):
             model(input)
     finally:
         for h in (handle, *handles):

@@ -35,7 +35,7 @@ def test_still(layer, checkpointing):
     other = copy.deepcopy(model)
     before, held = numbers(model), {k: id(v) for k, v in model.named_buffers()}
     for p in range(2):
-        with norms.still(model):
+        with norms.freeze_running_stats(model):
             out = model(input)
             out.sum().backward()
         want = other(input)
@@ -50,7 +50,7 @@ def test_still(layer, checkpointing):
 
 def test_a_backward_pass_after_it_is_fine():
     model, input, _ = tiny(size=16)
-    with norms.still(model):
+    with norms.freeze_running_stats(model):
         loss = model(input).sum()
     model(input)
     loss.backward()
@@ -63,7 +63,7 @@ def test_flags_come_back_after_an_exception(copying):
     model.layer1[0].bn1.track_running_stats = False
     model.layer2[0].bn1.eval()
     state = [(m.training, m.track_running_stats, id(m.running_mean)) for m in norms.batch_norms(model).values()]
-    with pytest.raises(Stop), norms.still(model):
+    with pytest.raises(Stop), norms.freeze_running_stats(model):
         raise Stop
     assert state == [(m.training, m.track_running_stats, id(m.running_mean)) for m in norms.batch_norms(model).values()]
 
@@ -74,19 +74,19 @@ def test_norms_in_evaluation_are_used_as_they_are():
     for norm in norms.batch_norms(model).values():
         norm.eval()
     want = model(input)
-    with norms.still(model):
+    with norms.freeze_running_stats(model):
         torch.testing.assert_close(model(input), want, rtol=0, atol=0)
 
 
 def test_auxiliary_norms_answer_for_the_models():
     model, input, _ = tiny(size=16)
-    aux = norms.auxiliary(model)
+    aux = norms.make_aux_norms(model)
     assert {k.replace('/', '.') for k in aux} == set(norms.batch_norms(model))
     before = numbers(model)
     with torch.no_grad():
         for module in aux.values():
             module.weight.mul_(2)
-    with norms.in_place_of(model, aux):
+    with norms.swap_norms(model, aux):
         out = model(input)
     assert not torch.allclose(out, model.eval()(input))
     assert all(torch.equal(v, before[k]) for k, v in model.named_buffers())

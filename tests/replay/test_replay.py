@@ -289,7 +289,7 @@ def test_a_step_inside_the_recorded_pass_of_another():
             running.append(1)
             found.append(inner(input, target)['loss'])
 
-    with norms.still(model):
+    with norms.freeze_running_stats(model):
         outer = Replay(model, ['layer3'])
         outer.record(input)
         handle = model.layer2.register_forward_pre_hook(hook)
@@ -303,7 +303,7 @@ def test_a_step_inside_the_recorded_pass_of_another():
 def test_a_replay_inside_of_a_replay():
     model, input, _ = tiny(size=16, batch=2)
     a, b = Replay(model, ['layer1']), Replay(model, ['layer2.1'])
-    with norms.still(model):
+    with norms.freeze_running_stats(model):
         first, second = a.record(input), b.record(input)
         inner = []
         out = a.run(first, {0: lambda f: (inner.append(b.run(second, {0: lambda g: g})), f)[1]})

@@ -85,7 +85,7 @@ def test_two_steps_are_the_algorithm(arch, random_start):
         assert_same_grads(grads_of(task), grads)
         assert_same_buffers(model, dict(other.named_buffers()))
         for name, module in aux.items():
-            assert_same_buffers(task.own.aux[name.replace('.', '/')], dict(module.named_buffers()))
+            assert_same_buffers(task.extras.aux[name.replace('.', '/')], dict(module.named_buffers()))
 
 
 def test_main_statistics_come_from_clean_images_alone():
@@ -97,7 +97,7 @@ def test_main_statistics_come_from_clean_images_alone():
         other(input)
     for (name, a), b in zip(model.named_buffers(), other.buffers(), strict=True):
         assert torch.equal(a, b), name
-    for key, module in task.own.aux.items():
+    for key, module in task.extras.aux.items():
         assert module.num_batches_tracked == 3
         assert not torch.equal(module.running_mean, model.get_submodule(key.replace('/', '.')).running_mean)
 
@@ -149,7 +149,7 @@ def test_checkpointing_changes_nothing():
         task = create_task('advprop', model, **QUICK)
         torch.manual_seed(2)
         task(input, target)['loss'].backward()
-        results.append([p.grad for p in task.parameters()] + [m.running_mean for m in task.own.aux.values()])
+        results.append([p.grad for p in task.parameters()] + [m.running_mean for m in task.extras.aux.values()])
     torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-12)
 
 
@@ -226,4 +226,4 @@ def test_networks_of_other_norms_have_auxiliary_ones_too():
     model(torch.randn(2, 3, 8, 8))
     task = create_task('advprop', model, mean=MEAN, std=STD)
     task(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))['loss'].backward()
-    assert list(task.own.aux) == ['1']
+    assert list(task.extras.aux) == ['1']

@@ -104,6 +104,6 @@ def test_every_kind_of_model_is_the_rewriting(arch, size, kwargs, config):
     ids=str,
 )
 def test_what_has_no_effect_is_said(config, says):
-    lines = list(AlfaConfig(**config).idle())
+    lines = list(AlfaConfig(**config).no_effect())
     assert len(lines) == len(says)
     assert all(words in line for words, line in zip(says, lines, strict=True))

@@ -185,11 +185,11 @@ def test_layer_groups_are_the_models(name):
     from timm.optim import create_optimizer_v2
 
     task, _, _, _ = made(name, dict(blocks='all', bn='aux') if name == 'l_alfa' else {})
-    optimizer = create_optimizer_v2(task.own, 'sgd', lr=0.1, weight_decay=0.1, layer_decay=0.5)
+    optimizer = create_optimizer_v2(task.extras, 'sgd', lr=0.1, weight_decay=0.1, layer_decay=0.5)
     scales = {p: group['lr_scale'] for group in optimizer.param_groups for p in group['params']}
-    assert len(scales) == len(list(task.own.parameters()))
+    assert len(scales) == len(list(task.extras.parameters()))
     assert len(set(scales.values())) > 3
-    for key, norm in task.own.aux.items():
+    for key, norm in task.extras.aux.items():
         layer = task.model.get_submodule(key.replace('/', '.'))
         assert [scales[p] for p in norm.parameters()] == [scales[p] for p in layer.parameters()]
     if name == 'l_alfa':

@@ -40,7 +40,7 @@ def test_three_steps_are_algorithm_one(config):
     config = {'blocks': 'units:3', 'steps': 2, 'step_size': 0.05, 'eta_lr': 0.1, **config}
     plain = copy.deepcopy(model)
     task = create_task('l_alfa', model, **config)
-    task.own.eta.data = task.own.eta.data.double()
+    task.extras.eta.data = task.extras.eta.data.double()
     optimizer = torch.optim.SGD(
         [{'params': list(model.parameters()), 'weight_decay': DECAY}, *task.extra_param_groups()],
         lr=RATE,
@@ -116,7 +116,7 @@ def test_eta_has_a_group_of_its_own():
     eta, aux = task.extra_param_groups()
     assert [id(p) for p in eta['params']] == [id(task.eta)]
     assert (eta['lr'], eta['momentum'], eta['weight_decay']) == (0.3, 0.9, 0)
-    assert {id(p) for p in aux['params']} == {id(p) for p in task.own.aux.parameters()}
+    assert {id(p) for p in aux['params']} == {id(p) for p in task.extras.aux.parameters()}
     assert aux['weight_decay'] == 0
     assert not {id(p) for g in (eta, aux) for p in g['params']} & {id(p) for p in model.parameters()}
 

@@ -8,7 +8,7 @@ from timm.utils import ModelEmaV3
 from timm.utils.model import unwrap_model
 
 from timm_alfa import create_task
-from timm_alfa.utils.unwrap import unwrapped
+from timm_alfa.utils.unwrap import unwrap
 
 
 class Scaled(nn.Module):
@@ -27,12 +27,12 @@ def test_wrappers_are_looked_through():
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
     compiled = torch.compile(model, backend='eager')
     for wrapped in (model, compiled, nn.DataParallel(model), nn.DataParallel(compiled)):
-        assert unwrapped(wrapped) is model
+        assert unwrap(wrapped) is model
     average = ModelEmaV3(model)
-    assert unwrapped(average) is average.module
-    assert unwrapped(None) is None
+    assert unwrap(average) is average.module
+    assert unwrap(None) is None
     scaled = Scaled()
-    assert unwrapped(scaled) is scaled
+    assert unwrap(scaled) is scaled
 
 
 @pytest.mark.parametrize(

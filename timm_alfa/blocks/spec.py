@@ -6,7 +6,7 @@ import torch.nn as nn
 
 from timm_alfa.blocks.families import callables, convs_of, matching, stages_of, units_of
 from timm_alfa.errors import BlockError
-from timm_alfa.utils.unwrap import unwrapped
+from timm_alfa.utils.unwrap import unwrap
 
 _WORDS = (
     "'last', 'all', 'units', 'units:N', 'convs', stage numbers ('3' or '1,3') or module names ('layer3.1', 'layer4.*')"
@@ -26,7 +26,7 @@ def resolve_blocks(model: nn.Module, spec: Union[str, Sequence[str]]) -> tuple[s
     Raises:
         BlockError: The spec names nothing; the message lists what there is.
     """
-    model = unwrapped(model)
+    model = unwrap(model)
     stages = stages_of(model)
     text = (','.join(map(str, spec)) if isinstance(spec, (list, tuple)) else str(spec)).strip()
     if text == 'convs':

@@ -43,7 +43,7 @@ def ascend(
     return delta
 
 
-def precise(x: torch.Tensor) -> torch.Tensor:
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
     """The same in single precision or better."""
     return x.float() if x.dtype in _HALF else x
 
@@ -54,7 +54,7 @@ def direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
     A gradient that overflowed in half precision holds infinities and NaN, also after a cast to single precision.
     Infinities still point somewhere; NaN entries get no direction, so that they do not spoil the whole sample.
     """
-    gradient = precise(gradient)
+    gradient = at_least_float32(gradient)
     if norm == 'linf':
         return gradient.sign()  # of NaN it is 0
     gradient = torch.nan_to_num(gradient, nan=0.0)
@@ -110,7 +110,7 @@ def project_simplex(eta: torch.Tensor) -> torch.Tensor:
     It is max(eta - shift, 0). At the shift the k largest entries exceed it by 1 in sum, for some k, and by no more for
     any other: it is the largest of (their sum - 1) / k.
     """
-    values = precise(eta)
+    values = at_least_float32(eta)
     values = values - values.max()  # moves the shift alone, and what is left above it is small: no digits are lost
     counts = torch.arange(1, values.numel() + 1, dtype=values.dtype, device=values.device)
     shift = ((values.sort(descending=True).values.cumsum(0) - 1) / counts).max()

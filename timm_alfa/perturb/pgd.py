@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 
 from timm_alfa.options import option
-from timm_alfa.perturb.ascent import precise
+from timm_alfa.perturb.ascent import at_least_float32
 from timm_alfa.perturb.pixels import Numbers, Pixels, ascend_pixels, in_pixels, pixels_of
 
 
@@ -104,7 +104,7 @@ def _pgd(
     generator: Optional[torch.Generator] = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The images of `pgd`, and which of them are classified correctly."""
-    input = precise(input)
+    input = at_least_float32(input)
     with torch.no_grad(), torch.autocast(input.device.type, enabled=False):
         found, standing = input.clone(), model(input).argmax(-1) == target
         for _ in range(restarts):

@@ -13,7 +13,7 @@ import torch.nn as nn
 
 from timm_alfa.errors import ConfigError
 from timm_alfa.perturb import ascent
-from timm_alfa.perturb.ascent import precise
+from timm_alfa.perturb.ascent import at_least_float32
 from timm_alfa.perturb.loss_scale import LossScale, gradients
 
 Numbers = Optional[Sequence[float]]
@@ -33,7 +33,7 @@ class Pixels:
 
     def of(self, input: torch.Tensor) -> torch.Tensor:
         """Normalised images [B, C, H, W] as pixels, 0 to 1."""
-        return precise(input) * self._channels(self.std, input) + self._channels(self.mean, input)
+        return at_least_float32(input) * self._channels(self.std, input) + self._channels(self.mean, input)
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         """Pixels [B, C, H, W], 0 to 1, as a network takes them."""
@@ -41,7 +41,7 @@ class Pixels:
 
     def moved(self, input: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
         """The normalised images [B, C, H, W] with their pixels moved by delta."""
-        return (precise(input) + delta / self._channels(self.std, input)).to(input.dtype)
+        return (at_least_float32(input) + delta / self._channels(self.std, input)).to(input.dtype)
 
     def bounds(self, input: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Smallest and largest delta [B, C, H, W] that are within eps and leave pixels in [0, 1].
@@ -57,7 +57,7 @@ class Pixels:
                 f'mean and std have {len(values)} values and the images {input.shape[1]} channels: give '
                 'one value a channel, or one for all.'
             )
-        return _column(tuple(values), precise(input[:0]).dtype, input.device)
+        return _column(tuple(values), at_least_float32(input[:0]).dtype, input.device)
 
 
 @cache  # making it anew would make a GPU wait in every step

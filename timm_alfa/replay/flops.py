@@ -64,7 +64,7 @@ def forward_after(model: nn.Module, names: Sequence[str], input: Any) -> tuple[i
         return redirect
 
     marked = {modules[name]: marks(name) for name in names}
-    with torch.no_grad(), norms.still(model), FlopCounter() as counter, redirected(marked):
+    with torch.no_grad(), norms.freeze_running_stats(model), FlopCounter() as counter, redirected(marked):
         model(input)
     return counter.total, {name: counter.total - at for name, at in done.items()}
 

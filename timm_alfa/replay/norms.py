@@ -24,7 +24,7 @@ def _has_statistics(module: nn.Module) -> bool:
     return any(name.startswith('running_') and buffer is not None for name, buffer in module._buffers.items())
 
 
-def lacking(model: nn.Module) -> str:
+def why_no_aux(model: nn.Module) -> str:
     """Why norms of its own would make no difference to a pass of this model; empty where they would."""
     layers = batch_norms(model).values()
     if all(type(layer).__name__.startswith('Frozen') for layer in layers):
@@ -34,7 +34,7 @@ def lacking(model: nn.Module) -> str:
 
 
 @contextmanager
-def still(model: nn.Module) -> Iterator[None]:
+def freeze_running_stats(model: nn.Module) -> Iterator[None]:
     """While inside, no running statistic of the model moves; layers still normalise with batch statistics.
 
     Batch norms are told not to track. That touches no tensor, so it is safe between a forward pass and its backward
@@ -58,7 +58,7 @@ def still(model: nn.Module) -> Iterator[None]:
             module._buffers.update(buffers)
 
 
-def auxiliary(model: nn.Module) -> nn.ModuleDict:
+def make_aux_norms(model: nn.Module) -> nn.ModuleDict:
     """Copies of all layers with running statistics, for passes with statistics and affine weights of their own.
 
     Keys are the layers' names with '/' in place of '.', which the names of submodules must not contain.
@@ -67,7 +67,7 @@ def auxiliary(model: nn.Module) -> nn.ModuleDict:
 
 
 @contextmanager
-def in_place_of(model: nn.Module, others: nn.ModuleDict, watched: Container[nn.Module] = ()) -> Iterator[None]:
+def swap_norms(model: nn.Module, others: nn.ModuleDict, watched: Container[nn.Module] = ()) -> Iterator[None]:
     """While inside, calls of the model's layers go to their auxiliary copies.
 
     The copies take the layers' places in the module tree, where compiled code sees them. Calls that reach a layer in
@@ -75,7 +75,7 @@ def in_place_of(model: nn.Module, others: nn.ModuleDict, watched: Container[nn.M
 
     Args:
         model: Its layers with running statistics are replaced.
-        others: The copies, as `auxiliary` makes them.
+        others: The copies, as `make_aux_norms` makes them.
         watched: Layers that keep their place and are only redirected, because a replay answers for them.
     """
     layers = batch_norms(model)

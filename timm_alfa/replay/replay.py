@@ -157,7 +157,7 @@ class Replay:
         with ExitStack() as stack:
             stack.enter_context(without_checkpointing(set().union(*(self._uncheckpointed[i] for i in changes))))
             if taken.states is not None:
-                stack.enter_context(rng.kept(pytree.device_of(taken.value)))
+                stack.enter_context(rng.preserve_rng(pytree.device_of(taken.value)))
             stack.enter_context(
                 redirected({self._watched[name]: composed(those) for name, those in makes.items()}, root=self.model)
             )
@@ -234,8 +234,8 @@ class Replay:
         few = input[:2] if type(input) is torch.Tensor and len(input) > 2 else input
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            stack.enter_context(norms.still(self.model))
-            stack.enter_context(rng.kept(pytree.device_of(input)))
+            stack.enter_context(norms.freeze_running_stats(self.model))
+            stack.enter_context(rng.preserve_rng(pytree.device_of(input)))
             stack.enter_context(torch.compiler.set_stance('force_eager'))
             stack.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
             torch.set_autocast_cache_enabled(False)
@@ -286,7 +286,11 @@ class Replay:
 
     def _leads_to(self, front: Front, record: Record, start: int, before: Optional[rng.States]) -> bool:
         try:
-            with torch.no_grad(), norms.still(self.model), rng.kept(pytree.device_of(record.output)):
+            with (
+                torch.no_grad(),
+                norms.freeze_running_stats(self.model),
+                rng.preserve_rng(pytree.device_of(record.output)),
+            ):
                 rng.restore(before or {})
                 return pytree.close(front(record.input), record.taken[start].value)
         except torch.OutOfMemoryError:

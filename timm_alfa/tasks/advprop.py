@@ -10,7 +10,7 @@ from timm_alfa.replay import norms
 from timm_alfa.replay.redirect import without_checkpointing
 from timm_alfa.tasks.base import logits
 from timm_alfa.tasks.pixel_task import PixelConfig, PixelTask
-from timm_alfa.utils.unwrap import unwrapped
+from timm_alfa.utils.unwrap import unwrap
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,19 @@ class AdvPropTask(PixelTask):
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: AdvPropConfig, **kwargs):
-        aux = norms.auxiliary(unwrapped(model))
+        aux = norms.make_aux_norms(unwrap(model))
         super().__init__(model, criterion, config=config, own={'aux': aux} if aux else None, **kwargs)
-        if lacking := norms.lacking(self.model):
+        if lacking := norms.why_no_aux(self.model):
             warn(f'{lacking}: there are no auxiliary norms, clean and adversarial images go through the same layers.')
 
     def through(self):
-        return norms.in_place_of(self.model, self.own.aux) if self.own else super().through()
+        return norms.swap_norms(self.model, self.extras.aux) if self.extras else super().through()
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         output = logits(self.trainable_module(input))
         loss_clean = self.criterion(output, target)
         images, delta = self.moved(input, target)
-        with self.through(), without_checkpointing(self.model.modules() if self.own else ()):
+        with self.through(), without_checkpointing(self.model.modules() if self.extras else ()):
             loss_adv = self.criterion(self.model(images), target)
         return {
             'loss': loss_clean + loss_adv,

@@ -25,8 +25,8 @@ class AlfaConfig(FeatureConfig):
     norm: str = option('linf', 'norm of steps and bound, of each tensor by itself', choices=ascent.NORMS)
     random_start: bool = option(False, 'start the search at random within eps (within a step where unbounded)')
 
-    def idle(self) -> Iterator[str]:
-        yield from super().idle()
+    def no_effect(self) -> Iterator[str]:
+        yield from super().no_effect()
         starts = self.random_start and (self.step_size > 0 or self.eps is not None)
         if self.steps == 0 and not starts:
             yield 'steps=0 without a random start: nothing is perturbed, the clean loss is counted twice.'
@@ -51,7 +51,7 @@ class AlfaTask(FeatureTask):
         """Gradients of one backward pass through the tail: at delta = 0 they are the first step of every search."""
         if not self.config.steps or self.config.random_start or self.config.bn == 'aux':
             return None
-        with norms.still(self.model):
+        with norms.freeze_running_stats(self.model):
             return self._gradients(loss_clean, record.features, record, range(len(self.blocks)), retain_graph=True)
 
     def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:
@@ -60,7 +60,7 @@ class AlfaTask(FeatureTask):
 
         def gradient(flat):
             delta = shape([d.detach().requires_grad_() for d in flat])
-            with norms.still(self.own or self.model):  # auxiliary norms too
+            with norms.freeze_running_stats(self.extras or self.model):  # auxiliary norms too
                 loss = self.criterion(self.tail(record, additions(group, delta)), target)
                 return pytree.floats(self._gradients(loss, delta, record, group))
 
@@ -79,7 +79,7 @@ class AlfaTask(FeatureTask):
 
     def _start(self, feature: torch.Tensor) -> torch.Tensor:
         """Delta_0, in single precision or better: a step can be smaller than a half-precision feature resolves."""
-        delta = torch.zeros_like(feature, dtype=ascent.precise(feature[:0]).dtype)
+        delta = torch.zeros_like(feature, dtype=ascent.at_least_float32(feature[:0]).dtype)
         if not self.config.random_start:
             return delta
         radius = self.config.step_size if self.config.eps is None else self.config.eps

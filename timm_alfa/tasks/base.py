@@ -9,9 +9,9 @@ from timm.utils.model import unwrap_model
 
 from timm_alfa.errors import CheckpointError, ConfigError, warn
 from timm_alfa.perturb.loss_scale import LossScale
-from timm_alfa.tasks.extras import Trainable
-from timm_alfa.utils.fsdp import cut_like, gathered
-from timm_alfa.utils.unwrap import unwrapped
+from timm_alfa.tasks.extras import ModelWithExtras
+from timm_alfa.utils.fsdp import distribute_like, keep_unsharded
+from timm_alfa.utils.unwrap import unwrap
 
 _VARIANTS = 8  # of a compiled part: gradients or not, tracking or not, from a leaf or not
 
@@ -28,15 +28,15 @@ class MethodTask(ClassificationTask):
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: Any, own: Optional[dict] = None, **kwargs):
-        if unwrapped(model) is not model:
+        if unwrap(model) is not model:
             warn(
                 'the model is wrapped (compiled or distributed); the task trains the module inside: call '
                 'task.compile() and task.prepare_distributed() instead.'
             )
-            model = unwrapped(model)
-        super().__init__(Trainable(model, **own) if own else model, criterion, **kwargs)
+            model = unwrap(model)
+        super().__init__(ModelWithExtras(model, **own) if own else model, criterion, **kwargs)
         self.config = config
-        for line in config.idle():
+        for line in config.no_effect():
             warn(line)
         self.loss_scale: Optional[LossScale] = None  # of methods that search
         self.updates = 0
@@ -46,14 +46,14 @@ class MethodTask(ClassificationTask):
     @property
     def model(self) -> nn.Module:
         """The plain model."""
-        module = unwrapped(self.trainable_module)
-        return module.model if isinstance(module, Trainable) else module
+        module = unwrap(self.trainable_module)
+        return module.model if isinstance(module, ModelWithExtras) else module
 
     @property
-    def own(self) -> Optional[Trainable]:
+    def extras(self) -> Optional[ModelWithExtras]:
         """Where the method's parameters live; None for a method without."""
-        module = unwrapped(self.trainable_module)
-        return module if isinstance(module, Trainable) else None
+        module = unwrap(self.trainable_module)
+        return module if isinstance(module, ModelWithExtras) else None
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """Computes the loss of one training step.
@@ -68,11 +68,11 @@ class MethodTask(ClassificationTask):
         """
         self._stepped = self._counted_early = False
         if self.perturbs():
-            with gathered((self, self.trainable_module, self.model)):
+            with keep_unsharded((self, self.trainable_module, self.model)):
                 return self.perturbed(input, target)
         output = logits(self.trainable_module(input))
         loss = self.criterion(output, target)
-        return {'loss': loss + self._idle() if self.own else loss, 'output': output, 'loss_clean': loss.detach()}
+        return {'loss': loss + self.zero_loss() if self.extras else loss, 'output': output, 'loss_clean': loss.detach()}
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         """The result of a step in which the method acts: what `forward` returns."""
@@ -100,7 +100,7 @@ class MethodTask(ClassificationTask):
             self.post_step()
             self._counted_early = True
         if self.has_ema():
-            self.get_trainable_module(ema=True).update(unwrapped(self.get_trainable_module()), step=step)
+            self.get_trainable_module(ema=True).update(unwrap(self.get_trainable_module()), step=step)
 
     def prepare_distributed(self, device_ids: Optional[list] = None, **ddp_kwargs) -> 'MethodTask':
         """Wraps what is trained in DistributedDataParallel; arguments as for `timm.task.ClassificationTask`.
@@ -108,24 +108,24 @@ class MethodTask(ClassificationTask):
         With `find_unused_parameters` it would take the method's own parameters, which a call of the model does not
         use, for unused, and fail when a step uses them: then each call's output depends on them, by a factor of zero.
         """
-        if self.own is not None:
-            self.own.tied = ddp_kwargs.get('find_unused_parameters', False)
+        if self.extras is not None:
+            self.extras.tied = ddp_kwargs.get('find_unused_parameters', False)
         return super().prepare_distributed(device_ids, **ddp_kwargs)
 
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups of the method's own parameters."""
-        params = list(self.own.beside()) if self.own else []
+        params = list(self.extras.extra_parameters()) if self.extras else []
         return [{'params': params, 'weight_decay': 0.0}] if params else []
 
     def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]:
         """The plain model, or its average: what is evaluated and saved has timm's keys."""
         found = super().get_eval_model(module, ema)
-        inner = unwrapped(found)
-        return inner.model if isinstance(inner, Trainable) else found
+        inner = unwrap(found)
+        return inner.model if isinstance(inner, ModelWithExtras) else found
 
-    def get_checkpoint_state(self, ema: bool = False, unwrap_fn: Callable = unwrapped) -> dict[str, Any]:
-        """Weights and method state; timm's saver hands over its `unwrap_model`, in whose place `unwrapped` is used."""
-        return super().get_checkpoint_state(ema, unwrapped if unwrap_fn is unwrap_model else unwrap_fn)
+    def get_checkpoint_state(self, ema: bool = False, unwrap_fn: Callable = unwrap) -> dict[str, Any]:
+        """Weights and method state; timm's saver hands over its `unwrap_model`, in whose place `unwrap` is used."""
+        return super().get_checkpoint_state(ema, unwrap if unwrap_fn is unwrap_model else unwrap_fn)
 
     def load_checkpoint_state(self, state_dict, task_state=None, ema: bool = False, strict: bool = True) -> None:
         """Restores what `get_checkpoint_state` returned.
@@ -133,7 +133,7 @@ class MethodTask(ClassificationTask):
         Raises:
             CheckpointError: There are no averaged weights to load into.
         """
-        model = unwrapped(self.get_eval_model(ema=ema))
+        model = unwrap(self.get_eval_model(ema=ema))
         if model is None:
             raise CheckpointError('there are no averaged weights to load into: call setup_ema() first.')
         model.load_state_dict(state_dict, strict=strict)
@@ -144,8 +144,8 @@ class MethodTask(ClassificationTask):
         state: dict[str, Any] = {'updates': self.updates}
         if self.loss_scale is not None:
             state['loss_scale'] = self.loss_scale.state_dict()
-        own = unwrapped(module if module is not None else self.get_trainable_module(ema=ema))
-        if isinstance(own, Trainable):
+        own = unwrap(module if module is not None else self.get_trainable_module(ema=ema))
+        if isinstance(own, ModelWithExtras):
             state['own'] = {k: v for k, v in own.state_dict().items() if not k.startswith('model.')}
         return state
 
@@ -156,11 +156,11 @@ class MethodTask(ClassificationTask):
         self.updates = int(state['updates'])
         if self.loss_scale is not None and 'loss_scale' in state:
             self.loss_scale.load_state_dict(state['loss_scale'])
-        own = unwrapped(module if module is not None else self.get_trainable_module(ema=ema))
-        if isinstance(own, Trainable):
+        own = unwrap(module if module is not None else self.get_trainable_module(ema=ema))
+        if isinstance(own, ModelWithExtras):
             now = own.state_dict()
             plain = {k: v for k, v in now.items() if k.startswith('model.')}
-            saved = {k: cut_like(v, now.get(k, v)) for k, v in state.get('own', {}).items()}
+            saved = {k: distribute_like(v, now.get(k, v)) for k, v in state.get('own', {}).items()}
             own.load_state_dict({**plain, **saved}, strict=strict)
 
     def compile(self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs) -> nn.Module:
@@ -185,8 +185,8 @@ class MethodTask(ClassificationTask):
         """The modules that `compile` compiles one by one; the whole model unless the method enters it."""
         return [self.model]
 
-    def _idle(self) -> torch.Tensor:
-        return self.own.zero()
+    def zero_loss(self) -> torch.Tensor:
+        return self.extras.zero_loss()
 
 
 def logits(output: Any) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch.nn as nn
 from timm.models import group_parameters
 
 
-class Trainable(nn.Module):
+class ModelWithExtras(nn.Module):
     """A model and what a method trains beside it, in one module, so that wrappers see all parameters.
 
     Args:
@@ -24,15 +24,15 @@ class Trainable(nn.Module):
             setattr(self, name, value)
 
     def forward(self, input):
-        return self.model(input) + self.zero() if self.tied else self.model(input)
+        return self.model(input) + self.zero_loss() if self.tied else self.model(input)
 
-    def beside(self) -> Iterator[nn.Parameter]:
+    def extra_parameters(self) -> Iterator[nn.Parameter]:
         """The method's own parameters."""
         return (p for name, p in self.named_parameters() if not name.startswith('model.'))
 
-    def zero(self) -> torch.Tensor:
+    def zero_loss(self) -> torch.Tensor:
         """Zero, computed from the method's own parameters: wrappers expect each to have a gradient in every step."""
-        return sum((p.sum() for p in self.beside()), torch.zeros(())) * 0
+        return sum((p.sum() for p in self.extra_parameters()), torch.zeros(())) * 0
 
     def group_matcher(self, coarse: bool = False):
         """Maps parameter names to the model's layer groups.

@@ -19,7 +19,7 @@ from timm_alfa.replay.module_tree import ancestors
 from timm_alfa.replay.replay import Record, Replay
 from timm_alfa.tasks.base import MethodTask, logits
 from timm_alfa.utils import pytree
-from timm_alfa.utils.unwrap import unwrapped
+from timm_alfa.utils.unwrap import unwrap
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FeatureConfig:
     every: int = option(1, 'perturb every n-th update', low=1)
     start: int = option(0, 'first update that perturbs', low=0)
 
-    def idle(self) -> Iterator[str]:
+    def no_effect(self) -> Iterator[str]:
         """What cannot have an effect, one line each."""
         if self.weight == 0:
             yield 'weight=0: the perturbed loss is computed and ignored.'
@@ -75,8 +75,8 @@ class FeatureTask(MethodTask):
     def __init__(self, model: nn.Module, criterion=None, *, config: FeatureConfig, own=None, **kwargs):
         own: dict = dict(own or {})
         if config.bn == 'aux':
-            own['aux'] = norms.auxiliary(unwrapped(model))
-        lacking = norms.lacking(unwrapped(model))
+            own['aux'] = norms.make_aux_norms(unwrap(model))
+        lacking = norms.why_no_aux(unwrap(model))
         if config.bn != 'clean' and lacking:
             warn(f"bn='{config.bn}' has no effect: {lacking}.")
         super().__init__(model, criterion, config=config, own=own, **kwargs)
@@ -123,8 +123,10 @@ class FeatureTask(MethodTask):
         if deferred is not None and deferred.values:
             kept.append(deferred.total())
         loss = self.combined(loss_clean, torch.stack(kept).sum(), len(losses))
+        if self.config.bn == 'aux':
+            loss = loss + self.zero_loss()  # norms before the feature are not used
         return {
-            'loss': loss + self._idle() if self.config.bn == 'aux' else loss,  # norms before the feature are not used
+            'loss': loss,
             'output': record.output,
             'loss_clean': loss_clean.detach(),
             'loss_adv': torch.stack(losses).mean(),
@@ -163,7 +165,7 @@ class FeatureTask(MethodTask):
         """Logits with some features changed; with bn='aux' they come through the auxiliary norms."""
         aux = nullcontext()
         if self.config.bn == 'aux':
-            aux = norms.in_place_of(self.model, self.own.aux, self._replay.watched)
+            aux = norms.swap_norms(self.model, self.extras.aux, self._replay.watched)
         with aux:
             return self._replay.run(record, changes, attached)
 
@@ -172,7 +174,7 @@ class FeatureTask(MethodTask):
         attached = self.config.grad == 'full'
 
         def loss(changes: dict[int, Callable]) -> torch.Tensor:
-            with nullcontext() if self.config.bn == 'shared' else norms.still(self.model):
+            with nullcontext() if self.config.bn == 'shared' else norms.freeze_running_stats(self.model):
                 return self.criterion(self.tail(record, changes, attached), target)
 
         return loss

@@ -11,7 +11,7 @@ from timm_alfa.errors import warn
 from timm_alfa.options import option
 from timm_alfa.perturb.ascent import PROJECTIONS
 from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
-from timm_alfa.utils.fsdp import cut_like, whole
+from timm_alfa.utils.fsdp import distribute_like, full_tensor
 
 MOMENTUM = 0.9
 DEFAULT_BLOCKS = 'units:9'
@@ -28,8 +28,8 @@ class LAlfaConfig(AlfaConfig):
         'hyperplane', "eta's set: 'hyperplane' (sum 1) or 'simplex' (sum 1, none negative)", choices=tuple(PROJECTIONS)
     )
 
-    def idle(self):
-        yield from super().idle()
+    def no_effect(self):
+        yield from super().no_effect()
         if self.eta_lr == 0:
             yield 'eta_lr=0: eta stays what the first projection makes it.'
         if self.projection == 'simplex' and self.gamma:
@@ -60,7 +60,7 @@ class LAlfaTask(AlfaTask):
     @property
     def eta(self) -> nn.Parameter:
         """The learned magnitudes (r,), in the order of `blocks`."""
-        return self.own.eta
+        return self.extras.eta
 
     def scaled(self, delta: list, group: tuple[int, ...]) -> list:
         return [[self.eta[i].to(d.dtype) * d for d in parts] for i, parts in zip(group, delta, strict=True)]
@@ -74,10 +74,10 @@ class LAlfaTask(AlfaTask):
     def post_step(self) -> None:
         super().post_step()
         with torch.no_grad():
-            self.eta.copy_(cut_like(PROJECTIONS[self.config.projection](whole(self.eta)), self.eta))
+            self.eta.copy_(distribute_like(PROJECTIONS[self.config.projection](full_tensor(self.eta)), self.eta))
 
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """A group for eta (own learning rate, momentum, no weight decay), and one for auxiliary norms, if any."""
         eta = {'params': [self.eta], 'lr': self.config.eta_lr, 'momentum': MOMENTUM, 'weight_decay': 0.0}
-        rest = [p for p in self.own.beside() if p is not self.eta]
+        rest = [p for p in self.extras.extra_parameters() if p is not self.eta]
         return [eta, {'params': rest, 'weight_decay': 0.0}] if rest else [eta]

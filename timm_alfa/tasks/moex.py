@@ -10,7 +10,7 @@ import torch.nn as nn
 from timm_alfa.blocks.spec import resolve_blocks
 from timm_alfa.errors import BlockError, ConfigError
 from timm_alfa.options import option
-from timm_alfa.perturb.ascent import precise
+from timm_alfa.perturb.ascent import at_least_float32
 from timm_alfa.replay.redirect import redirected, without_checkpointing
 from timm_alfa.replay.replay import Replay
 from timm_alfa.tasks.base import MethodTask, logits
@@ -49,7 +49,7 @@ class MoExConfig:
     )
     groups: int = option(4, "groups of channels for norm='gn'; 1 is layer norm", low=1)
 
-    def idle(self) -> Iterator[str]:
+    def no_effect(self) -> Iterator[str]:
         """What cannot have an effect, one line each."""
         if self.prob == 0:
             yield 'prob=0: moments are never exchanged, this is standard training.'
@@ -155,7 +155,7 @@ def exchange_moments(
     Raises:
         ConfigError: The channels do not fall into groups.
     """
-    x = precise(feature)
+    x = at_least_float32(feature)
     x = x.movedim(-1, 1) if channels_last else x
     shape = x.shape
     if norm == 'gn':

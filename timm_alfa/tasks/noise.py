@@ -18,8 +18,8 @@ class NoiseConfig(FeatureConfig):
 
     std: float = option(1 / 255, "standard deviation of the noise, in the features' own units", low=0)
 
-    def idle(self) -> Iterator[str]:
-        yield from super().idle()
+    def no_effect(self) -> Iterator[str]:
+        yield from super().no_effect()
         if self.std == 0:
             yield 'std=0: nothing is perturbed, the clean loss is counted twice.'
 
@@ -34,4 +34,4 @@ class NoiseTask(FeatureTask):
         return [[self._draw(f) for f in pytree.floats(record.features[i])] for i in group]
 
     def _draw(self, feature: torch.Tensor) -> torch.Tensor:
-        return torch.randn_like(feature, dtype=ascent.precise(feature[:0]).dtype) * self.config.std
+        return torch.randn_like(feature, dtype=ascent.at_least_float32(feature[:0]).dtype) * self.config.std

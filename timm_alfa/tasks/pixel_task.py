@@ -15,7 +15,7 @@ from timm_alfa.perturb.pixels import ascend_pixels, in_pixels, pixels_of
 from timm_alfa.replay import norms
 from timm_alfa.tasks.base import MethodTask, logits
 from timm_alfa.utils import rng
-from timm_alfa.utils.unwrap import unwrapped
+from timm_alfa.utils.unwrap import unwrap
 
 _IMAGE_SCALE = 2.0**10  # where the scale of an image's own loss begins in fp16
 _OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below
@@ -45,7 +45,7 @@ class PixelConfig:
                 'give as many of the one as of the other.'
             )
 
-    def idle(self) -> Iterator[str]:
+    def no_effect(self) -> Iterator[str]:
         """What cannot have an effect, one line each."""
         if (self.steps == 0 or self.step_size == 0) and not self.random_start:
             yield f'steps={self.steps}, step_size={self.step_size:g} without random_start: no image is perturbed.'
@@ -72,7 +72,7 @@ class PixelTask(MethodTask):
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: PixelConfig, **kwargs):
-        pixels = pixels_of(unwrapped(model), config.mean, config.std)
+        pixels = pixels_of(unwrap(model), config.mean, config.std)
         super().__init__(model, criterion, config=config, **kwargs)
         self.pixels = pixels
         self.loss_scale = LossScale(_IMAGE_SCALE)
@@ -92,11 +92,11 @@ class PixelTask(MethodTask):
         config, fp16 = self.config, _in_fp16(input)
 
         def loss(images):
-            with rng.kept(images.device):
+            with rng.preserve_rng(images.device):
                 found = self.criterion(logits(self.model(images)), target)
             return found * _images(found, len(images)) if fp16 else found
 
-        with norms.still(self.own or self.model), self.through():
+        with norms.freeze_running_stats(self.extras or self.model), self.through():
             delta = ascend_pixels(
                 loss,
                 input,

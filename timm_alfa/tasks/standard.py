@@ -17,7 +17,7 @@ class StandardConfig:
         1.0, 'factor of the loss: 2 gives gradients the size that clean plus perturbed loss have', above=0
     )
 
-    def idle(self) -> Iterator[str]:
+    def no_effect(self) -> Iterator[str]:
         """What cannot have an effect, one line each: nothing."""
         yield from ()
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from timm_alfa.replay.norms import running_buffers
 from timm_alfa.utils.distributed import is_main_process
-from timm_alfa.utils.fsdp import piece
+from timm_alfa.utils.fsdp import to_local
 
 
 class StopFlag:
@@ -103,4 +103,4 @@ def is_finite(module: nn.Module) -> bool:
     parts = [*(p for p in module.parameters() if p.requires_grad), *running_buffers(module)]
     if not parts:
         return True
-    return bool(torch.stack([piece(part).isfinite().all() for part in parts]).all())
+    return bool(torch.stack([to_local(part).isfinite().all() for part in parts]).all())

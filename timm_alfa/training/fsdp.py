@@ -11,7 +11,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from timm_alfa.errors import ConfigError, first_line
-from timm_alfa.utils.fsdp import whole
+from timm_alfa.utils.fsdp import full_tensor
 
 PLAIN = (
     DistributedType.NO,
@@ -126,7 +126,7 @@ def whole_copy(skeleton: nn.Module, model: nn.Module, device: torch.device) -> n
     """
     plain = copy.deepcopy(skeleton).to_empty(device=device)
     for empty, tensor in zip(_tensors(plain), _tensors(model), strict=True):
-        empty.copy_(whole(tensor))
+        empty.copy_(full_tensor(tensor))
     return plain
 
 

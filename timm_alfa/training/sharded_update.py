@@ -11,7 +11,7 @@ from torch import nn
 from timm_alfa.errors import ConfigError, first_line
 from timm_alfa.training.build import build_optimizer
 from timm_alfa.training.options.config import OptimConfig
-from timm_alfa.utils.fsdp import cut_like, cut_state, whole, whole_state
+from timm_alfa.utils.fsdp import distribute_like, distribute_state, full_state, full_tensor
 
 STEPS, RATE = 3, 0.01
 
@@ -35,7 +35,7 @@ def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
     except Exception as error:  # whatever an optimizer raises on tensors of a kind it was not written for
         raise ConfigError(_fault(options, f'fails on sharded weights: {first_line(error)[:120]}')) from error
     pairs = zip(alone.parameters(), sharded.parameters(), strict=True)
-    if not all(torch.allclose(p.detach(), whole(q), rtol=1e-4, atol=1e-6) for p, q in pairs):
+    if not all(torch.allclose(p.detach(), full_tensor(q), rtol=1e-4, atol=1e-6) for p, q in pairs):
         raise ConfigError(_fault(options, 'updates sharded weights in another way than whole ones'))
 
 
@@ -51,9 +51,10 @@ def _small_module(generator: torch.Generator) -> nn.Module:
 def _update(module: nn.Module, options: OptimConfig, grads: list[list[torch.Tensor]]) -> None:
     optimizer = build_optimizer(options, module, [], RATE)
     for step in grads:
-        optimizer.load_state_dict(cut_state(whole_state(optimizer.state_dict()), optimizer))  # as a resumed run does
+        saved = full_state(optimizer.state_dict())
+        optimizer.load_state_dict(distribute_state(saved, optimizer))  # as a resumed run does
         for param, grad in zip(module.parameters(), step, strict=True):
-            param.grad = cut_like(grad.to(param.device), param)
+            param.grad = distribute_like(grad.to(param.device), param)
         if options.clip_grad is not None:
             dispatch_clip_grad(module.parameters(), options.clip_grad, options.clip_mode)
         optimizer.step()

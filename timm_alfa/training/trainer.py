@@ -24,7 +24,7 @@ from timm_alfa.training.run_dir.folder import BEST, LAST, RunFolder
 from timm_alfa.training.run_dir.provenance import redact
 from timm_alfa.training.setup import Run
 from timm_alfa.utils.distributed import gather, on_main
-from timm_alfa.utils.fsdp import whole
+from timm_alfa.utils.fsdp import full_tensor
 from timm_alfa.utils.rng import seed_all
 from timm_alfa.utils.text import parse_interval
 
@@ -327,7 +327,7 @@ def clipped_parameters(task, mode: str) -> list[nn.Parameter]:
     A method's bare parameters, such as L-ALFA's eta, are no weights and have a rate of their own. agc leaves out the
     classifier, as its paper and timm do.
     """
-    modules = task.own.children() if task.own is not None else [task.model]
+    modules = task.extras.children() if task.extras is not None else [task.model]
     parameters = [p for module in modules for p in module.parameters()]
     if mode != 'agc':
         return parameters
@@ -340,4 +340,4 @@ def clipped_parameters(task, mode: str) -> list[nn.Parameter]:
 def eta_values(task) -> Optional[list[float]]:
     """L-ALFA's weights of the blocks, where the task has them. Every process calls it: they may be sharded."""
     eta = getattr(task, 'eta', None)
-    return None if eta is None else whole(eta).float().cpu().tolist()
+    return None if eta is None else full_tensor(eta).float().cpu().tolist()

@@ -8,7 +8,7 @@ import torch.nn as nn
 
 
 @contextmanager
-def gathered(modules: Iterable[nn.Module]) -> Iterator[None]:
+def keep_unsharded(modules: Iterable[nn.Module]) -> Iterator[None]:
     """While inside, these modules' own parameters are not sharded again after a backward pass.
 
     A search runs backward passes inside of the forward pass of the module around it, whose parameters are still needed
@@ -30,7 +30,7 @@ def is_sharded(parameters: Iterable[torch.Tensor]) -> bool:
     return any(hasattr(p, 'placements') for p in parameters)
 
 
-def whole(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A sharded tensor put together, detached; any other is returned detached.
 
     All processes call it for the same tensor, at the same point.
@@ -39,12 +39,12 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if hasattr(tensor, 'full_tensor') else tensor
 
 
-def piece(tensor: torch.Tensor) -> torch.Tensor:
+def to_local(tensor: torch.Tensor) -> torch.Tensor:
     """This process's part of a sharded tensor; any other tensor itself."""
     return tensor.to_local() if hasattr(tensor, 'to_local') else tensor
 
 
-def cut_like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
+def distribute_like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
     """This process's piece of a whole tensor, as `pattern` is sharded; the tensor itself if that is whole too.
 
     All processes call it at the same point; the values of the first one count.
@@ -56,26 +56,26 @@ def cut_like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(tensor.to(pattern.device), pattern.device_mesh, pattern.placements)
 
 
-def whole_state(value: Any, keep: bool = True) -> Any:
+def full_state(value: Any, keep: bool = True) -> Any:
     """The same with every tensor whole and on the CPU, through dicts.
 
     Args:
         keep: Whether this process wants them; else None stands in their place. Every process calls it.
     """
     if isinstance(value, dict):
-        return {key: whole_state(item, keep) for key, item in value.items()}
+        return {key: full_state(item, keep) for key, item in value.items()}
     if isinstance(value, torch.Tensor):
-        value = whole(value)
+        value = full_tensor(value)
         return value.cpu() if keep else None
     return value
 
 
-def cut_state(state: dict[str, Any], optimizer) -> dict[str, Any]:
+def distribute_state(state: dict[str, Any], optimizer) -> dict[str, Any]:
     """An optimizer's whole state, cut: what has a parameter's shape is sharded as that parameter is."""
     params = [param for group in optimizer.param_groups for param in group['params']]
 
     def cut(value: Any, param: torch.Tensor) -> Any:
-        return cut_like(value, param) if getattr(value, 'shape', None) == param.shape else value
+        return distribute_like(value, param) if getattr(value, 'shape', None) == param.shape else value
 
     return {
         **state,

@@ -70,7 +70,7 @@ def same(a: Optional[States], b: Optional[States]) -> bool:
 
 
 @contextmanager
-def kept(device: torch.device) -> Iterator[None]:
+def preserve_rng(device: torch.device) -> Iterator[None]:
     """Puts the generators of the CPU and of this device back, on leaving, to where they were on entering."""
     before = states(device)
     try:

@@ -8,7 +8,7 @@ from timm.utils import ModelEmaV2, ModelEmaV3
 _WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel, ModelEmaV2, ModelEmaV3)
 
 
-def unwrapped(model: Optional[nn.Module]) -> Optional[nn.Module]:
+def unwrap(model: Optional[nn.Module]) -> Optional[nn.Module]:
     """The module inside of DistributedDataParallel, torch.compile and timm's averages; any other stays as it is.
 
     timm's `unwrap_model` takes whatever has an attribute `module` for a wrapper, a model with a child of that name too.

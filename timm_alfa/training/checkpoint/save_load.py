@@ -18,7 +18,7 @@ from timm_alfa.training.checkpoint.weights import load_weights, plain_state
 from timm_alfa.training.console import logger
 from timm_alfa.training.metrics import Totals
 from timm_alfa.utils.distributed import gather, on_main
-from timm_alfa.utils.fsdp import cut_state, whole_state
+from timm_alfa.utils.fsdp import distribute_state, full_state
 
 _SCALE = 'loss_scale.'
 
@@ -48,8 +48,8 @@ def save_state(states: CheckpointStore, run, state: TrainState, totals: Totals, 
     keep = run.accelerator.is_main_process
     weights = plain_state(run.model, keep)
     average = plain_state(run.ema.module, keep) if run.ema is not None else None
-    optimizer = whole_state(run.optimizer.state_dict(), keep)
-    task = whole_state(run.task.get_task_state(), keep)
+    optimizer = full_state(run.optimizer.state_dict(), keep)
+    task = full_state(run.task.get_task_state(), keep)
 
     def write_files(folder: Path) -> None:
         save_file(weights, folder / 'weights.safetensors')
@@ -137,7 +137,7 @@ def load_state(folder: Path, content: dict[str, Any], run, totals: Totals, chang
 def _load_optimizer(optimizer, content: dict[str, Any], changed: bool) -> None:
     """An optimizer's state; its groups come with the hyperparameters of then, which give way where options changed."""
     built = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
-    optimizer.load_state_dict(cut_state(content, optimizer))
+    optimizer.load_state_dict(distribute_state(content, optimizer))
     for group, own in zip(optimizer.param_groups, built, strict=True) if changed else ():
         group.update(own)
 

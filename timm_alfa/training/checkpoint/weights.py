@@ -12,7 +12,7 @@ from torch import nn
 
 from timm_alfa.errors import CheckpointError, first_line
 from timm_alfa.utils.files import replacing
-from timm_alfa.utils.fsdp import cut_like, whole
+from timm_alfa.utils.fsdp import distribute_like, full_tensor
 
 STATE_KEYS = ('state_dict_ema', 'state_dict', 'model_ema', 'model')
 
@@ -26,7 +26,7 @@ def plain_state(model: nn.Module, keep: bool = True) -> dict[str, torch.Tensor]:
     seen: set[int] = set()
     state = {}
     for name, value in clean_state_dict(model.state_dict()).items():
-        tensor = whole(value)
+        tensor = full_tensor(value)
         if not keep:
             continue
         tensor = tensor.to('cpu').contiguous()
@@ -110,7 +110,9 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source, ot
                 f"checkpoint '{source}' does not fit the model: {what}: {', '.join(names[:2])}{more}. "
                 'Give the --model (and --num-classes, --in-chans, --img-size) it was trained with.'
             )
-    model.load_state_dict({name: cut_like(value, own.get(name, value)) for name, value in state.items()}, strict=False)
+    model.load_state_dict(
+        {name: distribute_like(value, own.get(name, value)) for name, value in state.items()}, strict=False
+    )
 
 
 def find_weights(path: str) -> Path:
