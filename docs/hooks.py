@@ -8,6 +8,7 @@ text.
 import posixpath
 import re
 from pathlib import Path
+from typing import Optional
 
 from mkdocs.structure.files import File
 
@@ -27,7 +28,7 @@ PICTURE = re.compile(r'<picture>\s*<source [^>]*srcset="([^"]+)">\s*<img alt="([
 FENCE = re.compile(r'^(```.*?^```)$', re.MULTILINE | re.DOTALL)
 
 
-def site_path(path: str) -> str | None:
+def site_path(path: str) -> Optional[str]:
     """The place of a file of the repository on the site; None if it is not there."""
     if path.startswith('docs/'):
         return path.removeprefix('docs/') if (ROOT / path).is_file() else None
