@@ -8,8 +8,8 @@ import yaml
 from torch import nn
 
 from timm_alfa.blocks.spec import feature_shape
-from timm_alfa.training.run_dir.provenance import redact
 from timm_alfa.training.setup import Run
+from timm_alfa.utils.redact import redact
 
 
 def dry_run(run: Run) -> None:

@@ -18,6 +18,7 @@ from timm_alfa.training.setup import Run
 from timm_alfa.training.trainer import Stopped, Trainer, eta_values
 from timm_alfa.utils.distributed import broadcast, on_main
 from timm_alfa.utils.files import sha256_of
+from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import duration
 
 
@@ -80,7 +81,7 @@ def make_record(run: Run, folder: RunFolder, state: TrainState, test: dict, seco
     prefix = config.task_prefix.replace('-', '_') + '_'
     median = statistics.median(row['seconds'] for row in state.rows)
     rates = [row['images_per_second'] for row in state.rows if row['images_per_second']]
-    return provenance.redact(
+    return redact(
         dict(
             status='finished',
             experiment=folder.path.name,

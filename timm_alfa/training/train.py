@@ -19,6 +19,7 @@ from timm_alfa.training.run_dir.lock import FolderLock, lock_folder
 from timm_alfa.training.setup import Run
 from timm_alfa.training.trainer import Stopped, Trainer
 from timm_alfa.utils.distributed import on_main
+from timm_alfa.utils.redact import redact
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> TrainState:
     if found is None:
         logger.info("resume: no usable state in '%s': starting from the beginning", folder.path / 'last')
         return TrainState()
-    changed = check_options(found[1], run, provenance.redact(run.config.flat()))
+    changed = check_options(found[1], run, redact(run.config.flat()))
     state = load_state(*found, run, totals, changed)
     if changed:
         state.continued.append(
@@ -131,7 +132,7 @@ def start_trackers(run: Run, folder: RunFolder) -> None:
     if run.config.run.log_with:
         options = {
             key: value if isinstance(value, (int, float, str, bool)) else str(value)
-            for key, value in provenance.redact(run.config.flat()).items()
+            for key, value in redact(run.config.flat()).items()
         }
         run.accelerator.project_configuration.logging_dir = str(folder.path)  # known only now
         names = {'wandb': {'name': folder.path.name, 'dir': str(folder.path)}}
@@ -148,10 +149,10 @@ def begin_folder(run: Run, folder: RunFolder, state: TrainState) -> None:
     if state.epoch < run.config.epochs:
         folder.remove_result()
     logger.info('run: %s', folder.path)
-    options = provenance.redact({key: value for key, value in run.config.flat().items() if key not in OF_ONE_START})
+    options = redact({key: value for key, value in run.config.flat().items() if key not in OF_ONE_START})
     environment = provenance.environment(run.accelerator, state.commit, state.command)
     environment['loader'] = run.data.loader  # what 'auto' came to: another one would evaluate other crops
-    folder.save_args(options, provenance.redact(environment))
+    folder.save_args(options, redact(environment))
     tag = f'{run.config.task.task}_{dataset_name(run)}'
     about = dict(tag=tag)
     inputs = {key: run.input_config[key] for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')}

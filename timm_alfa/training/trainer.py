@@ -21,10 +21,10 @@ from timm_alfa.training.console import Progress, Table, logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run_dir.folder import BEST, LAST, RunFolder
-from timm_alfa.training.run_dir.provenance import redact
 from timm_alfa.training.setup import Run
 from timm_alfa.utils.distributed import gather, on_main
 from timm_alfa.utils.fsdp import full_tensor
+from timm_alfa.utils.redact import redact
 from timm_alfa.utils.rng import seed_all
 from timm_alfa.utils.text import parse_interval
 

@@ -29,6 +29,7 @@ from timm_alfa.training.options.parser import (
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.setup import start_accelerate
 from timm_alfa.utils.distributed import gather
+from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import duration
 
 DESCRIPTION = (
@@ -155,7 +156,7 @@ def validate(
         metrics.update(evaluate_robust(model, loader, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
     options, data = config.checkpoint, config.data
     skipped = set(gather(accelerator, sorted(loader.skipped_indices)))
-    return provenance.redact(
+    return redact(
         dict(
             status='finished',
             model=options.model or options.checkpoint,

@@ -1,11 +1,13 @@
 """Files that are whole or not there: temporary name, flush to disk, rename."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator, Union
+from typing import Any, BinaryIO, Iterator, Union
 
 from timm_alfa.errors import CheckpointError, first_line
 
@@ -98,6 +100,25 @@ def write_json(path: Path, content: Any) -> None:
         CheckpointError: It could not be written.
     """
     write_text(path, json.dumps(content, indent=2) + '\n')
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading that is itself a regular file: no symbolic link is followed, no pipe or device is opened.
+
+    Raises:
+        OSError: It does not exist, is not a regular file, or cannot be read.
+    """
+    try:
+        # without O_NONBLOCK, opening a pipe would wait for somebody to write into it
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, 'it is a symbolic link') from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, 'it is not a regular file')
+    return os.fdopen(descriptor, 'rb')
 
 
 def sha256_of(path: Union[str, Path]) -> str:

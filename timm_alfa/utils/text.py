@@ -1,4 +1,4 @@
-"""Numbers with units, as users write and read them."""
+"""Text as users write and read it: numbers with units, and names that others wrote."""
 
 import re
 from typing import NamedTuple, Optional
@@ -41,3 +41,12 @@ def short_number(value: float) -> str:
         if abs(value) >= limit:
             return f'{value / limit:.3g}{suffix}'
     return f'{value:.3g}' if isinstance(value, float) else str(value)
+
+
+def printable(text: str) -> str:
+    """Text that a terminal, a model card or YAML shows as it is, on one line.
+
+    Whatever Python does not call printable is written as in its `repr`: control characters such as an escape sequence,
+    line breaks (also U+0085, U+2028 and U+2029), marks that reverse the direction of text, and lone surrogates.
+    """
+    return ''.join(char if char.isprintable() else char.encode('unicode_escape').decode('ascii') for char in text)

@@ -14,6 +14,7 @@ from timm_alfa.training.dry_run import feature_shapes
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.folder import RunFolder, choose_folder
 from timm_alfa.training.run_dir.plots import draw_plots
+from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import duration, parse_interval, short_number
 
 KEYS = {
@@ -186,7 +187,7 @@ def test_no_secret_gets_into_files(monkeypatch):
     monkeypatch.setenv('HF_TOKEN', 'hf_abcdefghijklmnopqrstuvwxyz')
     monkeypatch.setenv('WANDB_API_KEY', '0123456789abcdef0123')
     shown = json.dumps(
-        provenance.redact(
+        redact(
             {
                 'data_dir': 'https://me:pass@host/x?token=abc&size=3',
                 'note': 'key 0123456789abcdef0123',

@@ -8,6 +8,7 @@ from timm_alfa.errors import CheckpointError
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.console import launch_in, logger
 from timm_alfa.training.options.train_args import NOT_FROM_RUN
+from timm_alfa.utils.redact import redact
 
 FREE = frozenset(
     (
@@ -53,7 +54,7 @@ def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool
     Raises:
         CheckpointError: They differ, and --resume-anyway was not given, or nothing is left to be trained.
     """
-    before = content['options']
+    before = redact(content['options'])  # as they are redacted now: an older version may have known fewer secrets
     was = before['batch_size'] * before['grad_accum_steps'] * content['num_processes']
     lines = list(differing_options(before, json.loads(json.dumps(options)), was == run.effective_batch))
     precision = run.accelerator.mixed_precision

@@ -1,42 +1,12 @@
 """What a run leaves for machines and for whoever asks later how it came about."""
 
-import os
 import platform
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Optional
 
-SECRET_NAME = re.compile(r'(token|secret|password|passwd|api_?key|credential)', re.IGNORECASE)
-URL_USER = re.compile(r'(\b[a-z][a-z0-9+.-]*://)[^/@\s]+@', re.IGNORECASE)
-URL_QUERY = re.compile(r'([?&][^=&\s]*(?:token|key|secret|sig|signature|password)[^=&\s]*=)[^&\s]+', re.IGNORECASE)
-TOKENS = re.compile(r'\b(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,})\b')
-
-
-def redact(value: Any, name: str = '') -> Any:
-    """A value without secrets: tokens, users and signatures in URLs, values of names such as 'api_key'."""
-    if isinstance(value, dict):
-        return {key: redact(item, str(key)) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redact(item, name) for item in value]
-    if not isinstance(value, str):
-        return value
-    if SECRET_NAME.search(name):
-        return '***'
-    value = URL_QUERY.sub(r'\1***', URL_USER.sub(r'\1***@', value))
-    for secret in _secrets_of_environment():
-        value = value.replace(secret, '***')
-    return TOKENS.sub('***', value)
-
-
-def _secrets_of_environment() -> list[str]:
-    """Values of variables such as HF_TOKEN that are long enough to be recognised."""
-    return [
-        value
-        for key, value in os.environ.items()
-        if re.search(r'(TOKEN|SECRET|PASSWORD|API_?KEY)', key, re.IGNORECASE) and len(value) >= 8
-    ]
+from timm_alfa.utils.redact import redact_words
 
 
 def versions() -> dict[str, str]:
@@ -85,11 +55,7 @@ def device_name(device) -> str:
 
 def command() -> list[str]:
     """The command line, without secrets."""
-    words, hide = [], False
-    for word in [Path(sys.argv[0]).name, *sys.argv[1:]]:
-        words.append('***' if hide else redact(word))
-        hide = word.startswith('--') and '=' not in word and bool(SECRET_NAME.search(word))
-    return words
+    return redact_words([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def environment(accelerator, commit: Optional[str], command: list[str]) -> dict[str, Any]:
