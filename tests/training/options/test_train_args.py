@@ -44,7 +44,11 @@ def test_command_line_beats_yaml_beats_defaults(tmp_path):
         (['--torchcompile'], 'model', {'torchcompile': 'inductor'}),
         (['--torchcompile', 'eager'], 'model', {'torchcompile': 'eager'}),
         (['--no-filter-bias-and-bn'], 'optim', {'filter_bias_and_bn': False}),
-        (['--model-kwargs', 'a=1', 'b=x', 'c=(1,2)'], 'model', {'model_kwargs': {'a': 1, 'b': 'x', 'c': (1, 2)}}),
+        (
+            ['--model-kwargs', 'output_stride=1', 'act_layer=x', 'channels=(1,2)'],
+            'model',
+            {'model_kwargs': {'output_stride': 1, 'act_layer': 'x', 'channels': (1, 2)}},
+        ),
         (
             ['--decay-milestones', '50', '150', '--sched', 'multistep', '--epochs', '200'],
             'schedule',
@@ -191,7 +195,17 @@ def test_the_defaults_do_not_warn():
 def test_saved_options_are_a_config(tmp_path):
     """args.yaml's options, given by --config, are the same options."""
     first = parse_args(
-        ['--task', 'l_alfa', '--decay-milestones', '1', '2', '--sched', 'multistep', '--model-kwargs', 'a=1']
+        [
+            '--task',
+            'l_alfa',
+            '--decay-milestones',
+            '1',
+            '2',
+            '--sched',
+            'multistep',
+            '--model-kwargs',
+            'output_stride=1',
+        ]
     )
     file = tmp_path / 'args.yaml'
     file.write_text(yaml.safe_dump(first.flat()))

@@ -1,6 +1,6 @@
 """What options say about each other: errors between groups, and options that cannot have an effect."""
 
-from typing import Callable, Iterator, NamedTuple
+from typing import Callable, Iterator, NamedTuple, Optional
 
 from timm_alfa.data import pair_errors
 from timm_alfa.errors import nearest, one_of
@@ -16,7 +16,7 @@ def errors_across(config, flag_name) -> Iterator[str]:
         flag_name: How the user wrote an option's key.
     """
     yield from _unknown_names(config)
-    yield from argument_errors(config.model.model_kwargs, flag_name('model_kwargs'))
+    yield from argument_errors(config.model.model_kwargs, flag_name('model_kwargs'), _architecture(config.model.model))
     yield from pair_errors(config.data, config.aug, flag_name)
     for name in ('mean', 'std'):
         values, channels = getattr(config.model, name), config.model.in_chans
@@ -45,6 +45,14 @@ def _unknown_names(config) -> Iterator[str]:
 
         if config.model.torchcompile not in (backends := list_backends(None)):
             yield one_of('backend of torch.compile', config.model.torchcompile, backends)
+
+
+def _architecture(name: str) -> Optional[str]:
+    """The architecture that a model's name says by itself: not that of a folder or a repo, or of an unknown name."""
+    import timm
+
+    base = name.partition('.')[0]
+    return base if ':' not in name and timm.is_model(base) else None
 
 
 def model_errors(name: str) -> Iterator[str]:
