@@ -234,9 +234,9 @@ def test_a_finite_loss_resets_the_patience(runs, poison):
 
 def test_agc_leaves_the_classifier_alone(runs):
     run = runs.prepare('--task', 'standard', '--clip-grad', '0.01', '--clip-mode', 'agc')
-    clipped = {id(p) for p in trainer.clipped_parameters(run.task, 'agc')}
+    clipped = {id(p) for p in run.task.clip_parameters(exclude_head=True)}
     assert [name for name, p in run.model.named_parameters() if id(p) not in clipped] == ['fc.weight', 'fc.bias']
-    assert len(trainer.clipped_parameters(run.task, 'norm')) == len(clipped) + 2
+    assert len(run.task.clip_parameters()) == len(clipped) + 2
 
 
 def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
@@ -259,7 +259,7 @@ def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
     train(run)
     assert len(everything) > len(list(run.model.parameters()))
     assert norms and all(norm <= 1.001e-3 for norm in norms)
-    assert id(run.task.eta) not in {id(p) for p in trainer.clipped_parameters(run.task, 'norm')}
+    assert id(run.task.eta) not in {id(p) for p in run.task.clip_parameters()}
 
 
 def test_accumulation_that_accelerate_is_told_of_divides_no_loss(runs, monkeypatch):

@@ -1,6 +1,7 @@
 """What all methods share: a plain timm model, parameters of their own beside it, and a count of updates."""
 
-from typing import Any, Callable, Optional
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, Optional
 
 import torch
 import torch.nn as nn
@@ -9,6 +10,7 @@ from timm.utils.model import unwrap_model
 
 from timm_alfa.errors import CheckpointError, ConfigError, warn
 from timm_alfa.perturb.loss_scale import LossScale
+from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.tasks.extras import ModelWithExtras
 from timm_alfa.utils.fsdp import distribute_like, keep_unsharded
 from timm_alfa.utils.unwrap import unwrap
@@ -25,7 +27,12 @@ class MethodTask(ClassificationTask):
         config: The method's options.
         own: What the method trains beside the model.
         kwargs: For `timm.task.ClassificationTask`.
+
+    Attributes:
+        blocks: Names of the features that the method perturbs, if it perturbs features.
     """
+
+    blocks: tuple[str, ...] = ()
 
     def __init__(self, model: nn.Module, criterion=None, *, config: Any, own: Optional[dict] = None, **kwargs):
         if unwrap(model) is not model:
@@ -116,6 +123,51 @@ class MethodTask(ClassificationTask):
         """Optimizer groups of the method's own parameters."""
         params = list(self.extras.extra_parameters()) if self.extras else []
         return [{'params': params, 'weight_decay': 0.0}] if params else []
+
+    def clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
+        """The parameters whose gradients a loop clips: the model's, and those of modules beside it (auxiliary norms).
+
+        Bare parameters of a method, such as learned magnitudes, are not weights and have a learning rate of their own.
+
+        Args:
+            exclude_head: Leave out the classifier, as adaptive gradient clipping does in its paper and in timm.
+        """
+        modules = self.extras.children() if self.extras is not None else [self.model]
+        parameters = [p for module in modules for p in module.parameters()]
+        if not exclude_head:
+            return parameters
+        head = self.model.get_classifier()
+        heads = head if isinstance(head, (tuple, list)) else [head]  # some models have two
+        excluded = {id(p) for each in heads if isinstance(each, nn.Module) for p in each.parameters()}
+        return [p for p in parameters if id(p) not in excluded]
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """While inside, the next call in training mode perturbs; on leaving, every counter is as it was on entering.
+
+        For trying one step before training. Running statistics are the caller's to restore.
+        """
+        counters = self.updates, self._stepped, self._counted_early
+        scale = self.loss_scale.state_dict() if self.loss_scale is not None else None
+        self.updates = getattr(self.config, 'start', 0)
+        try:
+            yield
+        finally:
+            self.updates, self._stepped, self._counted_early = counters
+            if scale is not None:
+                self.loss_scale.load_state_dict(scale)
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """The method's own columns of an epoch's row. Every process calls it: what it reads may be sharded."""
+        return {}
+
+    def epoch_plots(self) -> list[EpochPlot]:
+        """Plots of the columns of `epoch_metrics`."""
+        return []
+
+    def result_entries(self) -> dict[str, Any]:
+        """The method's own entries of a run's record, as JSON holds them. Every process calls it."""
+        return {}
 
     def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]:
         """The plain model, or its average: what is evaluated and saved has timm's keys."""

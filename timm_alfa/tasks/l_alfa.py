@@ -11,6 +11,7 @@ from timm_alfa.errors import warn
 from timm_alfa.options import option
 from timm_alfa.perturb.ascent import PROJECTIONS
 from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
+from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.utils.fsdp import distribute_like, full_tensor
 
 MOMENTUM = 0.9
@@ -81,3 +82,31 @@ class LAlfaTask(AlfaTask):
         eta = {'params': [self.eta], 'lr': self.config.eta_lr, 'momentum': MOMENTUM, 'weight_decay': 0.0}
         rest = [p for p in self.extras.extra_parameters() if p is not self.eta]
         return [eta, {'params': rest, 'weight_decay': 0.0}] if rest else [eta]
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """eta, one column per block."""
+        return dict(zip(self._columns(), self._eta_values(), strict=True))
+
+    def epoch_plots(self) -> list[EpochPlot]:
+        """eta of every block."""
+        equal = 1 / len(self.blocks)
+        plot = EpochPlot(
+            file='eta.png',
+            title='weight of each block (eta)',
+            columns=self._columns(),
+            labels=self.blocks,
+            xlabel='block, from the input to the classifier',
+            reference=equal,
+            reference_label=f'equal weights: {equal:.3g}',
+        )
+        return [plot]
+
+    def result_entries(self) -> dict[str, Any]:
+        """eta as training left it."""
+        return {'eta': self._eta_values()}
+
+    def _columns(self) -> tuple[str, ...]:
+        return tuple(f'eta_{index}' for index in range(len(self.blocks)))
+
+    def _eta_values(self) -> list[float]:
+        return full_tensor(self.eta).float().cpu().tolist()

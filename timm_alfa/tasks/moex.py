@@ -85,6 +85,18 @@ class MoExTask(MethodTask):
         return {'loss': loss, 'output': output}
 
     @contextmanager
+    def trial(self) -> Iterator[None]:
+        """As for every method; the next call exchanges moments, unless no call ever does."""
+        prob = self.prob
+        if prob:
+            self.prob = 1.0
+        try:
+            with super().trial():
+                yield
+        finally:
+            self.prob = prob
+
+    @contextmanager
     def exchanging(self, partner: torch.Tensor) -> Iterator[None]:
         """While inside, one pass of the model exchanges moments between images.
 

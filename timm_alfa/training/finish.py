@@ -15,7 +15,7 @@ from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.folder import BEST, RunFolder
 from timm_alfa.training.run_dir.plots import draw_plots
 from timm_alfa.training.setup import Run
-from timm_alfa.training.trainer import Stopped, Trainer, eta_values
+from timm_alfa.training.trainer import Stopped, Trainer
 from timm_alfa.utils.distributed import broadcast, on_main
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.redact import redact
@@ -49,8 +49,8 @@ def finish(run: Run, folder: RunFolder, state: TrainState, trainer: Trainer) -> 
 
 
 def plot(run: Run, folder: RunFolder, state: TrainState) -> None:
-    """curves.png and eta.png."""
-    draw_plots(folder.path, state.rows, state.best_epoch, folder.path.name, run.blocks or ())
+    """curves.png, and the plots of the method."""
+    draw_plots(folder.path, state.rows, state.best_epoch, folder.path.name, run.task.epoch_plots())
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def make_record(run: Run, folder: RunFolder, state: TrainState, test: dict, seco
             **test,
             test_split=data.test_split,
             robust_top1=None,
-            eta=eta_values(run.task),
+            **run.task.result_entries(),
             seconds=seconds,
             seconds_per_epoch=median,
             images_per_second=statistics.median(rates) if rates else None,

@@ -22,20 +22,11 @@ def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes:
         ConfigError: The model or the method fails on such input.
     """
     statistics, training = RunningStatistics(task), task.training
-    counts = {name: getattr(task, name) for name in ('updates', 'prob', '_checks') if hasattr(task, name)}
-    scale = getattr(task, 'loss_scale', None)
-    scaled = scale.state_dict() if scale is not None else None
     target = torch.arange(2, device=accelerator.device) % num_classes
     input = torch.randn(2, *input_size, device=accelerator.device)
-    if pixels := getattr(task, 'pixels', None):
-        input = pixels.normalised(input.sigmoid())
     try:
-        if 'updates' in counts:
-            task.updates = getattr(task.config, 'start', 0)  # a step that perturbs
-        if counts.get('prob'):
-            task.prob = 1.0
         task.train()
-        with accelerator.autocast():
+        with task.trial(), accelerator.autocast():
             task(input, nn.functional.one_hot(target, num_classes).float() if soft else target)
     except AlfaError:
         raise
@@ -48,7 +39,3 @@ def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes:
     finally:
         statistics.restore()
         task.train(training)
-        for name, value in counts.items():
-            setattr(task, name, value)
-        if scale is not None:
-            scale.load_state_dict(scaled)

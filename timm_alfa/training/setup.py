@@ -81,8 +81,7 @@ class Run:
     @property
     def blocks(self) -> Optional[list[str]]:
         """Names of the perturbed features, where the method perturbs some."""
-        blocks = getattr(self.task, 'blocks', None)
-        return list(blocks) if blocks else None
+        return list(self.task.blocks) or None
 
 
 def create_accelerator(config: TrainConfig) -> Accelerator:
@@ -155,7 +154,7 @@ def check_trackers(names: Optional[tuple[str, ...]]) -> None:
 
 
 def task_arguments(options: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """A task's options; one that searches in pixels is told how the loader normalises, unless the user told it."""
+    """A task's options; where `mean` and `std` are among them and unset, they are those of the loader."""
     arguments = dict(vars(options))
     if arguments.get('mean', inputs) is None:
         arguments.update(mean=inputs['mean'], std=inputs['std'])

@@ -4,11 +4,10 @@ import math
 import time
 from contextlib import nullcontext
 from itertools import islice
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from timm.utils import dispatch_clip_grad, distribute_bn
-from torch import nn
 
 from timm_alfa.errors import AlfaError
 from timm_alfa.replay.norms import RunningStatistics
@@ -23,7 +22,6 @@ from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run_dir.folder import BEST, LAST, RunFolder
 from timm_alfa.training.setup import Run
 from timm_alfa.utils.distributed import gather, on_main
-from timm_alfa.utils.fsdp import full_tensor
 from timm_alfa.utils.redact import redact
 from timm_alfa.utils.rng import seed_all
 from timm_alfa.utils.text import parse_interval
@@ -60,7 +58,7 @@ class Trainer:
         self.began, self.seconds_before = time.perf_counter(), state.seconds
         self.consensus = Consensus(self.accelerator)
         self.statistics = RunningStatistics(run.task)
-        self.clipped = clipped_parameters(run.task, self.config.optim.clip_mode)
+        self.clipped = run.task.clip_parameters(exclude_head=self.config.optim.clip_mode == 'agc')
         self.interval = parse_interval(self.config.run.checkpoint_every)
         self.saved_at, self.owed = time.monotonic(), False
         batches = len(run.data.train)
@@ -305,8 +303,7 @@ class Trainer:
         if run.ema is not None:
             plain = evaluate(run.whole(run.task.get_eval_model()), run.data.val, self.accelerator, self.stop)
             row.update({f'val_{name}_not_averaged': plain[name] for name in ('loss', 'top1')})
-        eta = eta_values(run.task)
-        row.update({f'eta_{at}': value for at, value in enumerate(eta or ())})
+        row.update(run.task.epoch_metrics())
         row['skipped_updates'] = state.skipped_updates
         row['images_per_second'] = state.epoch_images / state.epoch_seconds if state.epoch_seconds else None
         row['seconds'], row['eval_seconds'] = state.epoch_seconds, time.perf_counter() - began
@@ -319,25 +316,3 @@ class Trainer:
             self.state.best_sha256 = self.folder.best_sha256()
         self.folder.save_model(weights, LAST)
         self.folder.save_summary(self.state.rows)
-
-
-def clipped_parameters(task, mode: str) -> list[nn.Parameter]:
-    """What gradients are clipped of: the model and the modules beside it, such as auxiliary norms.
-
-    A method's bare parameters, such as L-ALFA's eta, are no weights and have a rate of their own. agc leaves out the
-    classifier, as its paper and timm do.
-    """
-    modules = task.extras.children() if task.extras is not None else [task.model]
-    parameters = [p for module in modules for p in module.parameters()]
-    if mode != 'agc':
-        return parameters
-    head = task.model.get_classifier()
-    heads = head if isinstance(head, (tuple, list)) else [head]  # some have two
-    left_out = {id(p) for each in heads if isinstance(each, nn.Module) for p in each.parameters()}
-    return [p for p in parameters if id(p) not in left_out]
-
-
-def eta_values(task) -> Optional[list[float]]:
-    """L-ALFA's weights of the blocks, where the task has them. Every process calls it: they may be sharded."""
-    eta = getattr(task, 'eta', None)
-    return None if eta is None else full_tensor(eta).float().cpu().tolist()

@@ -1,26 +1,33 @@
-"""curves.png and eta.png: a run at a glance."""
+"""curves.png and the plots of a method: a run at a glance."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
+from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.utils.files import replacing
 
 BLUE, ORANGE, GREEN, GREY = '#2a6fbb', '#d9642c', '#3a8f5b', '#8a8a8a'
 
 
-def draw_plots(folder: Path, rows: list[dict[str, Any]], best_epoch: int, title: str = '', blocks=()) -> None:
+def draw_plots(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    best_epoch: int,
+    title: str = '',
+    plots: Sequence[EpochPlot] = (),
+) -> None:
     """Draws a run's rows.
 
     Args:
-        folder: The run's; curves.png and, where rows hold eta, eta.png are written there.
+        folder: The run's; curves.png and the files of `plots` are written there.
         rows: As in summary.csv, at least one.
         best_epoch: From 1; marked.
         title: Above the curves.
-        blocks: Names of the blocks that eta weighs.
+        plots: Of the method.
     """
     draw_curves(folder / 'curves.png', rows, best_epoch, title)
-    if any('eta_0' in row for row in rows):
-        draw_eta(folder / 'eta.png', rows, title, blocks)
+    for plot in plots:
+        draw_epoch_plot(folder / plot.file, rows, title, plot)
 
 
 def _figure(columns: int):
@@ -96,25 +103,28 @@ def _draw_delta(axis, rows) -> None:
     axis.legend(handles, [line.get_label() for line in handles], frameon=False, fontsize=8, loc='center right')
 
 
-def draw_eta(path: Path, rows: list[dict[str, Any]], title: str, blocks=()) -> None:
-    """The weight of each block over the epochs, and at the end; a block has one colour in both."""
+def draw_epoch_plot(path: Path, rows: list[dict[str, Any]], title: str, plot: EpochPlot) -> None:
+    """A method's columns over the epochs, and at the end; a column has one colour in both."""
     from matplotlib import colormaps
 
-    keys = sorted((key for key in rows[-1] if key.startswith('eta_')), key=lambda key: int(key[4:]))
-    names = list(blocks) or [key[4:] for key in keys]
-    places = list(range(len(keys)))
     figure, (course, final) = _figure(2)
-    colors = [colormaps['viridis'](at / max(1, len(keys) - 1) * 0.9) for at in places]
-    course.set_title('weight of each block (eta), colours as right')
-    for key, color in zip(keys, colors, strict=True):
-        _line(course, rows, key, key, color)
+    count = len(plot.columns)
+    places = list(range(count))
+    colors = [colormaps['viridis'](place / max(1, count - 1) * 0.9) for place in places]
+
+    course.set_title(f'{plot.title}, colours as right')
+    for column, color in zip(plot.columns, colors, strict=True):
+        _line(course, rows, column, column, color)
+
     final.set_title(f'after epoch {rows[-1]["epoch"]}')
-    final.bar(places, [rows[-1][key] for key in keys], color=colors)
+    final.bar(places, [rows[-1][column] for column in plot.columns], color=colors)
     final.axhline(0, color='black', linewidth=0.8)
-    final.axhline(1 / len(keys), color=GREY, linewidth=1, linestyle='--', label=f'equal weights: {1 / len(keys):.3g}')
-    final.set_xlabel('block, from the input to the classifier')
-    final.set_xticks(places, names, rotation=45 if blocks else 0, ha='right' if blocks else 'center', fontsize=8)
-    final.legend(frameon=False, fontsize=8)
+    final.set_xlabel(plot.xlabel)
+    final.set_xticks(places, plot.labels, rotation=45, ha='right', fontsize=8)
+    if plot.reference is not None:
+        final.axhline(plot.reference, color=GREY, linewidth=1, linestyle='--', label=plot.reference_label)
+        final.legend(frameon=False, fontsize=8)
+
     if title:
         figure.suptitle(title, fontsize=10)
     _save(figure, path)

@@ -1,0 +1,27 @@
+"""How a method asks for a plot of its epoch metrics."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+
+@dataclass(frozen=True)
+class EpochPlot:
+    """Columns of `epoch_metrics` over the epochs as lines, and their last values as bars of the same colours.
+
+    Attributes:
+        file: Name of the image in the run folder.
+        title: What the columns are.
+        columns: Names of the columns, in the order of the bars.
+        labels: What each column is called.
+        xlabel: What the labels are.
+        reference: A value that is drawn as a dashed line across the bars.
+        reference_label: What it is.
+    """
+
+    file: str
+    title: str
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    xlabel: str
+    reference: Optional[float] = None
+    reference_label: str = ''
