@@ -96,4 +96,4 @@ def test_dry_run_writes_nothing(tmp_path):
 
 def test_dry_run_refuses_what_the_run_would_be_refused_for(tmp_path):
     done = call(sys.executable, 'train.py', *TINY, '--dry-run', '--resume', str(tmp_path / 'none'))
-    assert done.returncode == 2 and "which is no run's folder" in done.stderr and not done.stdout
+    assert done.returncode == 2 and "which is not a run's folder" in done.stderr and not done.stdout

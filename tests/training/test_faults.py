@@ -317,7 +317,7 @@ def test_a_full_disk_keeps_the_last_state_and_the_best_weights(runs, monkeypatch
 def test_no_write_permission_is_known_before_training(runs, monkeypatch):
     target = runs.output / 'file'
     target.write_text('')
-    with pytest.raises(ConfigError, match='cannot write in .*Give another --output'):
+    with pytest.raises(ConfigError, match='cannot write in .*Use another --output'):
         runs('--task', 'standard', '--output', str(target))
 
 

@@ -1,13 +1,13 @@
 """Put a run's small weights into the package, so that their name loads offline."""
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 from typing import Optional, Union
 
 from timm_alfa.errors import HubError
 from timm_alfa.publishing.publish import Evaluate, check_run, manifest_row
+from timm_alfa.utils.files import atomic_file
 from timm_alfa.zoo.download import WEIGHTS
 from timm_alfa.zoo.manifest import MANIFEST, Row, load_manifest, save_manifest
 
@@ -55,18 +55,14 @@ def ship(
 
 
 def _write(weights: Path, folder: Path, rows: list[Row], manifest: Path) -> None:
-    """Both files are written aside and then take their places, the weights first: no row is without its weights."""
+    """Writes both files before it replaces either, the weights first: no row is without its weights."""
     changed = 'Nothing was changed'
-    aside = {path: path.with_name(f'.{path.name}.tmp') for path in (folder / WEIGHTS, manifest)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(weights, aside[folder / WEIGHTS])
-        save_manifest(rows, aside[manifest])
-        for path, temporary in aside.items():
-            os.replace(temporary, path)
-            changed = 'Its weights are in place, their row is missing or that of others: ship them again'
+        with atomic_file(manifest) as new_manifest:
+            save_manifest(rows, new_manifest)
+            with atomic_file(folder / WEIGHTS) as new_weights:
+                shutil.copyfile(weights, new_weights)
+            changed = 'Its weights are in place, but their row is missing or that of other weights: ship them again'
     except OSError as error:
         raise HubError(f"'{folder.name}' cannot be written: {error}. {changed}.") from error
-    finally:
-        for temporary in aside.values():
-            temporary.unlink(missing_ok=True)

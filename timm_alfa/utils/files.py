@@ -1,72 +1,136 @@
-"""Files that are whole or not there: temporary name, flush to disk, rename."""
+"""Files and folders that are written whole or not at all.
+
+What is written gets an unpredictable temporary name in the folder of its target, is flushed to the disk, and then
+renamed. Temporary names are created exclusively and the rename replaces whatever has the target's name: a symbolic link
+in either place is never written through.
+"""
 
 import errno
 import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
 import stat
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Iterator, Union
+from typing import Any, BinaryIO, Iterator, Optional, Union
 
-from timm_alfa.errors import CheckpointError, first_line
+TEMPORARY = re.compile(r'\.timm_alfa-[0-9a-f]{16}\.tmp')
+
+
+def temporary_path(folder: Path) -> Path:
+    """A new name in a folder, one that nobody can predict; `TEMPORARY` recognises it."""
+    return folder / f'.timm_alfa-{secrets.token_hex(8)}.tmp'
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write; on leaving it takes the place of `path`, or is removed if writing failed.
+def atomic_file(path: Union[str, Path]) -> Iterator[Path]:
+    """Gives an empty temporary file to write; on success it replaces `path`, on failure it is removed.
+
+    The permissions are those of the file that it replaces, or else what the umask leaves.
 
     Raises:
-        CheckpointError: Writing failed (disk full, no permission, folder gone); `path` is as it was.
+        OSError: The file cannot be created, flushed or renamed; `path` is as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary = temporary_path(path.parent)
+    permissions = _create(temporary, _permissions(path))
     try:
         yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # safetensors writes files that only their owner reads
+        os.chmod(temporary, permissions)  # safetensors writes files that only their owner may read
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
-    except Exception as error:
+    finally:
         remove_quietly(temporary)
-        if not is_write_fault(error):
-            raise
-        raise CheckpointError(write_fault(path, error)) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _permissions(path: Path) -> Optional[int]:
+    """The permission bits of a regular file; None for anything else, links included."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return None
+    return mode & 0o777 if stat.S_ISREG(mode) else None
 
 
-def is_write_fault(error: BaseException) -> bool:
-    """Whether the disk, and not the program, is at fault: OSError, or what safetensors and torch make of one."""
-    text = str(error).lower()
-    return isinstance(error, OSError) or any(
-        word in text
-        for word in (
-            'no space left',
-            'i/o error',
-            'os error',
-            'io error',
-            'no such file',
-            'permission denied',
-            'file write failed',
-            'unexpected pos',
-            'parent directory',
-            'quota',
-        )
-    )
+def _create(path: Path, permissions: Optional[int]) -> int:
+    """Creates a file that must not exist yet, and returns the permissions that it shall have in the end."""
+    wanted = 0o666 if permissions is None else permissions | stat.S_IWUSR
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, wanted)
+    try:
+        created = os.fstat(descriptor).st_mode & 0o777
+    finally:
+        os.close(descriptor)
+    return created if permissions is None else permissions
 
 
-def write_fault(path: Path, error: BaseException) -> str:
-    """The line for a file that could not be written."""
-    reason = getattr(error, 'strerror', None) or first_line(error)
-    return (
-        f"cannot write '{path}': {reason}. What was saved before is still whole. Mend that, then go on with "
-        '--resume auto.'
-    )
+@contextmanager
+def atomic_folder(path: Union[str, Path]) -> Iterator[Path]:
+    """Gives an empty temporary folder to fill with files; on success it becomes `path`, on failure it is removed.
+
+    Raises:
+        OSError: It cannot be created, flushed or renamed, or `path` exists and is not an empty folder.
+    """
+    path = Path(path)
+    temporary = temporary_path(path.parent)
+    temporary.mkdir()  # fails if the name exists, as a link too
+    try:
+        yield temporary
+        for each in temporary.iterdir():
+            sync(each)
+        sync(temporary)
+        os.rename(temporary, path)
+        sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def atomic_link(link: Union[str, Path], name: str) -> None:
+    """Makes `link` another name of the file `name` in the same folder, in place of what has that name now.
+
+    It is a symbolic link, or where the file system has none a hard link, or else a copy.
+
+    Raises:
+        OSError: None of them can be made; `link` is as it was.
+    """
+    link = Path(link)
+    temporary = temporary_path(link.parent)
+    try:
+        try:
+            os.symlink(name, temporary)
+        except OSError:
+            os.link(link.with_name(name), temporary)
+        os.replace(temporary, link)
+    except OSError:
+        with atomic_file(link) as copy:
+            shutil.copyfile(link.with_name(name), copy)
+    finally:
+        remove_quietly(temporary)  # it is still there if `link` was a hard link to the same file
+
+
+def remove_leftovers(folder: Union[str, Path]) -> None:
+    """Removes what killed writers left in a folder: entries with our temporary names that belong to this user."""
+    for each in Path(folder).iterdir():
+        if not TEMPORARY.fullmatch(each.name) or each.lstat().st_uid != os.geteuid():
+            continue
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            remove_quietly(each)
+
+
+def check_writable(folder: Union[str, Path]) -> None:
+    """Creates a file in a folder and removes it again.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+    temporary = temporary_path(Path(folder))
+    _create(temporary, None)
+    temporary.unlink()
 
 
 def remove_quietly(path: Path) -> None:
@@ -75,7 +139,7 @@ def remove_quietly(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file's, or a folder's, content to the disk."""
+    """Flushes the content of a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -83,21 +147,21 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """A text file, whole or not at all.
+def write_text(path: Union[str, Path], text: str) -> None:
+    """Writes a text file, whole or not at all.
 
     Raises:
-        CheckpointError: It could not be written.
+        OSError: It cannot be written.
     """
-    with replacing(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_text(text, encoding='utf-8')
 
 
-def write_json(path: Path, content: Any) -> None:
-    """A JSON file, whole or not at all.
+def write_json(path: Union[str, Path], content: Any) -> None:
+    """Writes a JSON file, whole or not at all.
 
     Raises:
-        CheckpointError: It could not be written.
+        OSError: It cannot be written.
     """
     write_text(path, json.dumps(content, indent=2) + '\n')
 
@@ -122,7 +186,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def sha256_of(path: Union[str, Path]) -> str:
-    """The sha256 of a file, hexadecimal."""
+    """The sha256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):

@@ -1,7 +1,7 @@
 """Text as users write and read it: numbers with units, and names that others wrote."""
 
 import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Sequence
 
 
 class Interval(NamedTuple):
@@ -50,3 +50,9 @@ def printable(text: str) -> str:
     line breaks (also U+0085, U+2028 and U+2029), marks that reverse the direction of text, and lone surrogates.
     """
     return ''.join(char if char.isprintable() else char.encode('unicode_escape').decode('ascii') for char in text)
+
+
+def shorten_list(names: Sequence[str], most: int) -> str:
+    """Names in a row, 'a, b and 3 more' if there are more than `most`."""
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from timm_alfa.errors import HubError
+from timm_alfa.utils.files import write_json
 
 MANIFEST = Path(__file__).with_name('manifest.json')
 _CFG_KEYS = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'num_classes')
@@ -96,4 +97,4 @@ def save_manifest(rows: Iterable[Row], path: Union[str, Path] = MANIFEST) -> Non
         {key: value for key, value in dataclasses.asdict(row).items() if value not in (None, {})}
         for row in sorted(rows, key=lambda row: row.name)
     ]
-    Path(path).write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')
+    write_json(path, values)

@@ -9,12 +9,13 @@ from accelerate.state import AcceleratorState
 
 from timm_alfa.errors import AlfaWarning, CheckpointError
 from timm_alfa.training import finish, trainer
-from timm_alfa.training.checkpoint.store import CheckpointStore, is_whole, state_folders
+from timm_alfa.training.checkpoint.store import CheckpointStore, is_complete, state_folders
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.folder import RunFolder
 from timm_alfa.training.train import restore, train
 from timm_alfa.training.trainer import Trainer
+from timm_alfa.utils.files import temporary_path
 
 SETTINGS = {
     'standard': ('--task', 'standard'),
@@ -437,7 +438,7 @@ def write(states, text='x'):
     return states.write(7, lambda folder: (folder / 'file').write_text(text))
 
 
-def test_states_are_pruned_after_the_new_one_is_whole(tmp_path):
+def test_states_are_pruned_after_the_new_one_is_complete(tmp_path):
     states = CheckpointStore(tmp_path / 'last', keep=2)
     folders = [write(states, text) for text in 'abcd']
     assert state_folders(tmp_path / 'last') == folders[2:]
@@ -446,7 +447,7 @@ def test_states_are_pruned_after_the_new_one_is_whole(tmp_path):
         (folder / 'file').write_text('half')
         raise OSError(28, 'No space left on device')
 
-    with pytest.raises(CheckpointError, match='No space left on device.*still whole'):
+    with pytest.raises(CheckpointError, match='No space left on device.*is intact'):
         states.write(8, fail)
     assert state_folders(tmp_path / 'last') == folders[2:]
     assert sorted(p.name for p in (tmp_path / 'last').iterdir()) == [p.name for p in folders[2:]]
@@ -463,10 +464,10 @@ def test_half_a_state_is_never_picked_up(tmp_path, damage):
     elif damage == 'missing':
         (bad / 'file').unlink()
     else:
-        bad.rename(bad.with_name(f'.{bad.name}.tmp'))
+        bad.rename(temporary_path(bad.parent))
     assert state_folders(tmp_path / 'last') == [good]
     newest = write(states)
-    assert is_whole(newest) and (newest.name > bad.name or damage == 'temporary')
+    assert is_complete(newest) and (newest.name > bad.name or damage == 'temporary')
 
 
 def test_a_vanished_run_folder_is_a_clear_error(tmp_path):

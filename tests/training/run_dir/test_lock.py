@@ -76,7 +76,7 @@ def test_resume_auto_begins_a_run_where_there_is_none_and_goes_on_with_the_last(
         for _ in range(2):
             path = lock_folder(options, lock)
             assert path.name == f'{base}-2'
-            (path / 'args.yaml').touch()
+            (path / 'args.yaml').write_text('environment: {}')
     assert len(list(tmp_path.iterdir())) == 2
 
 

@@ -214,7 +214,7 @@ def test_folders_are_numbered_and_resumed(tmp_path):
     assert choose() == choose('--resume', 'auto') == 'resnet20s-alfa-digits'
     for name in ('resnet20s-alfa-digits', 'resnet20s-alfa-digits-2'):
         RunFolder(tmp_path / name).create()
-        (tmp_path / name / 'args.yaml').write_text('')
+        (tmp_path / name / 'args.yaml').write_text('environment: {}')
     assert choose() == 'resnet20s-alfa-digits-3'
     assert choose('--resume', 'auto') == 'resnet20s-alfa-digits-2'
     (tmp_path / 'resnet20s-alfa-digits-3').mkdir()  # of a start that ended before it was a run

@@ -1,17 +1,18 @@
-"""Training states: folders that are whole or not there.
+"""Training states on disk: folders that are complete or not there.
 
-`last/` holds one folder a state, `NNNNNN-update-U/`. A state is written under a temporary name, flushed, renamed, and
-only then are older ones removed; its marker lists the files and their sizes, and what has no marker, or does not match
-it, is never picked up.
+`last/` holds one folder per state, `NNNNNN-update-U/`. A state is written under a temporary name, flushed, renamed, and
+only then are older ones removed. Its marker lists the files and their sizes; a state without a marker, or with files
+that do not match it, is never loaded.
 """
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
+from typing import Callable
 
 from timm_alfa.errors import CheckpointError
+from timm_alfa.training.checkpoint.write_errors import write_errors
 from timm_alfa.utils import files
 
 MARKER = 'COMPLETE'
@@ -19,18 +20,19 @@ NAME = re.compile(r'(\d{6,})-update-\d+')
 
 
 def state_folders(path: Path) -> list[Path]:
-    """Usable states, the oldest first."""
+    """The complete states in a `last/` folder, the oldest first."""
     if not path.is_dir():
         return []
-    return sorted((each for each in path.iterdir() if NAME.fullmatch(each.name) and is_whole(each)), key=_number)
+    states = [each for each in path.iterdir() if NAME.fullmatch(each.name) and is_complete(each)]
+    return sorted(states, key=_number)
 
 
 def _number(path: Path) -> int:
     return int(NAME.fullmatch(path.name)[1])
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a state's marker is there and its files have the sizes it tells."""
+def is_complete(path: Path) -> bool:
+    """Whether a state has a marker and its files have the sizes listed there."""
     try:
         sizes = json.loads((path / MARKER).read_text())
         return all((path / name).stat().st_size == size for name, size in sizes.items())
@@ -43,57 +45,59 @@ class CheckpointStore:
 
     Args:
         path: That folder.
-        keep: States kept.
+        keep: How many states to keep.
     """
 
     def __init__(self, path: Path, keep: int = 1):
         self.path, self.keep = Path(path), keep
 
-    def write(self, updates: int, write_files) -> Path:
-        """Writes a state and prunes older ones.
+    def write(self, updates: int, write_files: Callable[[Path], None]) -> Path:
+        """Writes a state and removes older ones.
 
         Args:
-            updates: For its name.
-            write_files: Called with a folder; fills it.
+            updates: How many updates are done, for the state's name.
+            write_files: Called with an empty folder, which it fills.
 
         Raises:
-            CheckpointError: It could not be written; all states before it are still there.
+            CheckpointError: The state could not be written; all states before it are still there.
         """
-        try:
-            self.path.mkdir(exist_ok=True)  # not its parents: a run's folder that has vanished is a fault
-            taken = [_number(each) for each in self.path.iterdir() if NAME.fullmatch(each.name)]
-            target = self.path / f'{max(taken, default=0) + 1:06d}-update-{updates}'
-            temporary = self.path / f'.{target.name}.tmp'
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            write_files(temporary)
-            seal(temporary)
-            os.rename(temporary, target)
-            files.sync(self.path)
-        except Exception as error:
-            for left in self.path.glob('.*.tmp') if self.path.is_dir() else ():
-                shutil.rmtree(left, ignore_errors=True)
-            if not files.is_write_fault(error):
-                raise
-            raise CheckpointError(files.write_fault(self.path, error)) from error
+        refuse_link(self.path)
+        with write_errors(self.path):
+            self.path.mkdir(exist_ok=True)  # without parents: a run folder that has vanished is an error
+            target = self.path / f'{self._next_number():06d}-update-{updates}'
+            with files.atomic_folder(target) as folder:
+                write_files(folder)
+                write_marker(folder)
         self.prune(target)
         return target
 
+    def _next_number(self) -> int:
+        taken = [_number(each) for each in self.path.iterdir() if NAME.fullmatch(each.name)]
+        return max(taken, default=0) + 1
+
     def prune(self, newest: Path) -> None:
-        """Removes all but the newest states, and what writers that were killed have left."""
+        """Removes all but the newest states, and what killed writers left."""
         keep = {newest, *state_folders(self.path)[-self.keep :]}
         for each in self.path.iterdir():
-            if each not in keep and (NAME.fullmatch(each.name) or each.name.endswith('.tmp')):
+            if each not in keep and NAME.fullmatch(each.name):
                 shutil.rmtree(each, ignore_errors=True)
+        files.remove_leftovers(self.path)
 
 
-def seal(folder: Path) -> None:
-    """Flushes a state's files and writes its marker, last."""
-    sizes = {}
-    for each in sorted(folder.iterdir()):
-        files.sync(each)
-        sizes[each.name] = each.stat().st_size
-    marker = folder / MARKER
-    marker.write_text(json.dumps(sizes))
-    files.sync(marker)
-    files.sync(folder)
+def refuse_link(path: Path) -> None:
+    """Refuses a folder of states that is a symbolic link.
+
+    Raises:
+        CheckpointError: It is one.
+    """
+    if path.is_symlink():
+        raise CheckpointError(
+            f"'{path}' is a symbolic link: states would be written, and old ones removed, where it leads. "
+            'Remove the link, or use another --experiment.'
+        )
+
+
+def write_marker(folder: Path) -> None:
+    """Writes a state's marker, after its other files."""
+    sizes = {each.name: each.stat().st_size for each in sorted(folder.iterdir())}
+    (folder / MARKER).write_text(json.dumps(sizes))

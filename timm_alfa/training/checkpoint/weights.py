@@ -1,6 +1,5 @@
 """Weights of a plain timm model in files: safetensors, or pickles that hold tensors alone."""
 
-import os
 import pickle
 from pathlib import Path
 from typing import Mapping
@@ -11,7 +10,8 @@ from timm.models import clean_state_dict
 from torch import nn
 
 from timm_alfa.errors import CheckpointError, first_line
-from timm_alfa.utils.files import replacing
+from timm_alfa.training.checkpoint.write_errors import write_errors
+from timm_alfa.utils.files import atomic_file
 from timm_alfa.utils.fsdp import distribute_like, full_tensor
 
 STATE_KEYS = ('state_dict_ema', 'state_dict', 'model_ema', 'model')
@@ -37,12 +37,12 @@ def plain_state(model: nn.Module, keep: bool = True) -> dict[str, torch.Tensor]:
 
 
 def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes weights under a temporary name, then renames: a reader never sees half a file.
+    """Writes weights; a reader never sees half a file.
 
     Raises:
         CheckpointError: They could not be written; what was there before stays.
     """
-    with replacing(path) as temporary:
+    with write_errors(path), atomic_file(path) as temporary:
         save_file(dict(state), temporary, metadata={'format': 'pt'})
 
 
@@ -133,16 +133,3 @@ def find_weights(path: str) -> Path:
     if found is None:
         raise CheckpointError(f"folder '{path}' holds none of {', '.join(names)}.")
     return found
-
-
-def link_or_copy(target: Path, link: Path) -> None:
-    """A second name for a file in the same folder, without a second copy where the disk can."""
-    temporary = link.with_name(f'.{link.name}.tmp')
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(target, temporary)
-    except OSError:
-        import shutil
-
-        shutil.copyfile(target, temporary)
-    os.replace(temporary, link)

@@ -1,8 +1,9 @@
-"""A run's folder: its name, and each file in it, whole at any moment."""
+"""A run's folder: which one it is, and its files, each of them complete at any moment."""
 
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, Mapping, Optional
@@ -11,20 +12,25 @@ import torch
 import yaml
 from timm.models._hub import save_config_for_hf
 
-from timm_alfa.errors import CheckpointError, ConfigError
-from timm_alfa.training.checkpoint.weights import link_or_copy, save_weights
+from timm_alfa.errors import ConfigError
+from timm_alfa.training.checkpoint.store import refuse_link, state_folders
+from timm_alfa.training.checkpoint.weights import save_weights
+from timm_alfa.training.checkpoint.write_errors import write_errors
 from timm_alfa.training.options.config import TrainConfig
+from timm_alfa.training.options.parser import ENVIRONMENT
 from timm_alfa.utils import files
 from timm_alfa.utils.files import sha256_of
+from timm_alfa.utils.text import shorten_list
 
-MARKS = ('args.yaml', 'summary.csv', 'result.json', 'last')
-# What timm says of the architecture's published weights, and is not true of ours.
+LOCK, STATES = '.lock', 'last'
+MARKS = ('args.yaml', 'summary.csv', 'result.json', STATES)
+# What timm says about the architecture's published weights, and is not true of ours.
 OF_OTHER_WEIGHTS = ('description', 'origin_url', 'paper_name', 'paper_ids', 'notes', 'license', 'hf_hub_id', 'url')
 BEST, LAST, HUB = 'model_best.safetensors', 'model_last.safetensors', 'model.safetensors'
 
 
 def default_experiment(config: TrainConfig) -> str:
-    """MODEL-TASK-DATASET, fit for a folder's name."""
+    """MODEL-TASK-DATASET, as a valid name of a folder."""
     data = 'digits' if config.is_digits else (config.data.dataset or config.data.data_dir)
     model = config.model.model.partition(':')[2] or config.model.model
     parts = (model, config.task.task, data.rstrip('/').split('/')[-1])
@@ -36,40 +42,86 @@ def is_run(path: Path) -> bool:
     return any((path / mark).exists() for mark in MARKS)
 
 
+def is_resumable(path: Path) -> bool:
+    """Whether a folder holds a run of train.py: a complete state, or an args.yaml that says what it ran on."""
+    if state_folders(path / STATES):
+        return True
+    try:
+        content = yaml.safe_load((path / 'args.yaml').read_text(encoding='utf-8'))
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and ENVIRONMENT in content  # timm's train.py writes an args.yaml without it
+
+
 def unwritable(path: Path, error: OSError) -> ConfigError:
     """The error for a folder that cannot be made or written."""
-    return ConfigError(f"cannot write in '{path}': {error.strerror}. Give another --output.")
+    return ConfigError(f"cannot write in '{path}': {error.strerror}. Use another --output.")
 
 
 def choose_folder(config: TrainConfig) -> Path:
-    """Where this run lives: a new folder, or with --resume that of the run to go on with.
+    """The folder of this run: a new one, or with --resume that of the run to resume. Writes nothing.
 
     Raises:
-        ConfigError: The folder holds another run, or --resume names none.
+        ConfigError: The folder holds another run or other files, cannot be used, or --resume names no run.
+        CheckpointError: Its `last` is a symbolic link.
     """
     options = config.run
-    output = Path(options.output)
-    if options.resume not in (None, 'auto'):
-        path = Path(options.resume)
-        if not is_run(path):
-            raise ConfigError(
-                f"--resume is '{options.resume}', which is no run's folder: give 'auto' or a folder that "
-                'holds args.yaml and last/.'
-            )
+    resume = options.resume is not None
+    try:
+        if options.resume not in (None, 'auto'):
+            path = _resumed_folder(options.resume)
+        elif options.experiment is not None:
+            path = _named_folder(Path(options.output) / options.experiment, resume)
+        else:
+            path = _numbered_folder(Path(options.output) / default_experiment(config), resume)
+        refuse_link(path / STATES)
+    except OSError as error:
+        raise unwritable(error.filename or options.output, error) from error
+    return path
+
+
+def _resumed_folder(resume: str) -> Path:
+    path = Path(resume)
+    if not is_resumable(path):
+        raise ConfigError(
+            f"--resume is '{resume}', which is not a run's folder: pass 'auto' or a folder with args.yaml and last/."
+        )
+    return path
+
+
+def _named_folder(path: Path, resume: bool) -> Path:
+    if resume and is_resumable(path):
         return path
-    if options.experiment is not None:
-        path = output / options.experiment
-        if is_run(path) and options.resume is None:
-            raise ConfigError(
-                f"folder '{path}' already holds a run: give another --experiment, or --resume auto to go on."
-            )
-        return path
-    base = default_experiment(config)
-    numbered = [output / base]
-    while numbered[-1].exists():
-        numbered.append(output / f'{base}-{len(numbered) + 1}')
-    runs = [path for path in numbered if is_run(path)] if options.resume == 'auto' else []
-    return runs[-1] if runs else numbered[-1]
+    if not resume and is_run(path):
+        raise ConfigError(
+            f"folder '{path}' already holds a run: use another --experiment, or --resume auto to resume it."
+        )
+    if names := foreign_files(path):
+        raise ConfigError(
+            f"folder '{path}' is not empty and does not hold a run, but {shorten_list(names, 3)}: "
+            'use another --experiment or --output.'
+        )
+    return path
+
+
+def _numbered_folder(base: Path, resume: bool) -> Path:
+    """The first free name of BASE, BASE-2, ...; to resume, the last of those before it that holds a run."""
+    taken = []
+    path = base
+    while path.exists() or path.is_symlink():
+        taken.append(path)
+        path = base.with_name(f'{base.name}-{len(taken) + 1}')
+
+    runs = [each for each in taken if is_resumable(each)] if resume else []
+    return runs[-1] if runs else path
+
+
+def foreign_files(path: Path) -> list[str]:
+    """Names in a folder that are not from a start of train.py which ended before it was a run."""
+    if not path.is_dir():
+        return []
+    names = (each.name for each in path.iterdir())
+    return sorted(name for name in names if name != LOCK and not files.TEMPORARY.fullmatch(name))
 
 
 class RunFolder:
@@ -83,59 +135,65 @@ class RunFolder:
         self.path = Path(path)
 
     def create(self) -> None:
-        """Makes the folder and tries to write in it.
+        """Makes the folder, tries to write in it, and removes what a killed run left under temporary names.
 
         Raises:
             ConfigError: It cannot be made or written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            trial = self.path / '.trial'
-            trial.write_text('')
-            trial.unlink()
+            files.check_writable(self.path)
+            files.remove_leftovers(self.path)
         except OSError as error:
             raise unwritable(self.path, error) from error
 
     def save_args(self, options: dict[str, Any], environment: dict[str, Any]) -> None:
-        """args.yaml: every resolved option, and what it ran on; `--config` reads it again."""
-        text = yaml.safe_dump({**options, 'environment': environment}, sort_keys=False, allow_unicode=True)
-        files.write_text(self.path / 'args.yaml', text)
+        """Writes args.yaml: every resolved option, and what the run ran on. `--config` reads it again."""
+        content = {**options, ENVIRONMENT: environment}
+        self._write_text('args.yaml', yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     def save_summary(self, rows: list[dict[str, Any]]) -> None:
-        """summary.csv: a row an epoch, columns in the order in which they first came up."""
+        """Writes summary.csv: one row per epoch, columns in the order in which they first occur."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, restval='', lineterminator='\n')
         writer.writeheader()
-        writer.writerows([{key: _cell(value) for key, value in row.items()} for row in rows])
-        files.write_text(self.path / 'summary.csv', text.getvalue())
+        for row in rows:
+            writer.writerow({key: _cell(value) for key, value in row.items()})
+        self._write_text('summary.csv', text.getvalue())
 
     def save_config(self, model, pretrained_cfg: dict[str, Any], data_config: dict[str, Any], labels) -> None:
-        """config.json in timm's form, describing these weights and not the architecture's published ones."""
-        with files.replacing(self.path / 'config.json') as temporary:
-            save_config_for_hf(
-                model,
-                str(temporary),
-                model_config=dict(pretrained_cfg=pretrained_cfg, **({'label_names': list(labels)} if labels else {})),
-                data_config=data_config,
-            )
+        """Writes config.json in timm's form, describing these weights and not the architecture's published ones."""
+        model_config = dict(pretrained_cfg=pretrained_cfg)
+        if labels:
+            model_config['label_names'] = list(labels)
+        path = self.path / 'config.json'
+        with write_errors(path), files.atomic_file(path) as temporary:
+            save_config_for_hf(model, str(temporary), model_config=model_config, data_config=data_config)
             content = json.loads(temporary.read_text())
             for key in OF_OTHER_WEIGHTS:
                 content['pretrained_cfg'].pop(key, None)
             temporary.write_text(json.dumps(content, indent=2) + '\n')
 
     def save_model(self, state: Mapping[str, torch.Tensor], name: str) -> None:
-        """A model's `plain_state`, for timm to read."""
+        """Writes a model's `plain_state`, for timm to read."""
         save_weights(state, self.path / name)
         if name == BEST:
             link_hub_name(self.path)
 
     def save_result(self, record: dict[str, Any]) -> None:
-        """result.json."""
-        files.write_json(self.path / 'result.json', record)
+        """Writes result.json."""
+        path = self.path / 'result.json'
+        with write_errors(path):
+            files.write_json(path, record)
+
+    def _write_text(self, name: str, text: str) -> None:
+        path = self.path / name
+        with write_errors(path):
+            files.write_text(path, text)
 
     def finished_result(self) -> dict[str, Any]:
-        """The record of a run that has ended; empty where there is none."""
+        """The record of a finished run; empty if there is none."""
         try:
             found = json.loads((self.path / 'result.json').read_text(encoding='utf-8'))
         except (OSError, ValueError):
@@ -143,30 +201,27 @@ class RunFolder:
         return found if isinstance(found, dict) else {}
 
     def best_sha256(self) -> Optional[str]:
-        """Of the best weights' file, if there is one that can be read."""
+        """The sha256 of the best weights' file; None if it cannot be read."""
         try:
             return sha256_of(self.path / BEST)
         except OSError:
             return None
 
     def remove_result(self) -> None:
-        """Takes away the record of a run that goes on: until it has ended again it has none."""
+        """Removes the record of a run that is resumed: it has none until it is finished again."""
         files.remove_quietly(self.path / 'result.json')
 
 
-def link_hub_name(path: Path) -> None:
-    """The name under which timm and the Hub look for weights, leading to the best ones; costs no space."""
-    link = path / HUB
-    if link.is_symlink():
+def link_hub_name(folder: Path) -> None:
+    """Gives the best weights the name under which timm and the Hub look for them, without a second copy."""
+    link = folder / HUB
+    if link.is_symlink() and os.readlink(link) == BEST:
         return
-    try:
-        link.symlink_to(BEST)
-    except OSError:
-        try:
-            link_or_copy(path / BEST, link)
-        except OSError as error:
-            raise CheckpointError(files.write_fault(link, error)) from error
+    with write_errors(link):
+        files.atomic_link(link, BEST)
 
 
 def _cell(value: Optional[Any]) -> Any:
-    return '' if value is None else f'{value:.10g}' if isinstance(value, float) else value
+    if value is None:
+        return ''
+    return f'{value:.10g}' if isinstance(value, float) else value

@@ -2,55 +2,52 @@
 
 import errno
 import fcntl
+import os
 import warnings
 from pathlib import Path
+from typing import Optional
 
 from timm_alfa.errors import AlfaWarning, ConfigError
 from timm_alfa.training.options.config import TrainConfig
-from timm_alfa.training.run_dir.folder import choose_folder, is_run, unwritable
-
-LOCK = '.lock'
+from timm_alfa.training.run_dir.folder import LOCK, choose_folder, is_run, unwritable
 
 
 class FolderLock:
     """Keeps other starts of train.py out of a run's folder.
 
-    A record lock and no `flock`: it ends with the process, however that ends, and is not handed on to the processes
-    that read images, which may outlive it.
+    It is a record lock and not a `flock`: it ends with the process, however that ends, and is not inherited by the
+    processes that read images, which may outlive it.
     """
 
     def __init__(self):
-        self.file = None
+        self.descriptor: Optional[int] = None
 
-    def take(self, path: Path) -> None:
+    def take(self, folder: Path) -> None:
         """Locks a folder.
 
         Raises:
-            ConfigError: It is locked by another process.
+            ConfigError: It is locked by another process, or cannot be written.
         """
         self.release()
+        self.descriptor = _open(folder / LOCK)
         try:
-            self.file = (path / LOCK).open('a')
-        except OSError as error:
-            raise unwritable(path, error) from error
-        try:
-            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.release()
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 raise ConfigError(
-                    f"another process trains in '{path}': wait for its end, or give another --experiment."
+                    f"another process trains in '{folder}': wait until it ends, or use another --experiment."
                 ) from error
             warnings.warn(
-                f"'{path}' cannot be locked here ({error.strerror}): see that no other process trains in it.",
+                f"'{folder}' cannot be locked here ({error.strerror}): make sure that no other process trains in it.",
                 AlfaWarning,
                 stacklevel=2,
             )
 
     def release(self) -> None:
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
     def __enter__(self) -> 'FolderLock':
         return self
@@ -59,22 +56,35 @@ class FolderLock:
         self.release()
 
 
+def _open(path: Path) -> int:
+    """Opens a lock file without following a link: that would create or lock a file somewhere else."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise ConfigError(
+                f"'{path}' is a symbolic link, which train.py does not make: remove it, or use another --experiment."
+            ) from error
+        raise unwritable(path.parent, error) from error
+
+
 def lock_folder(config: TrainConfig, lock: FolderLock) -> Path:
-    """Chooses a run's folder, makes it and locks it. Other starts may do the same at this moment.
+    """Chooses a run's folder, makes it and locks it. Other processes may do the same at the same time.
 
     Raises:
-        ConfigError: It holds another run, is locked, cannot be written, or --resume names none.
+        ConfigError: It holds another run or other files, is locked, cannot be written, or --resume names no run.
+        CheckpointError: Its `last` is a symbolic link.
     """
     while True:
         path = choose_folder(config)
-        # a name of our own for a run that begins: with --resume auto, too, where there is none to go on with
+        # a new run gets a name of its own: with --resume auto, too, if there is none to resume
         numbered = config.run.experiment is None and config.run.resume in (None, 'auto') and not is_run(path)
         try:
             path.mkdir(parents=True, exist_ok=not numbered)
         except OSError as error:
             if numbered and path.is_dir():
-                continue  # another start was faster: the next number
+                continue  # another process was faster: take the next number
             raise unwritable(path, error) from error
         lock.take(path)
-        if numbered or choose_folder(config) == path:  # nobody else began a run here, and ended it, in between
+        if numbered or choose_folder(config) == path:  # nobody began and ended a run here in between
             return path

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any, Sequence
 
 from timm_alfa.tasks.epoch_plot import EpochPlot
-from timm_alfa.utils.files import replacing
+from timm_alfa.training.checkpoint.write_errors import write_errors
+from timm_alfa.utils.files import atomic_file
 
 BLUE, ORANGE, GREEN, GREY = '#2a6fbb', '#d9642c', '#3a8f5b', '#8a8a8a'
 
@@ -53,7 +54,7 @@ def _line(axis, rows, key: str, label: str, color: str, **style) -> None:
 
 
 def _save(figure, path: Path) -> None:
-    with replacing(path) as temporary:
+    with write_errors(path), atomic_file(path) as temporary:
         figure.savefig(temporary, format='png')
 
 
