@@ -124,10 +124,12 @@ def robust_command(job: Job, run: Path, root: Optional[Path] = None) -> list[str
 
 def published_command(job: Job) -> str:
     """The command that reproduces the run, without anything of this machine."""
-    precision = '' if job.precision == 'no' else f' --mixed_precision {job.precision}'
-    words = ['train.py', '--config', f'recipes/{job.recipe.file}', '--seed', str(job.seed),
-             *flags(scaled(job.recipe.options, job.scale))]
-    return f"accelerate launch{precision} {' '.join(words)}"
+    from timm_alfa.utils.launcher import launch_command  # imports torch, which a runner starts without
+
+    config = f'recipes/{job.recipe.file}'
+    change = flags(scaled(job.recipe.options, job.scale))
+    return launch_command(
+        'train.py', '--config', config, '--seed', job.seed, *change, mixed_precision=job.precision)
 
 
 def parse_seeds(text: str) -> list[int]:

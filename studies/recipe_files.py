@@ -7,6 +7,7 @@ import yaml
 
 from studies import ROOT
 from studies.generated import Outcome, stamped, write_texts
+from studies.jobs import Job, published_command
 from studies.recipes import RECIPES, Recipe
 from studies.tables import Row, tables_of
 from timm_alfa.tasks import TASKS
@@ -34,7 +35,7 @@ def render(recipe: Recipe, header: Iterable[str] = ()) -> str:
     # the header, as comments
     lines = [f'{table.title}: {row.label}{_paper(row)}' for table, row in tables_of(recipe.name)]
     lines += header or ['Not run here yet.']
-    lines.append(_command(recipe))
+    lines.append(published_command(Job(recipe, seed=0)))
     wrap = textwrap.TextWrapper(116, subsequent_indent='  ', break_on_hyphens=False, break_long_words=False).wrap
     comments = [f'# {part}' for line in lines for part in wrap(line)]
 
@@ -49,11 +50,6 @@ def _paper(row: Row) -> str:
     spread = '' if row.spread is None else f' ± {row.spread:.2f}'
     seconds = '' if row.seconds is None else f', {row.seconds:g} s per epoch'
     return paper + spread + seconds
-
-
-def _command(recipe: Recipe) -> str:
-    precision = '' if recipe.mixed_precision == 'no' else f' --mixed_precision {recipe.mixed_precision}'
-    return f'accelerate launch{precision} train.py --config recipes/{recipe.file} --seed 0'
 
 
 def ordered(options: Mapping[str, Any]) -> dict[str, Any]:

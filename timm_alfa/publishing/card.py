@@ -2,9 +2,8 @@
 
 import functools
 import json
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
 from timm_alfa.errors import HubError
 from timm_alfa.publishing.card_data import card_data, dataset_names
@@ -12,6 +11,7 @@ from timm_alfa.publishing.license import from_imagenet
 from timm_alfa.publishing.snippets import snippets
 from timm_alfa.tasks import TASKS
 from timm_alfa.training.run_dir.finished import Run
+from timm_alfa.utils.launcher import launch_command
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -197,17 +197,13 @@ def _command(record: dict[str, Any]) -> str:
     """What began the run, with the launcher that gives it its precision, and what went on with other options."""
     if not record.get('command'):
         return '(not recorded)'
-    later, precision = record.get('continued') or (), record.get('mixed_precision')
-    lines = [_launch(record['command'], later[0]['before'] if later else precision)]
+    later = record.get('continued') or ()
+    first = later[0]['before'] if later else record.get('mixed_precision')
+    lines = [launch_command(*record['command'], mixed_precision=first)]
     for each in later:
         lines.append(f'# after epoch {each["epoch"]}, with other options:')
-        lines.append(_launch(each['command'], each['mixed_precision']))
+        lines.append(launch_command(*each['command'], mixed_precision=each['mixed_precision']))
     return '\n'.join(lines)
-
-
-def _launch(words: Sequence[Any], precision: Optional[str]) -> str:
-    chosen = ['--mixed_precision', precision] if precision not in (None, 'no') else []
-    return shlex.join(['accelerate', 'launch', *chosen, *map(str, words)])
 
 
 def _render(**values) -> str:

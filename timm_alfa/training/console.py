@@ -13,11 +13,6 @@ from timm_alfa.utils.text import duration, short_number
 logger = logging.getLogger('timm_alfa')
 
 
-def launch_in(precision: str) -> str:
-    """How to launch train.py in a mixed precision."""
-    return f'accelerate launch --mixed_precision {precision} train.py'
-
-
 class _TqdmHandler(logging.Handler):
     """Log lines above the bar, not through it."""
 

@@ -16,7 +16,7 @@ from timm_alfa.data import DataInfo, create_data, inspect_data
 from timm_alfa.errors import AlfaWarning, ConfigError, first_line
 from timm_alfa.tasks import create_task
 from timm_alfa.training import build
-from timm_alfa.training.console import launch_in, logger
+from timm_alfa.training.console import logger
 from timm_alfa.training.fsdp import bodiless, check_launch, check_sharding, shard, whole_copy
 from timm_alfa.training.options.checks import idle_in
 from timm_alfa.training.options.config import DIGITS_DEFAULTS, TrainConfig
@@ -24,6 +24,7 @@ from timm_alfa.training.preflight import try_step
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.sharded_update import try_update
 from timm_alfa.utils.distributed import broadcast
+from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.rng import seed_all
 
 
@@ -287,7 +288,7 @@ def describe(run: Run, lr_reason: str) -> None:
     if recipe not in (None, accelerator.mixed_precision):
         warnings.warn(
             f'--config says mixed_precision {recipe}, here it is {accelerator.mixed_precision}. To have it: '
-            f'{launch_in(recipe)} ...',
+            f'{launch_command("train.py", "...", mixed_precision=recipe, explicit=True)}',
             AlfaWarning,
             stacklevel=2,
         )

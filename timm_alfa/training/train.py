@@ -1,6 +1,7 @@
 """A whole run: choose the folder, begin or go on, train, finish."""
 
 import json
+import shlex
 from typing import Any, Optional
 
 from timm_alfa.errors import CheckpointError
@@ -9,7 +10,7 @@ from timm_alfa.training.checkpoint.resume import check_options
 from timm_alfa.training.checkpoint.save_load import load_state, read_state
 from timm_alfa.training.checkpoint.store import CheckpointStore
 from timm_alfa.training.checkpoint.train_state import TrainState
-from timm_alfa.training.console import launch_in, logger
+from timm_alfa.training.console import logger
 from timm_alfa.training.finish import finish
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.train_args import OF_ONE_START
@@ -19,6 +20,7 @@ from timm_alfa.training.run_dir.lock import FolderLock, lock_folder
 from timm_alfa.training.setup import Run
 from timm_alfa.training.trainer import Stopped, Trainer
 from timm_alfa.utils.distributed import on_main
+from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.redact import redact
 
 
@@ -170,14 +172,17 @@ def dataset_name(run: Run) -> str:
 def stopped(run: Run, folder: RunFolder, state: TrainState) -> dict[str, Any]:
     """The record of a run that a signal ended early, and how to go on."""
     run.accelerator.end_training()
-    precision, alone = run.accelerator.mixed_precision, run.accelerator.num_processes == 1
+    words, precision = ('train.py', '--resume', folder.path), run.accelerator.mixed_precision
+    if run.accelerator.num_processes == 1 and precision == 'no':
+        command = shlex.join(map(str, ('python', *words)))
+    else:
+        command = launch_command(*words, mixed_precision=precision, explicit=True)
     logger.info(
-        'stopped after update %d (epoch %d of %d); state saved. Go on with: %s --resume %s',
+        'stopped after update %d (epoch %d of %d); state saved. Go on with: %s',
         state.updates,
         min(state.epoch + 1, run.config.epochs),
         run.config.epochs,
-        'python train.py' if alone and precision == 'no' else launch_in(precision),
-        folder.path,
+        command,
     )
     return dict(
         status='stopped',

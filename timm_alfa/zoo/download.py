@@ -7,6 +7,7 @@ from typing import Optional
 
 from timm_alfa.errors import HubError
 from timm_alfa.utils.files import sha256_of
+from timm_alfa.utils.launcher import launch_command
 from timm_alfa.zoo.hub_client import WAITS, explain, persist
 from timm_alfa.zoo.manifest import MANIFEST, Row
 from timm_alfa.zoo.tags import TAGS
@@ -72,7 +73,7 @@ def unpublished(name: str) -> str:
     flags = f'--task {tag.method} {tag.dataset.flags}' if tag else '--task alfa'
     return (
         f"no weights are published for '{name}' yet (pretrained=False works). "
-        f'To make them: accelerate launch train.py --model {model} {flags}; '
+        f'To make them: {launch_command("train.py", "--model", model)} {flags}; '
         f'to publish them: python hub/publish.py OUTPUT/EXPERIMENT --repo-id ORG/{name}; '
         f"to load from there: {ORG}=ORG, or timm.create_model('hf-hub:ORG/{name}', pretrained=True)."
     )

@@ -6,8 +6,9 @@ from typing import Any, Iterator
 from timm_alfa.data.loaders.sampling import train_steps
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.checkpoint.train_state import TrainState
-from timm_alfa.training.console import launch_in, logger
+from timm_alfa.training.console import logger
 from timm_alfa.training.options.train_args import NOT_FROM_RUN
+from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.redact import redact
 
 FREE = frozenset(
@@ -59,7 +60,8 @@ def check_options(content: dict[str, Any], run, options: dict[str, Any]) -> bool
     lines = list(differing_options(before, json.loads(json.dumps(options)), was == run.effective_batch))
     precision = run.accelerator.mixed_precision
     if (trained := content.get('mixed_precision', precision)) != precision:
-        lines.append(f'precision was {trained}, is {precision} ({launch_in(trained)} ...)')
+        command = launch_command('train.py', '...', mixed_precision=trained, explicit=True)
+        lines.append(f'precision was {trained}, is {precision} ({command})')
     loader = run.data.loader
     chosen = before['loader'] if before['loader'] != 'auto' else loader  # of states from before they told it
     if (trained := content.get('loader', chosen)) != loader:

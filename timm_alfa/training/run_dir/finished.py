@@ -14,6 +14,7 @@ from torch import nn
 from timm_alfa.errors import AlfaError, CheckpointError, HubError
 from timm_alfa.models.factory import create_model
 from timm_alfa.utils.files import sha256_of
+from timm_alfa.utils.launcher import launch_command
 from timm_alfa.zoo.tags import TAGS, DataSet, dataset_by_id, find_dataset
 
 _NEEDED = ('experiment', 'model', 'task', 'dataset', 'num_classes')
@@ -74,16 +75,17 @@ def read_run(folder: Union[str, Path]) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"'{folder}' is no folder: give a run folder of train.py, OUTPUT/EXPERIMENT.")
+    again = launch_command('train.py', '--resume', folder)
     if not (folder / 'result.json').is_file():
         raise CheckpointError(
             f"the run in '{folder}' is not finished: it has no result.json. "
-            f'Go on with: accelerate launch train.py --resume {folder}'
+            f'Go on with: {again}'
         )
     record = _read_json(folder / 'result.json')
     if record.get('status') != 'finished':
         raise CheckpointError(
             f"the run in '{folder}' is not finished: its result.json says '{record.get('status')}'. "
-            f'Go on with: accelerate launch train.py --resume {folder}'
+            f'Go on with: {again}'
         )
     if missing := [key for key in _NEEDED if record.get(key) is None]:
         raise CheckpointError(f"{folder / 'result.json'} lacks {', '.join(missing)}: it is not train.py's.")
@@ -97,7 +99,7 @@ def read_run(folder: Union[str, Path]) -> Run:
     if record.get('checkpoint_sha256') not in (None, sha256_of(run.weights)):
         raise CheckpointError(
             f"'{run.weights}' is not the file that result.json scored (its checkpoint_sha256 is "
-            f'another): the run went on. End it with: accelerate launch train.py --resume {folder}'
+            f'another): the run went on. End it with: {again}'
         )
     return run
 

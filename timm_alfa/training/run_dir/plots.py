@@ -6,8 +6,7 @@ from typing import Any, Sequence
 from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.training.checkpoint.write_errors import write_errors
 from timm_alfa.utils.files import atomic_file
-
-BLUE, ORANGE, GREEN, GREY = '#2a6fbb', '#d9642c', '#3a8f5b', '#8a8a8a'
+from timm_alfa.utils.plotting import BLUE, GREEN, GREY, ORANGE, add_legend, new_figure, png, shades
 
 
 def draw_plots(
@@ -32,14 +31,8 @@ def draw_plots(
 
 
 def _figure(columns: int):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6 * columns, 3.6), dpi=130, layout='constrained')
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    figure, axes = new_figure(columns, width=4.6 * columns)
     for axis in axes:
-        axis.spines[['top', 'right']].set_visible(False)
-        axis.grid(axis='y', color='#e6e6e6', linewidth=0.8)
-        axis.set_axisbelow(True)
         axis.set_xlabel('epoch')
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure, axes
@@ -55,7 +48,7 @@ def _line(axis, rows, key: str, label: str, color: str, **style) -> None:
 
 def _save(figure, path: Path) -> None:
     with write_errors(path), atomic_file(path) as temporary:
-        figure.savefig(temporary, format='png')
+        temporary.write_bytes(png(figure))
 
 
 def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: str) -> None:
@@ -86,7 +79,7 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: 
     if perturbed:
         _draw_delta(axes[2], rows)
     for axis in (loss, accuracy):
-        axis.legend(frameon=False, fontsize=8)
+        add_legend(axis)
     if title:
         figure.suptitle(title, fontsize=10)
     _save(figure, path)
@@ -101,17 +94,15 @@ def _draw_delta(axis, rows) -> None:
     _line(other, rows, 'lr', 'learning rate (right)', GREY, linestyle=':', drawstyle='steps-mid')
     other.set_ylim(0, 1.15 * max(row['lr'] for row in rows) or 1)
     handles = [line for side in (axis, other) for line in side.get_lines()]
-    axis.legend(handles, [line.get_label() for line in handles], frameon=False, fontsize=8, loc='center right')
+    add_legend(axis, handles=handles, labels=[line.get_label() for line in handles], loc='center right')
 
 
 def draw_epoch_plot(path: Path, rows: list[dict[str, Any]], title: str, plot: EpochPlot) -> None:
     """A method's columns over the epochs, and at the end; a column has one colour in both."""
-    from matplotlib import colormaps
-
     figure, (course, final) = _figure(2)
     count = len(plot.columns)
     places = list(range(count))
-    colors = [colormaps['viridis'](place / max(1, count - 1) * 0.9) for place in places]
+    colors = shades(count)
 
     course.set_title(f'{plot.title}, colours as right')
     for column, color in zip(plot.columns, colors, strict=True):
@@ -124,7 +115,7 @@ def draw_epoch_plot(path: Path, rows: list[dict[str, Any]], title: str, plot: Ep
     final.set_xticks(places, plot.labels, rotation=45, ha='right', fontsize=8)
     if plot.reference is not None:
         final.axhline(plot.reference, color=GREY, linewidth=1, linestyle='--', label=plot.reference_label)
-        final.legend(frameon=False, fontsize=8)
+        add_legend(final)
 
     if title:
         figure.suptitle(title, fontsize=10)
