@@ -20,6 +20,7 @@ def option(
     high: Optional[float] = None,
     above: Optional[float] = None,
     flag: Optional[str] = None,
+    metavar: Optional[str] = None,
 ):
     """A dataclass field that knows its help text and what is valid.
 
@@ -31,8 +32,9 @@ def option(
         high: Largest value allowed.
         above: The value must be larger than this.
         flag: The short flag, such as `-b`.
+        metavar: What `--help` calls the value, such as FILE.
     """
-    metadata = dict(help=help, choices=choices, low=low, high=high, above=above, flag=flag)
+    metadata = dict(help=help, choices=choices, low=low, high=high, above=above, flag=flag, metavar=metavar)
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

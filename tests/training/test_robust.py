@@ -18,8 +18,9 @@ from timm_alfa.perturb.pgd import robust_correct
 from timm_alfa.tasks import TASKS
 from timm_alfa.training.build import input_config
 from timm_alfa.training.evaluate import evaluate_robust
+from timm_alfa.training.options.config import InputConfig
 from timm_alfa.training.setup import task_arguments
-from timm_alfa.training.validate import CheckpointConfig, parse_args
+from timm_alfa.training.validate import parse_args
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = dict(steps=2, step_size=1 / 255, eps=1.5 / 255, random_start=False)
@@ -31,7 +32,7 @@ def scored():
     """A model that tells some digits, its input, and all images of the test split."""
     torch.manual_seed(0)
     model = timm.create_model('test_resnet', num_classes=10)
-    inputs = input_config(CheckpointConfig(model='test_resnet', pretrained=True, img_size=32), model)
+    inputs = input_config(InputConfig(img_size=32), model)
     loader = create_eval_loader(
         DataConfig(dataset='digits'),
         model_config=inputs,
@@ -111,7 +112,7 @@ def test_attack_options_without_the_attack_are_refused():
     with pytest.raises(ConfigError, match='--attack-steps has no effect without --robust'):
         parse_args(['--checkpoint', 'x', '--attack-steps', '3'])
     config = parse_args(['--checkpoint', 'x', '--robust', *FLAGS])
-    assert config.robust.options() == {**QUICK, 'restarts': 1}
+    assert config.attack.options() == {**QUICK, 'restarts': 1}
 
 
 def test_a_task_is_told_how_the_loader_normalises():

@@ -53,7 +53,7 @@ def test_a_method_that_begins_after_the_run_is_told(runs):
 
 
 def test_an_average_that_would_be_of_the_initial_weights_is_told(runs):
-    with pytest.warns(AlfaWarning, match='after 12 updates with a decay of 0.9998 the average is still 100% the init'):
+    with pytest.warns(AlfaWarning, match='after 12 updates with a decay of 0.9998, 100% of the EMA is still the init'):
         runs.prepare('--task', 'standard', '--model-ema')
     with warnings.catch_warnings():
         warnings.simplefilter('error', AlfaWarning)

@@ -123,7 +123,7 @@ def test_a_split_that_lacks_a_class_is_numbered_as_the_run_was(tmp_path):
         ([], 'nothing to score'),
         (['--checkpoint', 'x', '--model', 'resnet81', '--split-', 'y'], "unknown option '--split-'"),
         (['--checkpoint', 'x', '--model', 'resnet81'], "unknown model 'resnet81'"),
-        (['--checkpoint', 'x', '--pretrained'], 'exclude each other'),
+        (['--checkpoint', 'x', '--pretrained'], 'cannot be combined'),
         (['--model', 'resnet20s.alfa_c10', '--pretrained'], 'says nothing of the data: add --dataset'),
     ],
 )

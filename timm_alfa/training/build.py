@@ -17,7 +17,7 @@ from torch import nn
 from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError, first_line
 from timm_alfa.models.factory import create_model
 from timm_alfa.training.checkpoint.weights import load_weights, read_weights
-from timm_alfa.training.options.config import ModelConfig, OptimConfig, TrainConfig
+from timm_alfa.training.options.config import InputConfig, ModelConfig, OptimConfig, TrainConfig
 
 
 def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
@@ -33,11 +33,12 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
         drop_rate=options.drop or None,
         drop_path_rate=options.drop_path,
         global_pool=options.gp,
-        in_chans=options.in_chans,
+        in_chans=config.input.in_chans,
         **options.model_kwargs,
     )
     try:
-        model = create_model(options.model, arguments, pretrained=options.pretrained, img_size=options.img_size)
+        size = config.input.img_size
+        model = create_model(options.model, arguments, pretrained=options.pretrained, img_size=size)
     except AlfaError:
         raise
     except Exception as error:  # whatever a model's constructor, the Hub or a file raises, it is about these options
@@ -57,25 +58,23 @@ def _checkpoint_gradients(model: nn.Module, name: str) -> None:
         raise ConfigError(f"--grad-checkpointing: model '{name}' cannot. Leave it out.") from error
 
 
-def input_config(options: ModelConfig, model: nn.Module) -> dict[str, Any]:
+def input_config(options: InputConfig, model: nn.Module) -> dict[str, Any]:
     """What the model takes in, in timm's words: input_size, mean, std, interpolation, crop_pct.
 
     Raises:
         ConfigError: The options do not fit the model.
     """
-    names = ('img_size', 'in_chans', 'mean', 'std', 'interpolation', 'crop_pct')
-    given = {name: getattr(options, name) for name in names}
+    given = {name: value for name, value in vars(options).items() if value is not None}
     try:
-        return resolve_input_data_config(model, {k: v for k, v in given.items() if v is not None})
+        return resolve_input_data_config(model, given)
     except (ValueError, AssertionError) as error:
         raise ConfigError(f'the input of the model: {first_line(error)}.') from error
 
 
-def evaluated_input(inputs: dict[str, Any], options: ModelConfig, loader: str) -> dict[str, Any]:
+def evaluated_input(inputs: dict[str, Any], options: InputConfig, loader: str) -> dict[str, Any]:
     """What `input_config` gave, as a loader evaluates images: the memory loader shows all of an image.
 
     Args:
-        options: The model's, or a checkpoint's.
         loader: 'memory' or 'timm'.
     """
     if loader != 'memory':

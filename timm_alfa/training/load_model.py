@@ -15,29 +15,22 @@ from timm_alfa.models.factory import create_model
 from timm_alfa.options import option
 from timm_alfa.training.checkpoint.weights import find_weights, load_weights, read_weights
 from timm_alfa.training.options.checks import model_errors
+from timm_alfa.training.options.config import InputConfig
 from timm_alfa.utils.files import sha256_of
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Which checkpoint, and how its model takes images."""
+    """Which checkpoint, and what its model is."""
 
     checkpoint: Optional[str] = option(
-        None, "A weights file, a run's folder, 'local-dir:FOLDER' or 'hf-hub:OWNER/NAME'."
+        None, "weights file, folder of a run, 'local-dir:FOLDER' or 'hf-hub:OWNER/NAME'", metavar='PATH'
     )
-    model: Optional[str] = option(None, 'The timm model, where no config.json beside the checkpoint says it.')
-    pretrained: bool = option(False, "Score the model's published weights; needs no --checkpoint.")
-    num_classes: Optional[int] = option(None, 'Classes of the model (none: as the checkpoint says).', low=1)
-    in_chans: Optional[int] = option(None, "Input channels (none: the model's).", low=1)
-    img_size: Optional[int] = option(None, "Side of the input image in pixels (none: the model's).", low=1)
-    mean: Optional[tuple[float, ...]] = option(None, "Mean of each input channel, in [0, 1] (none: the model's).")
-    std: Optional[tuple[float, ...]] = option(None, "Deviation of each input channel (none: the model's).", above=0)
-    interpolation: Optional[str] = option(
-        None, "How images are resized (none: the model's).", choices=('bilinear', 'bicubic', 'nearest')
-    )
-    crop_pct: Optional[float] = option(None, "Share of the side kept by the crop (none: the model's).", above=0)
-    model_kwargs: dict = option({}, 'Further arguments of the model: name=value ...')
-    channels_last: bool = option(False, 'Channels-last memory layout.')
+    model: Optional[str] = option(None, 'timm model, if there is no config.json next to the checkpoint')
+    pretrained: bool = option(False, "evaluate the model's pretrained weights; needs no --checkpoint")
+    num_classes: Optional[int] = option(None, "number of classes (default: the checkpoint's)", low=1)
+    model_kwargs: dict = option({}, 'additional arguments of the model, as name=value ...')
+    channels_last: bool = option(False, 'use the channels_last memory layout')
 
     def errors(self, flag_name):
         if self.checkpoint is None and not (self.model and self.pretrained):
@@ -46,13 +39,13 @@ class CheckpointConfig:
                 f'{flag_name("model")} NAME {flag_name("pretrained")}.'
             )
         if self.checkpoint is not None and self.pretrained:
-            yield f'{flag_name("checkpoint")} and {flag_name("pretrained")} exclude each other.'
+            yield f'{flag_name("checkpoint")} and {flag_name("pretrained")} cannot be combined.'
         if self.model is not None:
             yield from model_errors(self.model)
         yield from argument_errors(self.model_kwargs, flag_name('model_kwargs'))
 
 
-def open_model(options: CheckpointConfig) -> tuple[nn.Module, Optional[str]]:
+def open_model(options: CheckpointConfig, inputs: InputConfig) -> tuple[nn.Module, Optional[str]]:
     """The model with the weights to score, and the sha256 of their file: None where timm finds it.
 
     Raises:
@@ -61,11 +54,11 @@ def open_model(options: CheckpointConfig) -> tuple[nn.Module, Optional[str]]:
     """
     name, weights = locate(options)
     state, sha256 = (None, None) if weights is None else (read_weights(weights), sha256_of(weights))
-    arguments = dict(num_classes=options.num_classes, in_chans=options.in_chans, **options.model_kwargs)
+    arguments = dict(num_classes=options.num_classes, in_chans=inputs.in_chans, **options.model_kwargs)
     if state is not None and name == options.model and not options.num_classes:
         arguments['num_classes'] = head_classes(name, state)
     try:
-        model = create_model(name, arguments, pretrained=weights is None, img_size=options.img_size)
+        model = create_model(name, arguments, pretrained=weights is None, img_size=inputs.img_size)
     except AlfaError:
         raise
     except Exception as error:  # whatever a constructor, the Hub or a file raises, it is about these options

@@ -18,7 +18,7 @@ from timm_alfa.tasks import create_task
 from timm_alfa.training import build
 from timm_alfa.training.console import logger
 from timm_alfa.training.fsdp import bodiless, check_launch, check_sharding, shard, whole_copy
-from timm_alfa.training.options.checks import idle_in
+from timm_alfa.training.options.checks import without_effect_in
 from timm_alfa.training.options.config import DIGITS_DEFAULTS, TrainConfig
 from timm_alfa.training.preflight import try_step
 from timm_alfa.training.run_dir import provenance
@@ -185,8 +185,8 @@ def prepare(config: TrainConfig) -> Run:
     seed_all(config.run.seed)
     info = open_data(config, accelerator)
     model = build.build_model(config, info.num_classes)
-    inputs = build.input_config(config.model, model)
-    inputs = build.evaluated_input(inputs, config.model, info.loader)
+    inputs = build.input_config(config.input, model)
+    inputs = build.evaluated_input(inputs, config.input, info.loader)
     model = build.place_model(model, config.model, accelerator.device)
     task = create_task(
         config.task.task,
@@ -281,7 +281,7 @@ def describe(run: Run, lr_reason: str) -> None:
         run.lr,
         lr_reason,
     )
-    for line in idle_in(config, config.epochs * run.updates_per_epoch):
+    for line in without_effect_in(config, config.epochs * run.updates_per_epoch):
         warnings.warn(line, AlfaWarning, stacklevel=2)
     logger.info('device: %s, precision %s', accelerator.device, accelerator.mixed_precision)
     recipe = config.recipe_precision

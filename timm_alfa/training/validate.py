@@ -18,6 +18,7 @@ from timm_alfa.training.build import evaluated_input, input_config
 from timm_alfa.training.console import logger
 from timm_alfa.training.evaluate import evaluate, evaluate_robust
 from timm_alfa.training.load_model import CheckpointConfig, open_model
+from timm_alfa.training.options.config import InputConfig
 from timm_alfa.training.options.parser import (
     Given,
     build_parser,
@@ -33,8 +34,8 @@ from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import duration
 
 DESCRIPTION = (
-    'Scores a checkpoint: top-1, top-5 and loss of clean images, with --robust top-1 under PGD too, as one '
-    'JSON line at the end.'
+    'Evaluates a checkpoint: top-1, top-5 and loss on clean images, with --robust also top-1 under a PGD attack. The '
+    'last line of output is a JSON record.'
 )
 DATA_KEYS = (
     'dataset',
@@ -66,18 +67,32 @@ FROM_RUN = {
 class SplitConfig:
     """Which part of the data."""
 
-    split: str = option('validation', "The split to score; of a run's folder, the run's --val-split.")
+    split: str = option('validation', 'split to evaluate on; for the folder of a run, by default its --val-split')
 
 
 @dataclass(frozen=True)
-class RobustConfig(AttackConfig):
-    """Whether to attack, and how."""
+class RobustConfig:
+    """Whether to attack."""
 
-    robust: bool = option(False, 'Score the images under PGD too.')
+    robust: bool = option(False, 'also evaluate under a PGD attack')
 
 
-GROUPS = {'checkpoint': CheckpointConfig, 'data': DataConfig, 'split': SplitConfig, 'robust': RobustConfig}
-TITLES = {'checkpoint': 'Model', 'data': 'Data', 'split': 'Split', 'robust': 'Robust accuracy'}
+GROUPS = {
+    'checkpoint': CheckpointConfig,
+    'input': InputConfig,
+    'data': DataConfig,
+    'split': SplitConfig,
+    'robust': RobustConfig,
+    'attack': AttackConfig,
+}
+TITLES = {
+    'checkpoint': 'Model',
+    'input': 'Input of the model',
+    'data': 'Data',
+    'split': 'Split',
+    'robust': 'Robust accuracy',
+    'attack': 'Attack of --robust',
+}
 
 
 @dataclass(frozen=True)
@@ -85,9 +100,11 @@ class ValidateConfig:
     """All options of validate.py."""
 
     checkpoint: CheckpointConfig
+    input: InputConfig
     data: DataConfig
     split: SplitConfig
     robust: RobustConfig = RobustConfig()
+    attack: AttackConfig = AttackConfig()
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
@@ -150,9 +167,9 @@ def validate(
     began = time.perf_counter()
     metrics = evaluate(model, loader, accelerator)
     seconds = time.perf_counter() - began
-    metrics['robust_top1'], attack = None, config.robust.options() if config.robust.robust else None
+    metrics['robust_top1'], attack = None, config.attack.options() if config.robust.robust else None
     if attack:
-        inputs = input_config(config.checkpoint, model)
+        inputs = input_config(config.input, model)
         metrics.update(evaluate_robust(model, loader, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
     options, data = config.checkpoint, config.data
     skipped = set(gather(accelerator, sorted(loader.skipped_indices)))
@@ -189,8 +206,8 @@ def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any, Optional[s
         AlfaError: Something asked for cannot be had.
     """
     accelerator = start_accelerate()
-    model, sha256 = open_model(config.checkpoint)
-    inputs = input_config(config.checkpoint, model)
+    model, sha256 = open_model(config.checkpoint, config.input)
+    inputs = input_config(config.input, model)
     model.to(accelerator.device)
     if config.checkpoint.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -204,7 +221,7 @@ def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any, Optional[s
         device=accelerator.device,
         channels_last=config.checkpoint.channels_last,
     )
-    inputs = evaluated_input(inputs, config.checkpoint, loader.name)
+    inputs = evaluated_input(inputs, config.input, loader.name)
     data = config.data.dataset or config.data.data_dir or 'the embedded digits'
     name = config.checkpoint.checkpoint or config.checkpoint.model
     logger.info(

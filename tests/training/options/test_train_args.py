@@ -124,16 +124,16 @@ def test_all_faults_come_in_one_message():
         (['--model', 'me/net'], "write 'local-dir:me/net' or 'hf-hub:me/net'"),
         (['--model', 'ftp:me/net'], "Unknown model source 'ftp'"),
         (['--model', 'resnet18.no_such_tag'], "unknown model 'resnet18.no_such_tag'"),
-        (['--warmup-epochs', '2', '--warmup-updates', '9'], 'are both given'),
-        (['--warmup-epochs', '2', '--warmup-updates', '0'], 'are both given'),
-        (['--decay-milestones', '5', '3'], 'rising epochs'),
+        (['--warmup-epochs', '2', '--warmup-updates', '9'], 'pass only one of them'),
+        (['--warmup-epochs', '2', '--warmup-updates', '0'], 'pass only one of them'),
+        (['--decay-milestones', '5', '3'], 'increasing epochs'),
         (['--experiment', '../up'], "--experiment is '../up'"),
-        (['--freeze-bn', '--sync-bn'], 'exclude each other'),
+        (['--freeze-bn', '--sync-bn'], 'cannot be combined'),
         (['--lr', 'nan'], 'finite'),
         (['--lr'], 'expected one argument'),
         (['--config', '/no/such.yaml'], 'cannot be read'),
-        (['--model-kwargs', 'depth'], "'depth': give name=value"),
-        (['--model-kwargs', 'channels=[4,8'], "'channels=[4,8', which is no Python literal"),
+        (['--model-kwargs', 'depth'], "'depth': write name=value"),
+        (['--model-kwargs', 'channels=[4,8'], "'channels=[4,8', which is not a Python literal"),
         (['--epo', '3'], "unknown option '--epo'. Did you mean '--epochs'?"),
         (['--bce-sum'], 'belongs to --bce-loss'),
         (['--torchcompile', 'inducter'], "unknown backend of torch.compile 'inducter'. Did you mean 'inductor'?"),
@@ -154,7 +154,7 @@ def test_faults_of_yaml_name_the_file(tmp_path):
     found = '\n'.join(faults('--config', str(file)))
     assert f"unknown option 'epoch' in {file}. Did you mean 'epochs'?" in found
     assert f"'lr' in {file} is 'fast'" in found
-    for text, part in (('- a\n', "no 'option: value' lines"), ('a: [', 'no YAML')):
+    for text, part in (('- a\n', "no 'option: value' lines"), ('a: [', 'not valid YAML')):
         file.write_text(text)
         assert any(part in line for line in faults('--config', str(file)))
 
@@ -163,7 +163,7 @@ def test_faults_of_a_runs_options_name_the_run(tmp_path):
     file = tmp_path / 'args.yaml'
     file.write_text('a: [')
     (line,) = faults('--resume', str(tmp_path))
-    assert line == f"--resume takes its options from '{file}', which is no YAML (line 1)."
+    assert line == f"--resume takes its options from '{file}', which is not valid YAML (line 1)."
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_faults_of_a_runs_options_name_the_run(tmp_path):
         (['--model-ema-decay', '0.9'], 'without --model-ema'),
         (['--clip-mode', 'agc'], 'without --clip-grad'),
         (['--data-dir', '/d', '--decay-milestones', '50', '250'], '250 is never reached in 200 epochs'),
-        (['--lr', '1', '--lr-base', '2'], 'beside --lr'),
+        (['--lr', '1', '--lr-base', '2'], 'together with --lr'),
         (
             ['--data-dir', '/d', '--epochs', '6', '--mixup', '0.2', '--mixup-off-epoch', '6'],
             '6 is never reached in 6 epo',

@@ -1,6 +1,6 @@
-"""What options say about each other: errors between groups, and options that cannot have an effect."""
+"""Checks of options against each other: errors between groups, and options that cannot have an effect."""
 
-from typing import Callable, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 from timm_alfa.data import pair_errors
 from timm_alfa.errors import nearest, one_of
@@ -9,7 +9,7 @@ from timm_alfa.zoo import TAGS
 
 
 def errors_across(config, flag_name) -> Iterator[str]:
-    """Faults that need more than one group, or timm's registries.
+    """Errors that need more than one group, or timm's registries.
 
     Args:
         config: A resolved `TrainConfig`.
@@ -18,12 +18,6 @@ def errors_across(config, flag_name) -> Iterator[str]:
     yield from _unknown_names(config)
     yield from argument_errors(config.model.model_kwargs, flag_name('model_kwargs'), _architecture(config.model.model))
     yield from pair_errors(config.data, config.aug, flag_name)
-    for name in ('mean', 'std'):
-        values, channels = getattr(config.model, name), config.model.in_chans
-        if values is not None and channels is not None and len(values) not in (1, channels):
-            yield (
-                f'{flag_name(name)} has {len(values)} values: give one, or {channels} as {flag_name("in_chans")} says.'
-            )
     epochs, warmup = config.epochs, config.schedule.warmup_epochs
     if warmup > epochs:
         yield f'{flag_name("warmup_epochs")} is {warmup:g}: the run has {epochs} epochs.'
@@ -66,10 +60,10 @@ def model_errors(name: str) -> Iterator[str]:
         yield f"--model is '{name}', which looks like a path or a Hub id: write 'local-dir:{name}' or 'hf-hub:{name}'."
     elif not timm.is_model(base):
         yield nearest('model', name, timm.list_models(), '`timm.list_models()` lists them')
-    elif dot and name not in (
-        tags := [*timm.list_pretrained(base + '.*'), *(tag for tag in TAGS if tag.startswith(f'{base}.'))]
-    ):
-        yield nearest('model', name, tags, 'A tag follows the dot')
+    elif dot:
+        tags = timm.list_pretrained(base + '.*') + [tag for tag in TAGS if tag.startswith(f'{base}.')]
+        if name not in tags:
+            yield nearest('model', name, tags, 'A tag follows the dot')
 
 
 def _bad_source(name: str) -> Iterator[str]:
@@ -81,73 +75,84 @@ def _bad_source(name: str) -> Iterator[str]:
         yield str(error)
 
 
-class Idle(NamedTuple):
-    """Options that do nothing unless a condition holds."""
+class NoEffect(NamedTuple):
+    """Options that have no effect unless a condition holds.
+
+    Attributes:
+        keys: Of the options.
+        condition: Of a `TrainConfig`.
+        reason: Completes 'has no effect ...'.
+    """
 
     keys: tuple[str, ...]
-    works: Callable
+    condition: Callable[[Any], Any]
     reason: str
 
 
-IDLE = (
-    Idle(('model_ema_decay', 'model_ema_warmup'), lambda c: c.ema.model_ema, 'without --model-ema'),
-    Idle(('clip_mode',), lambda c: c.optim.clip_grad is not None, 'without --clip-grad'),
-    Idle(('torchcompile_mode',), lambda c: c.model.torchcompile, 'without --torchcompile'),
-    Idle(('warmup_lr',), lambda c: c.schedule.warmup_epochs or c.schedule.warmup_updates, 'without a warm-up'),
-    Idle(('lr_base', 'lr_base_size', 'lr_base_scale'), lambda c: c.optim.lr is None, 'beside --lr'),
-    Idle(('decay_milestones',), lambda c: c.schedule.sched == 'multistep', 'unless --sched is multistep'),
-    Idle(
-        ('decay_rate',),
-        lambda c: c.schedule.sched in ('multistep', 'step', 'poly'),
-        'unless --sched is multistep, step or poly',
-    ),
-    Idle(
-        ('decay_epochs',),
-        lambda c: c.schedule.sched in ('step', 'wsd', 'rsqrt'),
-        'unless --sched is step, wsd or rsqrt',
-    ),
-    Idle(
+def _sched_in(*names: str) -> Callable[[Any], bool]:
+    return lambda config: config.schedule.sched in names
+
+
+NO_EFFECT = (
+    NoEffect(('model_ema_decay', 'model_ema_warmup'), lambda c: c.ema.model_ema, 'without --model-ema'),
+    NoEffect(('clip_mode',), lambda c: c.optim.clip_grad is not None, 'without --clip-grad'),
+    NoEffect(('torchcompile_mode',), lambda c: c.model.torchcompile, 'without --torchcompile'),
+    NoEffect(('warmup_lr',), lambda c: c.schedule.warmup_epochs or c.schedule.warmup_updates, 'without warmup'),
+    NoEffect(('lr_base', 'lr_base_size', 'lr_base_scale'), lambda c: c.optim.lr is None, 'together with --lr'),
+    NoEffect(('decay_milestones',), _sched_in('multistep'), 'unless --sched is multistep'),
+    NoEffect(('decay_rate',), _sched_in('multistep', 'step', 'poly'), 'unless --sched is multistep, step or poly'),
+    NoEffect(('decay_epochs',), _sched_in('step', 'wsd', 'rsqrt'), 'unless --sched is step, wsd or rsqrt'),
+    NoEffect(
         ('min_lr',),
-        lambda c: c.schedule.sched in ('cosine', 'tanh', 'poly', 'wsd', 'rsqrt'),
-        'with a --sched that has no lowest rate',
+        _sched_in('cosine', 'tanh', 'poly', 'wsd', 'rsqrt'),
+        'with a --sched that has no lowest learning rate',
     ),
-    Idle(('filter_bias_and_bn',), lambda c: c.optim.weight_decay > 0, 'without --weight-decay'),
-    Idle(
+    NoEffect(('filter_bias_and_bn',), lambda c: c.optim.weight_decay > 0, 'without --weight-decay'),
+    NoEffect(
         ('layer_decay', 'warmup_epochs', 'warmup_updates'),
         lambda c: c.schedule.sched != 'none',
-        'with --sched none, which leaves all rates alone: take --sched constant',
+        'with --sched none, which never changes a learning rate: use --sched constant',
     ),
-    Idle(('output', 'experiment'), lambda c: c.run.resume in (None, 'auto'), 'with --resume RUN, which stays in RUN'),
-    Idle(('resume_anyway',), lambda c: c.run.resume, 'without --resume'),
+    NoEffect(
+        ('output', 'experiment'), lambda c: c.run.resume in (None, 'auto'), 'with --resume RUN, which stays in RUN'
+    ),
+    NoEffect(('resume_anyway',), lambda c: c.run.resume, 'without --resume'),
 )
 
 
 def without_effect(config, flag_name) -> Iterator[str]:
     """A line for each option that was given and cannot have an effect."""
     values, defaults = config.flat(), type(config)().flat()
-    for row in IDLE:
+    for row in NO_EFFECT:
         for key in row.keys:
-            if key in config.given and values[key] != defaults[key] and not row.works(config):
+            changed = key in config.given and values[key] != defaults[key]
+            if changed and not row.condition(config):
                 yield f'{flag_name(key)} has no effect {row.reason}.'
-    milestones, epochs = config.schedule.decay_milestones, config.epochs
-    late = [m for m in milestones or () if m >= epochs] if config.schedule.sched == 'multistep' else []
-    if late:
-        listed = ', '.join(f'{milestone:g}' for milestone in late)
-        yield f'{flag_name("decay_milestones")}: {listed} is never reached in {epochs} epochs.'
-    if config.aug.mixup_off_epoch >= epochs and config.aug.mixes:
-        yield f'{flag_name("mixup_off_epoch")}: {config.aug.mixup_off_epoch} is never reached in {epochs} epochs.'
     if config.run.dry_run and config.run.log_with:
         yield f'{flag_name("log_with")} has no effect with --dry-run.'
 
+    # epochs that the run does not have
+    epochs = config.epochs
+    if config.schedule.sched == 'multistep':
+        late = [f'{epoch:g}' for epoch in config.schedule.decay_milestones or () if epoch >= epochs]
+        if late:
+            yield f'{flag_name("decay_milestones")}: {", ".join(late)} is never reached in {epochs} epochs.'
+    if config.aug.mixup_off_epoch >= epochs and config.aug.mixes:
+        yield f'{flag_name("mixup_off_epoch")}: {config.aug.mixup_off_epoch} is never reached in {epochs} epochs.'
 
-def idle_in(config, updates: int) -> Iterator[str]:
-    """A line for each option that does nothing in so many updates, a number that only the data tell."""
+
+def without_effect_in(config, updates: int) -> Iterator[str]:
+    """A line for each option that has no effect in a run of so many updates, which only the data set determines."""
     start = getattr(config.task_options, 'start', 0)
     if start >= updates:
         yield f'--{config.task_prefix}-start: {start} is never reached in {updates} updates: nothing is perturbed.'
+
     ema = config.ema
-    if ema.model_ema and not ema.model_ema_warmup and (left := ema.model_ema_decay**updates) > 0.5:
+    if not ema.model_ema or ema.model_ema_warmup:
+        return
+    initial = ema.model_ema_decay**updates
+    if initial > 0.5:
         yield (
-            f'--model-ema: after {updates} updates with a decay of {ema.model_ema_decay:g} the average is still '
-            f'{left:.0%} the initial weights: lower --model-ema-decay or add --model-ema-warmup.'
+            f'--model-ema: after {updates} updates with a decay of {ema.model_ema_decay:g}, {initial:.0%} of the EMA '
+            'is still the initial weights: lower --model-ema-decay or add --model-ema-warmup.'
         )

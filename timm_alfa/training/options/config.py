@@ -1,6 +1,6 @@
-"""Everything train.py can be told: groups of options, each a frozen dataclass.
+"""The options of train.py: groups, each of them a frozen dataclass.
 
-Flags, YAML keys, `args.yaml` and `--help` come from these fields (see `cli`). Names are timm's where timm has one.
+Flags, YAML keys, `args.yaml` and `--help` come from these fields (see `parser`). Names are timm's where timm has one.
 """
 
 import dataclasses
@@ -17,145 +17,175 @@ TRACKERS = ('tensorboard', 'trackio', 'wandb')
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network, what it takes in, and how it is run."""
+    """The network and how it is run."""
 
-    model: str = option('resnet20s', "Any timm model, 'hf-hub:owner/name' or 'local-dir:folder'.")
-    pretrained: bool = option(False, 'Start from the published weights of that model.')
+    model: str = option('resnet20s', "any timm model, 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'")
+    pretrained: bool = option(False, "start from the model's pretrained weights")
     initial_checkpoint: Optional[str] = option(
-        None, 'Start from these weights (.safetensors or .pth); the head may differ.'
+        None, 'start from the weights in this file (.safetensors or .pth); the classifier may differ', metavar='FILE'
     )
-    in_chans: Optional[int] = option(None, "Input channels (none: the model's).", low=1)
-    img_size: Optional[int] = option(None, "Side of the input image in pixels (none: the model's).", low=1)
-    mean: Optional[tuple[float, ...]] = option(None, "Mean of each input channel, in [0, 1] (none: the model's).")
-    std: Optional[tuple[float, ...]] = option(None, "Deviation of each input channel (none: the model's).", above=0)
-    interpolation: Optional[str] = option(
-        None, "How images are resized (none: the model's).", choices=('bilinear', 'bicubic', 'nearest')
-    )
-    crop_pct: Optional[float] = option(
-        None, "Share of the side kept by the evaluation crop (none: the model's).", above=0
-    )
-    gp: Optional[str] = option(None, "Global pooling: fast, avg, max, avgmax, catavgmax (none: the model's).")
-    drop: float = option(0.0, 'Dropout rate before the classifier.', low=0, high=1)
-    drop_path: Optional[float] = option(None, 'Stochastic depth rate.', low=0, high=1)
-    model_kwargs: dict = option({}, 'Further arguments of the model: name=value ...')
-    sync_bn: bool = option(False, 'Batch statistics over all processes.')
-    freeze_bn: bool = option(False, 'Keep every batch norm as it is: statistics, weight and bias.')
-    grad_checkpointing: bool = option(False, 'Recompute features in the backward pass: less memory, more time.')
-    channels_last: bool = option(False, 'Channels-last memory layout.')
-    torchcompile: Optional[str] = option(None, "Compile the model with this backend (given alone: 'inductor').")
+    gp: Optional[str] = option(None, "global pooling: fast, avg, max, avgmax or catavgmax (default: the model's)")
+    drop: float = option(0.0, 'dropout rate before the classifier', low=0, high=1)
+    drop_path: Optional[float] = option(None, "stochastic depth rate (default: the model's)", low=0, high=1)
+    model_kwargs: dict = option({}, 'additional arguments of the model, as name=value ...')
+    sync_bn: bool = option(False, 'synchronize the batch statistics of all processes')
+    freeze_bn: bool = option(False, 'freeze batch norm layers: statistics, weight and bias')
+    grad_checkpointing: bool = option(False, 'recompute activations in the backward pass: less memory, more time')
+    channels_last: bool = option(False, 'use the channels_last memory layout')
+    torchcompile: Optional[str] = option(None, "compile the model with this backend (without a value: 'inductor')")
     torchcompile_mode: Optional[str] = option(
         None,
-        'Mode of torch.compile.',
+        'mode of torch.compile',
         choices=('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs'),
     )
 
     def errors(self, flag_name) -> Iterator[str]:
         if self.freeze_bn and self.sync_bn:
             yield (
-                f'{flag_name("freeze_bn")} and {flag_name("sync_bn")} exclude each other: frozen norms gather no '
-                'statistics.'
+                f'{flag_name("freeze_bn")} and {flag_name("sync_bn")} cannot be combined: frozen layers do not use '
+                'batch statistics.'
             )
 
 
 @dataclass(frozen=True)
-class TaskConfig:
-    """What is minimised. Each task's own options follow under its prefix."""
+class InputConfig:
+    """The images that the model takes, in training and in evaluation."""
 
-    task: str = option('alfa', 'The training task; `timm_alfa.list_tasks()` lists them.')
+    in_chans: Optional[int] = option(None, "number of input channels (default: the model's)", low=1)
+    img_size: Optional[int] = option(None, "height and width of the input in pixels (default: the model's)", low=1)
+    mean: Optional[tuple[float, ...]] = option(None, "mean of each input channel, in [0, 1] (default: the model's)")
+    std: Optional[tuple[float, ...]] = option(
+        None, "standard deviation of each input channel (default: the model's)", above=0
+    )
+    interpolation: Optional[str] = option(
+        None, "how images are resized (default: the model's)", choices=('bilinear', 'bicubic', 'nearest')
+    )
+    crop_pct: Optional[float] = option(
+        None, "fraction of the image's side kept by the evaluation crop (default: the model's)", above=0
+    )
+
+    def errors(self, flag_name) -> Iterator[str]:
+        for name in ('mean', 'std'):
+            values = getattr(self, name)
+            if None not in (values, self.in_chans) and len(values) not in (1, self.in_chans):
+                yield (
+                    f'{flag_name(name)} has {len(values)} values: pass one, or {self.in_chans} as '
+                    f'{flag_name("in_chans")} says.'
+                )
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """The method. Each task's own options follow under its prefix."""
+
+    task: str = option('alfa', 'training task, one of timm_alfa.list_tasks()')
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """Loss, optimizer and accumulation."""
 
-    opt: str = option('sgd', "Any of timm's optimizers.")
-    lr: Optional[float] = option(None, 'Learning rate (none: --lr-base scaled by the effective batch).', above=0)
-    lr_base: float = option(0.1, 'Learning rate for an effective batch of --lr-base-size.', above=0)
-    lr_base_size: int = option(256, 'The batch that --lr-base is meant for.', low=1)
+    opt: str = option('sgd', "any of timm's optimizers")
+    lr: Optional[float] = option(None, 'learning rate (default: --lr-base scaled by the effective batch size)', above=0)
+    lr_base: float = option(0.1, 'learning rate at an effective batch size of --lr-base-size', above=0)
+    lr_base_size: int = option(256, 'effective batch size that --lr-base is for', low=1)
     lr_base_scale: Optional[str] = option(
         None,
-        'How it scales with the batch (none: sqrt for adaptive optimizers, else linear).',
+        'how --lr-base scales with the batch size (default: sqrt for adaptive optimizers, otherwise linear)',
         choices=('linear', 'sqrt'),
     )
-    momentum: float = option(0.9, 'Momentum, where the optimizer has one.', low=0, high=1)
-    weight_decay: float = option(5e-4, 'Weight decay.', low=0)
-    filter_bias_and_bn: bool = option(True, 'Leave biases and norms without decay (the paper decays everything).')
-    opt_eps: Optional[float] = option(None, 'Epsilon of the optimizer.', above=0)
-    opt_betas: Optional[tuple[float, ...]] = option(None, 'Betas of the optimizer.', low=0, high=1)
-    opt_kwargs: dict = option({}, 'Further arguments of the optimizer: name=value ...')
-    layer_decay: Optional[float] = option(None, 'Layer-wise decay of the learning rate.', above=0, high=1)
-    clip_grad: Optional[float] = option(None, 'Clip gradients at this value (none: never).', above=0)
-    clip_mode: str = option(
-        'norm', 'What is clipped; agc leaves the classifier alone.', choices=('norm', 'value', 'agc')
+    momentum: float = option(0.9, 'momentum, if the optimizer has one', low=0, high=1)
+    weight_decay: float = option(5e-4, 'weight decay', low=0)
+    filter_bias_and_bn: bool = option(True, 'no weight decay on biases and norm layers; the paper decays everything')
+    opt_eps: Optional[float] = option(None, "epsilon of the optimizer (default: the optimizer's)", above=0)
+    opt_betas: Optional[tuple[float, ...]] = option(
+        None, "betas of the optimizer (default: the optimizer's)", low=0, high=1
     )
-    grad_accum_steps: int = option(1, 'Batches a process runs for one update.', low=1)
-    bce_loss: bool = option(False, 'Binary cross-entropy over the classes in place of softmax cross-entropy.')
-    bce_sum: bool = option(False, 'Sum it over the classes, not mean.')
-    bce_target_thresh: Optional[float] = option(None, 'Make its targets 0 or 1 at this threshold.', low=0, high=1)
+    opt_kwargs: dict = option({}, 'additional arguments of the optimizer, as name=value ...')
+    layer_decay: Optional[float] = option(None, 'layer-wise learning rate decay', above=0, high=1)
+    clip_grad: Optional[float] = option(None, 'clip gradients at this value (default: no clipping)', above=0)
+    clip_mode: str = option(
+        'norm', 'how gradients are clipped; agc leaves out the classifier', choices=('norm', 'value', 'agc')
+    )
+    grad_accum_steps: int = option(1, 'batches accumulated per process for one update', low=1)
+    bce_loss: bool = option(False, 'binary cross-entropy over the classes instead of softmax cross-entropy')
+    bce_sum: bool = option(False, 'sum the binary cross-entropy over the classes instead of averaging it')
+    bce_target_thresh: Optional[float] = option(
+        None, 'threshold at which targets of the binary cross-entropy become 0 or 1', low=0, high=1
+    )
 
     def errors(self, flag_name) -> Iterator[str]:
         if self.opt_betas is not None and len(self.opt_betas) not in (2, 3):
-            yield f'{flag_name("opt_betas")} is {self.opt_betas}: give two or three numbers.'
+            yield f'{flag_name("opt_betas")} is {self.opt_betas}: pass two or three numbers.'
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Length and learning-rate schedule. Schedules are evaluated at every update."""
+    """Length and learning rate schedule. Schedules are evaluated at every update."""
 
-    epochs: int = option(200, 'Passes over the training set.', low=1)
-    sched: str = option('multistep', "timm's schedules, by update.", choices=SCHEDULES)
+    epochs: int = option(200, 'number of epochs', low=1)
+    sched: str = option('multistep', "timm's learning rate schedules, stepped per update", choices=SCHEDULES)
     decay_milestones: Optional[tuple[float, ...]] = option(
         None,
-        'multistep: epochs after which the rate is multiplied by --decay-rate (none: a quarter and three '
-        'quarters of the epochs, which is 50 and 150 of 200).',
+        'multistep: epochs after which the learning rate is multiplied by --decay-rate (default: a quarter and three '
+        'quarters of the epochs, such as 50 150 of 200)',
         above=0,
     )
-    decay_rate: float = option(0.1, 'multistep, step: the factor; poly: the power.', above=0)
+    decay_rate: float = option(0.1, 'multistep, step: factor of the decay; poly: its power', above=0)
     decay_epochs: Optional[float] = option(
-        None, 'step: epochs between decays (90); wsd, rsqrt: length of the decay, or share of the run (0.2).', above=0
+        None,
+        'step: epochs between decays (default: 90); wsd, rsqrt: epochs of decay, or their fraction of the run '
+        '(default: 0.2)',
+        above=0,
     )
-    warmup_epochs: float = option(0.0, 'Epochs of linear warm-up.', low=0)
-    warmup_updates: Optional[int] = option(None, 'The same counted in updates, exactly.', low=0)
-    warmup_lr: float = option(1e-5, 'Learning rate at the first update of the warm-up.', low=0)
-    min_lr: float = option(0.0, 'Smallest learning rate of schedules that decay to one.', low=0)
+    warmup_epochs: float = option(0.0, 'epochs of linear warmup', low=0)
+    warmup_updates: Optional[int] = option(None, 'updates of linear warmup, instead of --warmup-epochs', low=0)
+    warmup_lr: float = option(1e-5, 'learning rate of the first warmup update', low=0)
+    min_lr: float = option(0.0, 'lowest learning rate, for schedules that decay to one', low=0)
 
     def errors(self, flag_name) -> Iterator[str]:
         if self.warmup_epochs and self.warmup_updates is not None:
             yield (
-                f'{flag_name("warmup_epochs")} {self.warmup_epochs:g} and {flag_name("warmup_updates")} '
-                f'{self.warmup_updates} are both given: give one.'
+                f'{flag_name("warmup_epochs")} is {self.warmup_epochs:g} and {flag_name("warmup_updates")} is '
+                f'{self.warmup_updates}: pass only one of them.'
             )
         milestones = self.decay_milestones
         if milestones is not None and list(milestones) != sorted(set(milestones)):
-            yield f'{flag_name("decay_milestones")} is {milestones}: give rising epochs, such as 50 150.'
+            yield f'{flag_name("decay_milestones")} is {milestones}: pass increasing epochs, such as 50 150.'
 
 
 @dataclass(frozen=True)
 class EmaConfig:
-    """A moving average of the weights. With it on, the average is what is selected, saved and scored."""
+    """Exponential moving average (EMA) of the weights. If there is one, it is what is evaluated and saved."""
 
-    model_ema: bool = option(False, 'Keep one.')
-    model_ema_decay: float = option(0.9998, 'Share of the average that an update keeps.', low=0, high=1)
-    model_ema_warmup: bool = option(False, 'Raise the decay from zero over the first updates.')
+    model_ema: bool = option(False, 'keep an exponential moving average of the weights, and evaluate and save it')
+    model_ema_decay: float = option(0.9998, 'decay of the EMA per update', low=0, high=1)
+    model_ema_warmup: bool = option(False, 'raise the decay from zero over the first updates')
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where results go, how a run goes on, and what it says."""
+    """Where results go, how a run is resumed, and what it reports."""
 
-    seed: int = option(42, 'Seed of everything that is random.', low=0, high=2**31 - 1)
-    output: str = option('output', 'Folder of all runs.')
-    experiment: Optional[str] = option(None, "Name of this run's folder in it (none: MODEL-TASK-DATASET).")
-    resume: Optional[str] = option(
-        None, "'auto': go on from the newest state of this experiment, or start; or a run's folder."
+    seed: int = option(42, 'random seed', low=0, high=2**31 - 1)
+    output: str = option('output', 'folder for all runs', metavar='DIR')
+    experiment: Optional[str] = option(
+        None, "name of this run's folder in --output (default: MODEL-TASK-DATASET, numbered)"
     )
-    resume_anyway: bool = option(False, 'Go on even though options differ from those of the run.')
-    checkpoint_every: str = option('10m', "State inside an epoch every so many minutes ('10m') or updates ('500').")
-    keep: int = option(1, 'States kept in last/.', low=1)
-    nan_patience: int = option(10, 'Updates in a row with a loss that is not finite before the run ends.', low=1)
-    log_interval: int = option(50, 'Updates between log lines where there is no terminal for a bar.', low=1)
-    log_with: Optional[tuple[str, ...]] = option(None, 'Trackers to report to, by way of accelerate.', choices=TRACKERS)
-    dry_run: bool = option(False, 'Print the resolved options, blocks, shapes and parameters, and stop.')
+    resume: Optional[str] = option(
+        None,
+        "'auto': resume from the latest state of this experiment, or start it; or the folder of a run to resume",
+        metavar='RUN',
+    )
+    resume_anyway: bool = option(False, 'resume even if options differ from those of the run')
+    checkpoint_every: str = option(
+        '10m', "interval of saved states within an epoch, in minutes ('10m') or updates ('500')", metavar='INTERVAL'
+    )
+    keep: int = option(1, 'number of states to keep in last/', low=1)
+    nan_patience: int = option(10, 'consecutive updates without a finite loss after which the run ends', low=1)
+    log_interval: int = option(50, 'updates between log lines, where no progress bar can be shown', low=1)
+    log_with: Optional[tuple[str, ...]] = option(None, 'experiment trackers to log to', choices=TRACKERS)
+    dry_run: bool = option(False, 'print the resolved options, blocks, feature shapes and parameter count, and exit')
 
     def errors(self, flag_name) -> Iterator[str]:
         try:
@@ -163,22 +193,25 @@ class RunConfig:
         except ValueError:
             yield (
                 f"{flag_name('checkpoint_every')} is '{self.checkpoint_every}': "
-                "give minutes ('10m') or updates ('500')."
+                "pass minutes ('10m') or updates ('500')."
             )
-        name = self.experiment
-        if name is not None and (not name or name in ('.', '..') or set(name) & set('/\\\0')):
+        if self.experiment is not None and not _is_plain_name(self.experiment):
             yield (
-                f"{flag_name('experiment')} is '{name}': give the plain name of a folder; "
+                f"{flag_name('experiment')} is '{self.experiment}': pass a plain folder name; "
                 f'{flag_name("output")} says where it is.'
             )
         if self.resume == '':
-            yield f"{flag_name('resume')} is empty: give 'auto' or the folder of a run."
+            yield f"{flag_name('resume')} is empty: pass 'auto' or the folder of a run."
 
 
-# What fits 1,437 images of 8x8 pixels, whose mirror images are no digits; the other defaults fit CIFAR and larger sets.
+def _is_plain_name(name: str) -> bool:
+    return name not in ('', '.', '..') and not set(name) & set('/\\\0')
+
+
+# They suit 1,437 images of 8x8 pixels that must not be mirrored; the other defaults suit CIFAR and larger data sets.
 DIGITS_DEFAULTS = dict(epochs=6, batch_size=32, lr=0.03, sched='cosine', hflip=0.0)
 
-# Options that say another thing than these defaults: where one is given, the default stays away.
+# Options that contradict one of these defaults: if one of them is given, that default does not apply.
 DIGITS_UNLESS = dict(
     lr={'lr_base', 'lr_base_size', 'lr_base_scale'},
     hflip={'no_aug'},
@@ -187,12 +220,13 @@ DIGITS_UNLESS = dict(
 
 
 def means_digits(dataset: Optional[str], data_dir: Optional[str]) -> bool:
-    """Whether the embedded digits are meant: by name, or because nothing is named."""
+    """Whether these options mean the embedded digits: by name, or because they name nothing."""
     return dataset == 'digits' or not (dataset or data_dir)
 
 
 GROUPS = {
     'model': ModelConfig,
+    'input': InputConfig,
     'data': DataConfig,
     'aug': AugConfig,
     'task': TaskConfig,
@@ -207,13 +241,15 @@ GROUPS = {
 class TrainConfig:
     """All options of a run, resolved.
 
-    Args:
+    Attributes:
         task_options: The chosen task's own frozen options.
-        given: Names the user set, by flag or YAML.
-        recipe_precision: Mixed precision that --config says it ran in, if it says so.
+        task_prefix: The prefix of their flags.
+        given: Keys that the user set, by flag or YAML.
+        recipe_precision: The mixed precision that --config says its run had, if it does.
     """
 
     model: ModelConfig = ModelConfig()
+    input: InputConfig = InputConfig()
     data: DataConfig = DataConfig()
     aug: AugConfig = AugConfig()
     task: TaskConfig = TaskConfig()
@@ -227,18 +263,18 @@ class TrainConfig:
     recipe_precision: Optional[str] = None
 
     def flat(self) -> dict[str, Any]:
-        """Every option by its YAML key, with values that JSON and YAML hold."""
+        """Every option by its YAML key, as values that JSON and YAML hold."""
         flat = {}
         for group in GROUPS:
             flat.update(dataclasses.asdict(getattr(self, group)))
         if self.task_options is not None:
-            options = dataclasses.asdict(self.task_options)
-            flat.update({task_key(self.task_prefix, name): value for name, value in options.items()})
+            for name, value in dataclasses.asdict(self.task_options).items():
+                flat[task_key(self.task_prefix, name)] = value
         return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
 
     @property
     def is_digits(self) -> bool:
-        """Whether the data are the embedded digits."""
+        """Whether the data set is the embedded digits."""
         return means_digits(self.data.dataset, self.data.data_dir)
 
     @property
@@ -247,5 +283,5 @@ class TrainConfig:
 
 
 def task_key(prefix: str, name: str) -> str:
-    """The YAML key of a task's option: its row's prefix and the field's name."""
+    """The YAML key of a task's option: the task's prefix and the field's name."""
     return f'{prefix.replace("-", "_")}_{name}' if prefix else name

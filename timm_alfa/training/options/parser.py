@@ -1,8 +1,9 @@
-"""From the command line and YAML to resolved groups of options: every fault in one message, before anything happens."""
+"""From the command line and YAML to resolved groups of options: all errors in one message, before anything happens."""
 
 import argparse
 import ast
 import dataclasses
+import textwrap
 import typing
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,9 +14,9 @@ import yaml
 from timm_alfa.errors import ConfigError
 from timm_alfa.options import core_type, default_of, hints, resolve
 
-# What a flag means when it is given without a value.
-GIVEN_ALONE = {'torchcompile': 'inductor'}
-# Flags of timm's train.py that are spelled otherwise here, and what to type.
+# The value of a flag that is passed without one.
+WITHOUT_VALUE = {'torchcompile': 'inductor'}
+# Flags of timm's train.py that have another spelling here, and what to use instead.
 TIMM_FLAGS = {
     '--amp': '`accelerate launch --mixed_precision bf16` (or fp16) before the script',
     '--amp-dtype': '`accelerate launch --mixed_precision bf16` (or fp16) before the script',
@@ -25,29 +26,49 @@ TIMM_FLAGS = {
     '--recovery-interval': '--checkpoint-every',
     '--log-wandb': '--log-with wandb',
 }
-# Where args.yaml keeps what is no option; a YAML given by --config may hold it.
+# The key of args.yaml for what is not an option; a YAML file passed by --config may have it.
 ENVIRONMENT = 'environment'
 
 
 class Option(NamedTuple):
-    """One flag: its YAML key, where it belongs, and its field."""
+    """One flag.
+
+    Attributes:
+        key: Its YAML key.
+        group: The group that it belongs to.
+        field: The dataclass field that it sets.
+        annotation: The type of that field.
+        note: Follows the default in the help text.
+    """
 
     key: str
     group: str
     field: dataclasses.Field
     annotation: Any
-    flag: Optional[str] = None
     note: str = ''
 
     @property
     def spelling(self) -> str:
-        return self.flag or '--' + self.key.replace('_', '-')
+        return _long_flag(self.key)
+
+    @property
+    def negation(self) -> str:
+        """The flag that turns a boolean option off."""
+        return _long_flag('no_' + self.key)
+
+
+def _long_flag(key: str) -> str:
+    return '--' + key.replace('_', '-')
 
 
 class Given(NamedTuple):
-    """What the user set: values by key, where each comes from ('' is the command line), and what a run passed on.
+    """What the user set.
 
-    `environment` is what --config says of what it ran on.
+    Attributes:
+        values: By key.
+        source: Where each value comes from: '' is the command line.
+        inherited: Keys that come from a run or from defaults of the data set, and not from the user.
+        environment: What --config says its run ran on.
     """
 
     values: dict[str, Any]
@@ -58,7 +79,13 @@ class Given(NamedTuple):
     def flag_name(self, key: str) -> str:
         """A key as the user wrote it."""
         source = self.source.get(key, '')
-        return f"'{key}' in {source}" if source else '--' + key.replace('_', '-')
+        return f"'{key}' in {source}" if source else _long_flag(key)
+
+    def inherit(self, key: str, value: Any, source: str) -> None:
+        """Sets a value that the user did not set."""
+        self.values[key] = value
+        self.source[key] = source
+        self.inherited.add(key)
 
 
 def group_options(name: str, cls: type) -> list[Option]:
@@ -75,10 +102,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.HelpFormatter):
-    """Help in two wide columns."""
+    """Help in two wide columns, which does not break lines within a flag."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=34, width=118)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def build_parser(prog: str, description: str, titles: Mapping[str, str], options: Sequence[Option]) -> _Parser:
@@ -88,106 +121,122 @@ def build_parser(prog: str, description: str, titles: Mapping[str, str], options
         titles: Title of each group, in the order of the help.
         options: All flags; their `group` is a key of `titles`.
     """
-    usage = f'{prog} [options]\n       accelerate launch {prog} [options]'
     parser = _Parser(
         prog=prog,
         description=description,
-        usage=usage,
+        usage=f'{prog} [options]\n       accelerate launch {prog} [options]',
         formatter_class=_Help,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
+    parser.add_argument('-c', '--config', metavar='FILE', help='YAML file of options; the command line overrides it')
     groups = {name: parser.add_argument_group(title) for name, title in titles.items()}
-    parser.add_argument('-c', '--config', metavar='FILE', help='YAML of options; the command line overrides it.')
     for item in options:
-        _add(groups[item.group], item)
+        _add_argument(groups[item.group], item)
     return parser
 
 
-def _add(group, item: Option) -> None:
-    kind, meta = core_type(item.annotation), item.field.metadata
-    names = [meta['flag']] if meta.get('flag') else []
-    names.append(item.spelling)
+def _add_argument(group, item: Option) -> None:
+    kind = core_type(item.annotation)
+    short = item.field.metadata.get('flag')
+    names = [short, item.spelling] if short else [item.spelling]
     text = _help_text(item)
+
     if kind is bool:
-        off = [] if item.key.startswith('no_') else ['--no-' + item.key.replace('_', '-')]
         group.add_argument(*names, dest=item.key, action='store_const', const=True, help=text)
-        if off:
-            group.add_argument(*off, dest=item.key, action='store_const', const=False, help=argparse.SUPPRESS)
+        if not item.key.startswith('no_'):
+            group.add_argument(item.negation, dest=item.key, action='store_const', const=False, help=argparse.SUPPRESS)
         return
+
     arguments = dict(dest=item.key, metavar=_metavar(item, kind), help=text)
     if kind is dict or typing.get_origin(kind) is dict:
         arguments['nargs'] = '*'
     elif typing.get_origin(kind) is tuple:
         arguments['nargs'] = '+'
-    elif item.key in GIVEN_ALONE:
-        arguments.update(nargs='?', const=GIVEN_ALONE[item.key])
+    elif item.key in WITHOUT_VALUE:
+        arguments.update(nargs='?', const=WITHOUT_VALUE[item.key])
     group.add_argument(*names, **arguments)
 
 
 def _metavar(item: Option, kind: Any) -> str:
-    if item.field.metadata.get('choices'):
-        return '{' + ','.join(map(str, item.field.metadata['choices'])) + '}'
+    metadata = item.field.metadata
+    if metadata.get('choices'):
+        return '{' + ','.join(map(str, metadata['choices'])) + '}'
+    if metadata.get('metavar'):
+        return metadata['metavar']
     if typing.get_origin(kind) is tuple:
         return 'X'
-    return {int: 'N', float: 'X', dict: 'K=V'}.get(kind, 'TEXT')
+    return {int: 'N', float: 'X', dict: 'KEY=VALUE'}.get(kind, 'NAME')
 
 
 def _help_text(item: Option) -> str:
+    """The help of an option and its default; argparse reads a percent sign as a format."""
+    text = item.field.metadata['help']
     default = default_of(item.field)
-    shown: Any = default
-    if default is None or default is False or default in ('', {}):
-        shown = ''
-    elif isinstance(default, float):
-        shown = _number(default)
     if default is True:
-        return f'{item.field.metadata["help"]} (on; --no-{item.key.replace("_", "-")})'.replace('%', '%%')
-    return (item.field.metadata['help'] + (f' ({shown}{item.note})' if shown != '' else '')).replace('%', '%%')
+        text += f' (default: on; {item.negation} turns it off)'
+    elif default is not None and default is not False and default not in ('', {}):
+        shown = _number(default) if isinstance(default, float) else default
+        text += f' (default: {shown}{item.note})'
+    return text.replace('%', '%%')
 
 
 def _number(value: float) -> str:
-    """A number as one would type it: sizes of pixels and features are fractions of 255."""
+    """A number as a user would type it: sizes of pixels and features are fractions of 255."""
     levels = round(value * 255)
-    return f'{levels}/255' if 0 < levels <= 16 and abs(value * 255 - levels) < 1e-6 else f'{value:.6g}'
+    if 0 < levels <= 16 and abs(value * 255 - levels) < 1e-6:
+        return f'{levels}/255'
+    return f'{value:.6g}'
 
 
 def read_command_line(
     parser: _Parser, argv: Optional[Sequence[str]], options: Sequence[Option]
 ) -> tuple[Given, list[str]]:
-    """What the command line and the YAML it names set, and what neither should hold."""
+    """What the command line and the YAML file that it names set, and an error for each thing that is not an option."""
     known, rest = parser.parse_known_args(argv)
-    values, errors = vars(known), []
-    errors += unknown_flags(rest, options, parser.prog)
+    values = vars(known)
+    file = values.pop('config', None)
+    errors = unknown_flags(rest, options, parser.prog)
+
     for item in options:
         if isinstance(default_of(item.field), dict) and item.key in values:
             values[item.key], found = parse_pairs(values[item.key], item.spelling)
             errors += found
-    file = values.pop('config', None)
+
     given = Given(dict(values), dict.fromkeys(values, ''), set(), {})
-    if file is not None:
-        content, found = read_yaml(file, options, environment=given.environment)
-        errors += found
-        for key, value in content.items():
-            if key not in values:
-                given.values[key], given.source[key] = value, file
+    if file is None:
+        return given, errors
+
+    # the command line overrides the file
+    content, found = read_yaml(file, options, environment=given.environment)
+    errors += found
+    for key, value in content.items():
+        if key not in values:
+            given.values[key] = value
+            given.source[key] = file
     return given, errors
 
 
 def unknown_flags(rest: Sequence[str], options: Sequence[Option], prog: str) -> list[str]:
-    """A line for each thing on the command line that is no option."""
+    """A line for each word on the command line that is not an option or the value of one."""
     flags = [item.spelling for item in options] + ['--config', '--help']
-    errors, skip = [], False
+    errors = []
+    follows_flag = False
     for word in rest:
         if word.startswith('-') and not _is_number(word):
             name = word.split('=')[0]
-            near = [flag for flag in flags if flag.startswith(name)] or get_close_matches(name, flags, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ''
-            hint = f' Here it is {TIMM_FLAGS[name]}.' if name in TIMM_FLAGS else hint
-            errors.append(f"unknown option '{name}'.{hint} `{prog} --help` lists every option.")
-            skip = True
-        elif not skip:
+            errors.append(f"unknown option '{name}'.{_flag_hint(name, flags)} `{prog} --help` lists every option.")
+            follows_flag = True
+        elif not follows_flag:
             errors.append(f"unexpected '{word}': every value follows its --option (a folder of images: --data-dir).")
     return errors
+
+
+def _flag_hint(name: str, flags: Sequence[str]) -> str:
+    if name in TIMM_FLAGS:
+        return f' Use {TIMM_FLAGS[name]}.'
+    near = [flag for flag in flags if flag.startswith(name)] or get_close_matches(name, flags, n=1)
+    return f" Did you mean '{near[0]}'?" if near else ''
 
 
 def _is_number(word: str) -> bool:
@@ -199,18 +248,18 @@ def _is_number(word: str) -> bool:
 
 
 def parse_pairs(words: Sequence[str], spelling: str) -> tuple[dict[str, Any], list[str]]:
-    """A mapping from words such as 'depth=3'; values are Python literals, or else text."""
+    """A mapping from words such as 'depth=3', and its errors; values are Python literals, or else text."""
     pairs, errors = {}, []
     for word in words:
         name, equals, text = word.partition('=')
         if not equals or not name.isidentifier():
-            errors.append(f"{spelling} has '{word}': give name=value.")
+            errors.append(f"{spelling} has '{word}': write name=value.")
             continue
         try:
             pairs[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
             if text[:1] in tuple('[({\'"'):
-                errors.append(f"{spelling} has '{word}', which is no Python literal: see to its brackets and quotes.")
+                errors.append(f"{spelling} has '{word}', which is not a Python literal: check its brackets and quotes.")
             pairs[name] = text
     return pairs, errors
 
@@ -221,26 +270,18 @@ def read_yaml(
     flag: str = '--config',
     environment: Optional[dict[str, Any]] = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """The options a YAML file sets, and its errors.
+    """The options that a YAML file sets, and its errors.
 
     Args:
-        flag: What led to the file.
-        environment: Takes up what the file says of what it ran on.
+        flag: The flag that led to the file.
+        environment: Receives what the file says that its run ran on.
     """
-    named = f"{flag} is '{file}'" if flag == '--config' else f"{flag} takes its options from '{file}'"
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'it is no UTF-8 text'
-        return {}, [f'{named}, which cannot be read: {reason}. Give a YAML file of options.']
-    except yaml.YAMLError as error:
-        mark = getattr(error, 'problem_mark', None)
-        return {}, [f'{named}, which is no YAML' + (f' (line {mark.line + 1}).' if mark else '.')]
-    if content is None:
-        return {}, []
-    if not isinstance(content, dict):
-        return {}, [f"{named}, which holds no 'option: value' lines."]
-    keys, errors, values = [item.key for item in options], [], {}
+    content, error = _load_yaml(file, flag)
+    if error is not None:
+        return {}, [error]
+
+    keys = [item.key for item in options]
+    values, errors = {}, []
     for key, value in content.items():
         key = str(key).replace('-', '_')
         if key in keys:
@@ -254,8 +295,25 @@ def read_yaml(
     return values, errors
 
 
+def _load_yaml(file: str, flag: str) -> tuple[dict, Optional[str]]:
+    """The mapping in a YAML file, or what is wrong with it."""
+    named = f"{flag} is '{file}'" if flag == '--config' else f"{flag} takes its options from '{file}'"
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'it is not UTF-8 text'
+        return {}, f'{named}, which cannot be read: {reason}. Pass a YAML file of options.'
+    except yaml.YAMLError as error:
+        mark = getattr(error, 'problem_mark', None)
+        line = f' (line {mark.line + 1})' if mark else ''
+        return {}, f'{named}, which is not valid YAML{line}.'
+    if content is not None and not isinstance(content, dict):
+        return {}, f"{named}, which has no 'option: value' lines."
+    return content or {}, None
+
+
 def resolve_groups(groups: Mapping[str, type], given: Given) -> tuple[dict[str, Any], list[str]]:
-    """An instance of each group (None where a value could not be read), and every fault."""
+    """An instance of each group (None if one of its values is invalid), and all errors."""
     resolved, errors = {}, []
     for name, cls in groups.items():
         names = {field.name for field in dataclasses.fields(cls)}

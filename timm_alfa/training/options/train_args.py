@@ -1,4 +1,4 @@
-"""train.py's command line: the groups of `config` and every task's own options."""
+"""The command line of train.py: the groups of `config`, and every task's own options."""
 
 import dataclasses
 import warnings
@@ -28,28 +28,31 @@ from timm_alfa.training.options.parser import (
 )
 
 DESCRIPTION = (
-    'Trains any timm model with ALFA, L-ALFA, or one of the methods they are compared with. Without options: '
-    'resnet20s with ALFA on the embedded digits, under a minute on two cores. Boolean options have a --no- form; '
-    'numbers may be fractions such as 0.5/255. Defaults are in parentheses; the embedded digits have some of '
-    'their own: ' + ', '.join(f'--{key.replace("_", "-")} {value}' for key, value in DIGITS_DEFAULTS.items()) + '.'
+    'Trains any timm model with ALFA, L-ALFA or one of the methods they are compared with. Without options, it trains '
+    'resnet20s with ALFA on the embedded digits, in less than a minute on two CPU cores. Boolean options have a --no- '
+    'form. Numbers may be fractions such as 0.5/255. The embedded digits have defaults of their own: '
+    + ', '.join(f'--{key.replace("_", "-")} {value}' for key, value in DIGITS_DEFAULTS.items())
+    + '.'
 )
-# What belongs to a start of train.py and not to the run it goes on with.
-OF_ONE_START = ('resume', 'resume_anyway', 'dry_run')  # they say how a run is entered, not what it is
+# Options of one start of train.py, and not of the run that it begins or resumes.
+OF_ONE_START = ('resume', 'resume_anyway', 'dry_run')
+# Options that --resume RUN does not take over from the run.
 NOT_FROM_RUN = ('output', 'experiment', *OF_ONE_START)
 TITLES = {
     'model': 'Model',
-    'data': 'Data',
-    'aug': 'Augmentation and regularisation',
+    'input': 'Input of the model',
+    'data': 'Data set and loader',
+    'aug': 'Augmentation and regularization',
     'task': 'Task',
     'optim': 'Loss and optimizer',
-    'schedule': 'Schedule',
-    'ema': 'Moving average of the weights',
+    'schedule': 'Learning rate schedule',
+    'ema': 'Exponential moving average of the weights',
     'run': 'Run',
 }
 
 
 def prefixes() -> dict[str, list[Any]]:
-    """The rows of tasks by flag prefix; tasks that share one share its flags."""
+    """The rows of tasks by flag prefix; tasks with the same prefix share its flags."""
     rows: dict[str, list[Any]] = {}
     for row in TASKS.values():
         if row.prefix:
@@ -61,23 +64,31 @@ def task_options() -> list[Option]:
     """A flag for every option of every task."""
     options = []
     for prefix, rows in prefixes().items():
-        seen = {}
-        for row in rows:
-            for item in group_options(f'task {prefix}', row.config):
-                first = seen.setdefault(item.key, item._replace(key=task_key(prefix, item.key)))
-                if default_of(item.field) != default_of(first.field):
-                    seen[item.key] = first._replace(note=f'; --task {row.name}: {default_of(item.field)}')
-        options += seen.values()
+        options += _shared_options(prefix, rows)
     return options
+
+
+def _shared_options(prefix: str, rows: list[Any]) -> list[Option]:
+    """The flags of the tasks that share a prefix; a default that differs between them is noted."""
+    seen: dict[str, Option] = {}
+    for row in rows:
+        for item in group_options(f'task {prefix}', row.config):
+            first = seen.setdefault(item.key, item._replace(key=task_key(prefix, item.key)))
+            if default_of(item.field) != default_of(first.field):
+                seen[item.key] = first._replace(note=f'; --task {row.name}: {default_of(item.field)}')
+    return list(seen.values())
 
 
 def all_options() -> list[Option]:
     """Every flag of train.py."""
-    return [item for name, cls in GROUPS.items() for item in group_options(name, cls)] + task_options()
+    options = []
+    for name, cls in GROUPS.items():
+        options += group_options(name, cls)
+    return options + task_options()
 
 
 def make_parser():
-    """train.py's parser."""
+    """The parser of train.py."""
     titles = dict(TITLES)
     for prefix, rows in prefixes().items():
         titles[f'task {prefix}'] = 'Options of ' + ' and '.join(f'--task {row.name}' for row in rows)
@@ -88,7 +99,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
     """The resolved options of a run.
 
     Raises:
-        ConfigError: With every fault; nothing has been done yet.
+        ConfigError: With all errors; nothing has been done yet.
     """
     given, errors = read_command_line(make_parser(), argv, all_options())
     errors += fill_from_run(given)
@@ -103,7 +114,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
 
 
 def fill_from_run(given: Given) -> list[str]:
-    """With `--resume RUN`, options that are not given are those of the run; its errors."""
+    """With `--resume RUN`, takes options that are not given from the run; returns the errors of its args.yaml."""
     run = given.values.get('resume')
     file = Path(str(run)) / 'args.yaml'
     if run in (None, 'auto') or not file.is_file():
@@ -111,23 +122,25 @@ def fill_from_run(given: Given) -> list[str]:
     content, errors = read_yaml(str(file), all_options(), '--resume')
     for key, value in content.items():
         if key not in given.values and key not in NOT_FROM_RUN:
-            given.values[key], given.source[key] = value, str(file)
-            given.inherited.add(key)
+            given.inherit(key, value, str(file))
     return errors
 
 
 def fill_for_digits(given: Given) -> None:
-    """Defaults that depend on the data: those of the embedded digits, where nothing else is given."""
-    if means_digits(given.values.get('dataset'), given.values.get('data_dir')):
-        for key, value in DIGITS_DEFAULTS.items():
-            if key not in given.values and not given.values.keys() & DIGITS_UNLESS.get(key, set()):
-                given.values[key], given.source[key] = value, 'the defaults for the embedded digits'
-                given.inherited.add(key)
+    """Sets the defaults of the embedded digits, if they are the data set, for options that are not given."""
+    if not means_digits(given.values.get('dataset'), given.values.get('data_dir')):
+        return
+    for key, value in DIGITS_DEFAULTS.items():
+        contradicted = given.values.keys() & DIGITS_UNLESS.get(key, set())
+        if key not in given.values and not contradicted:
+            given.inherit(key, value, 'the defaults for the embedded digits')
 
 
 def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
     """All groups and the chosen task's options, with the errors of each and between them."""
     groups, errors = resolve_groups(GROUPS, given)
+
+    # the task and its own options
     name = groups['task'].task if groups['task'] else None
     row = TASKS.get(name)
     options = None
@@ -139,6 +152,8 @@ def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
         errors += found
     if None in groups.values() or options is None:
         return None, errors
+
+    # what needs more than one group
     config = TrainConfig(
         **groups,
         task_options=options,
@@ -146,30 +161,38 @@ def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
         given=frozenset(given.values.keys() - given.inherited),
         recipe_precision=recipe_precision(given.environment),
     )
-    return config, errors + list(errors_across(config, given.flag_name))
+    errors += errors_across(config, given.flag_name)
+    return config, errors
 
 
 def recipe_precision(environment: dict[str, Any]) -> Optional[str]:
-    """The mixed precision that a YAML's environment names; YAML reads a bare no as False."""
+    """The mixed precision that the environment of a YAML file names; YAML reads a bare no as False."""
     precision = environment.get('mixed_precision')
     return 'no' if precision is False else precision
 
 
 def own_options(row: Any, given: Given) -> tuple[Optional[Any], list[str]]:
-    """The chosen task's options."""
-    names = [field.name for field in dataclasses.fields(row.config)]
-    keys = {name: task_key(row.prefix, name) for name in names if row.prefix}
-    values = {name: given.values[key] for name, key in keys.items() if key in given.values}
+    """The chosen task's options (None if one of them is invalid), and their errors."""
+    values = {}
+    for field in dataclasses.fields(row.config) if row.prefix else ():
+        key = task_key(row.prefix, field.name)
+        if key in given.values:
+            values[field.name] = given.values[key]
     return resolve(row.config, values, lambda name: given.flag_name(task_key(row.prefix, name)))
 
 
 def foreign_options(row: Any, given: Given) -> Iterator[str]:
     """A line for each option given that belongs to other tasks than the chosen one."""
-    owners: dict[str, list[str]] = {}
-    for other in TASKS.values():
-        for field in dataclasses.fields(other.config) if other.prefix else ():
-            owners.setdefault(task_key(other.prefix, field.name), []).append(other.name)
-    for key, tasks in owners.items():
+    for key, tasks in _owners().items():
         if key in given.values and key not in given.inherited and row.name not in tasks:
             choice = ' or '.join(f'--task {task}' for task in tasks)
             yield f"{given.flag_name(key)} is an option of {choice}; the task here is '{row.name}'."
+
+
+def _owners() -> dict[str, list[str]]:
+    """The tasks that have an option, by its key."""
+    owners: dict[str, list[str]] = {}
+    for row in TASKS.values():
+        for field in dataclasses.fields(row.config) if row.prefix else ():
+            owners.setdefault(task_key(row.prefix, field.name), []).append(row.name)
+    return owners
