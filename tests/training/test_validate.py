@@ -80,7 +80,7 @@ def test_a_model_that_is_named_does_not_hide_the_runs_config(trained, tmp_path):
 def test_the_image_size_reaches_a_model_that_is_built_for_it(tmp_path):
     save_file(timm.create_model('test_vit', num_classes=10, img_size=32).state_dict(), tmp_path / 'w.safetensors')
     named = ('--checkpoint', str(tmp_path / 'w.safetensors'), '--model', 'test_vit')
-    with pytest.raises(CheckpointError, match='Give the .*--img-size'):
+    with pytest.raises(CheckpointError, match='Use the .*--img-size'):
         score(*named)
     assert score(*named, '--img-size', '32')['count'] == 360
 

@@ -1,8 +1,8 @@
-"""Weights of a plain timm model in files: safetensors, or pickles that hold tensors alone."""
+"""Weights of a plain timm model in files: safetensors, or pickles that hold nothing but tensors."""
 
 import pickle
 from pathlib import Path
-from typing import Mapping
+from typing import Any, Mapping, Optional
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,15 +13,16 @@ from timm_alfa.errors import CheckpointError, first_line
 from timm_alfa.training.checkpoint.write_errors import write_errors
 from timm_alfa.utils.files import atomic_file
 from timm_alfa.utils.fsdp import distribute_like, full_tensor
+from timm_alfa.utils.text import shorten_list
 
 STATE_KEYS = ('state_dict_ema', 'state_dict', 'model_ema', 'model')
 
 
 def plain_state(model: nn.Module, keep: bool = True) -> dict[str, torch.Tensor]:
-    """The model's tensors on the CPU, contiguous and each with memory of its own, as safetensors needs them.
+    """The model's tensors on the CPU, contiguous and without shared memory, as safetensors needs them.
 
     Args:
-        keep: Whether this process wants them. All processes call it for a sharded model: each gives its pieces.
+        keep: Whether this process needs them. For a sharded model all processes call this, since each has a part.
     """
     seen: set[int] = set()
     state = {}
@@ -46,36 +47,83 @@ def save_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
         save_file(dict(state), temporary, metadata={'format': 'pt'})
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A model's state from a file; of a training checkpoint, its averaged weights if it has them, else its own.
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
 
     Raises:
-        CheckpointError: No such file, not a checkpoint, or a pickle that would run code.
+        CheckpointError: It cannot be read.
+    """
+    try:
+        return load_file(path)
+    except Exception as error:  # a reader raises whatever the bytes of a damaged file lead it to
+        raise _unreadable(path, error) from error
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A model's state from a file; of a training checkpoint, its EMA weights if it has them, else its own.
+
+    Raises:
+        CheckpointError: There is no such file, it is not a checkpoint, or it is a pickle that would run code.
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"checkpoint '{path}' is no file: give a .safetensors or .pth file, or a run's folder.")
-    try:
-        loaded = (
-            load_file(path)
-            if path.suffix == '.safetensors'
-            else torch.load(path, map_location='cpu', weights_only=True)
+        raise CheckpointError(
+            f"checkpoint '{path}' is not a file: use a .safetensors or .pth file, or the folder of a run."
         )
+    loaded = read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path)
+
+    # a training checkpoint holds the weights under one of timm's keys
+    state = loaded
+    for key in STATE_KEYS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            state = loaded[key]
+            break
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise CheckpointError(f"checkpoint '{path}' does not hold model weights (a mapping of names to tensors).")
+    return clean_state_dict(state)
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"checkpoint '{path}' holds more than tensors, so that loading it could run code: refused. "
-            'Have its owner save it as safetensors.'
+            'Ask its author for a safetensors file.'
         ) from error
-    except Exception as error:  # of a file of another kind, readers raise whatever its bytes lead them to
-        raise CheckpointError(
-            f"checkpoint '{path}' cannot be read ({type(error).__name__}: {first_line(error)[:120]}): damaged, or no "
-            "checkpoint. Give a .safetensors or .pth file, or a run's folder."
-        ) from error
-    key = next((key for key in STATE_KEYS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict)), None)
-    state = loaded[key] if key else loaded
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"checkpoint '{path}' holds no model weights (a mapping of names to tensors).")
-    return clean_state_dict(state)
+    except Exception as error:  # as in read_safetensors
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint '{path}' cannot be read ({type(error).__name__}: {first_line(error)[:120]}): it is damaged, or "
+        'not a checkpoint. Use a .safetensors or .pth file, or the folder of a run.'
+    )
+
+
+def misfits(
+    expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], optional: Optional[str] = None
+) -> list[str]:
+    """Why a state does not fit a model: a phrase for each kind of difference, which names the first few tensors.
+
+    Args:
+        expected: The model's own state.
+        optional: Tensors whose names end with this may be missing or unexpected.
+    """
+
+    def required(name: str) -> bool:
+        return optional is None or not name.endswith(optional)
+
+    missing = [name for name in expected if name not in state and required(name)]
+    unexpected = [name for name in state if name not in expected and required(name)]
+    other_shapes = []
+    for name, tensor in state.items():
+        if name in expected and expected[name].shape != tensor.shape:
+            other_shapes.append(f'{name} {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}')
+
+    groups = {'other shapes': other_shapes, 'missing': missing, 'unexpected': unexpected}
+    return [f'{kind}: {shorten_list(names, 3)}' for kind, names in groups.items() if names]
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source, other_head: bool = False) -> None:
@@ -83,7 +131,7 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source, ot
 
     Args:
         source: Where it comes from, for messages.
-        other_head: Leave the classifier as it is where the shapes differ, to fine-tune on other classes.
+        other_head: Keep the model's classifier if its shape differs, to fine-tune on other classes.
 
     Raises:
         CheckpointError: Names or shapes differ.
@@ -91,32 +139,28 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source, ot
     own = model.state_dict()
     state = dict(state)
     if other_head:
-        head = model.default_cfg.get('classifier') if hasattr(model, 'default_cfg') else None
-        heads = tuple(f'{name}.' for name in ([head] if isinstance(head, str) else head or ()))
-        for name, value in list(state.items()):
-            if heads and name.startswith(heads) and name in own and own[name].shape != value.shape:
-                state[name] = own[name]
-    differing = [
-        f'{name} {tuple(value.shape)} for {tuple(own[name].shape)}'
-        for name, value in state.items()
-        if name in own and own[name].shape != value.shape
-    ]
-    missing = [name for name in own if name not in state and not name.endswith('num_batches_tracked')]
-    unknown = [name for name in state if name not in own and not name.endswith('num_batches_tracked')]
-    for what, names in (('other shapes', differing), ('missing', missing), ('unknown', unknown)):
-        if names:
-            more = f' and {len(names) - 2} more' if len(names) > 2 else ''
-            raise CheckpointError(
-                f"checkpoint '{source}' does not fit the model: {what}: {', '.join(names[:2])}{more}. "
-                'Give the --model (and --num-classes, --in-chans, --img-size) it was trained with.'
-            )
-    model.load_state_dict(
-        {name: distribute_like(value, own.get(name, value)) for name, value in state.items()}, strict=False
-    )
+        _keep_head(model, own, state)
+    if found := misfits(own, state, optional='num_batches_tracked'):
+        raise CheckpointError(
+            f"checkpoint '{source}' does not fit the model: {'; '.join(found)}. "
+            'Use the --model (and --num-classes, --in-chans, --img-size) it was trained with.'
+        )
+    placed = {name: distribute_like(value, own.get(name, value)) for name, value in state.items()}
+    model.load_state_dict(placed, strict=False)
+
+
+def _keep_head(model: nn.Module, own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+    """Puts the model's own classifier into a state in which it has another shape."""
+    head = getattr(model, 'default_cfg', {}).get('classifier') or ()
+    heads = (head,) if isinstance(head, str) else tuple(head)
+    prefixes = tuple(f'{name}.' for name in heads)
+    for name, value in state.items():
+        if name.startswith(prefixes) and name in own and own[name].shape != value.shape:
+            state[name] = own[name]
 
 
 def find_weights(path: str) -> Path:
-    """The weights file meant by a file, a run's folder or a folder in timm's Hub form.
+    """The weights file that a path means: itself, or the one in a run's folder or a folder in timm's Hub form.
 
     Raises:
         CheckpointError: There is none.
@@ -124,12 +168,12 @@ def find_weights(path: str) -> Path:
     given = Path(path)
     if given.is_file():
         return given
-    names = ('model_best.safetensors', 'model.safetensors', 'model_last.safetensors')
     if not given.is_dir():
         raise CheckpointError(
-            f"checkpoint '{path}' does not exist: give a file, a run's folder, local-dir: or hf-hub:."
+            f"checkpoint '{path}' does not exist: use a file, the folder of a run, local-dir: or hf-hub:."
         )
-    found = next((given / name for name in names if (given / name).is_file()), None)
-    if found is None:
-        raise CheckpointError(f"folder '{path}' holds none of {', '.join(names)}.")
-    return found
+    names = ('model_best.safetensors', 'model.safetensors', 'model_last.safetensors')
+    for name in names:
+        if (given / name).is_file():
+            return given / name
+    raise CheckpointError(f"folder '{path}' does not hold any of {', '.join(names)}.")
