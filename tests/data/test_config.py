@@ -1,13 +1,8 @@
 import pytest
 
-from timm_alfa.data.config import AugConfig, DataConfig, idle_options, pair_errors
+from timm_alfa.data.config import AugConfig, DataConfig
+from timm_alfa.data.datasets.registry import KINDS
 from timm_alfa.options import build, resolve
-
-
-def test_defaults_are_legal_and_have_nothing_idle():
-    for kind, loader in (('digits', 'memory'), ('folder', 'timm'), ('hfds', 'memory')):
-        assert not list(idle_options(DataConfig(), AugConfig(), kind, loader))
-    assert not list(AugConfig().errors())
 
 
 @pytest.mark.parametrize(
@@ -40,25 +35,22 @@ def test_mixes(aug, mixes):
     assert AugConfig(**aug).mixes is mixes
 
 
-def test_the_memory_loader_refuses_what_only_timm_does():
-    aug = AugConfig(aa='original', color_jitter=0.4, hflip=0.1)
-    errors = list(pair_errors(DataConfig(loader='memory'), aug))
-    assert [fault.split()[0] for fault in errors] == ['--color-jitter', '--aa']
-    assert not list(pair_errors(DataConfig(), aug))
-
-
 @pytest.mark.parametrize(
-    ('data', 'aug', 'kind', 'loader', 'names'),
+    ('options', 'name', 'short_name'),
     [
-        (dict(data_dir='x', class_map='y'), {}, 'digits', 'memory', ['--data-dir', '--class-map']),
-        (dict(input_key='img'), {}, 'folder', 'timm', ['--input-key']),
-        ({}, dict(crop_padding=2), 'folder', 'timm', ['--crop-padding']),
-        ({}, dict(no_aug=True, hflip=0.1, reprob=0.5), 'folder', 'memory', ['--hflip', '--reprob']),
-        ({}, dict(remode='const'), 'folder', 'memory', ['--remode']),
-        ({}, dict(mixup_prob=0.5), 'folder', 'memory', ['--mixup-prob']),
-        ({}, dict(mixup_prob=0.5, mixup=0.2), 'folder', 'memory', []),
+        (dict(), 'digits', 'digits'),
+        (dict(dataset='hfds/uoft-cs/cifar10'), 'hfds/uoft-cs/cifar10', 'cifar10'),
+        (dict(data_dir='/data/pets/'), '/data/pets/', 'pets'),
+        (dict(dataset='wds/x', data_dir='/data/shards'), 'wds/x', 'x'),
     ],
 )
-def test_idle_options_are_told(data, aug, kind, loader, names):
-    lines = list(idle_options(DataConfig(**data), AugConfig(**aug), kind, loader))
-    assert [line.split()[0] for line in lines] == names
+def test_the_data_is_called_as_the_user_calls_it(options, name, short_name):
+    data = DataConfig(**options)
+    assert (data.name, data.short_name) == (name, short_name)
+
+
+def test_the_help_lists_every_kind_and_its_options():
+    helps = {name: field.metadata['help'] for name, field in DataConfig.__dataclass_fields__.items()}
+    for key, kind in KINDS.items():
+        assert all(pattern in helps['dataset'] for pattern in kind.patterns)
+        assert all(f'{text} ({key})' in helps[name] for name, text in kind.options.items())

@@ -73,7 +73,7 @@ def test_information_once_gathered_is_used(root, model_config):
     options = config(root, val_fraction=0.25)
     info = inspect_data(options, seed=5)
     data = create_data(options, model_config=model_config, seed=5, info=info)
-    assert data.info is info and data.train.part.source is info.train.source
+    assert data.info is info and data.train.subset.source is info.train.source
 
 
 def test_mixup_gives_soft_targets_of_all_classes(root, model_config):
@@ -126,7 +126,7 @@ def test_an_eval_loader_covers_its_split_once(root, model_config, world):
 def test_an_eval_loader_numbers_classes_as_the_model_does(root, model_config):
     loader = create_eval_loader(config(root), model_config=model_config, num_classes=3)
     assert torch.cat([target for _, target in loader]).tolist() == [1, 1, 2, 2, 2]
-    assert loader.part.source.class_names == ('a', 'b', 'c')
+    assert loader.subset.source.class_names == ('a', 'b', 'c')
     only = create_eval_loader(config(root), model_config=model_config, split='test', num_classes=1)
     assert [target.tolist() for _, target in only] == [[0]]
     (root / 'train').rename(root / 'small')

@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from timm_alfa.data import AugConfig, DataConfig, inspect_data
-from timm_alfa.data.datasets.registry import dataset_kind, find_split
+from timm_alfa.data.datasets.registry import find_split
 from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError, DataError
 
 
@@ -65,7 +65,7 @@ def test_without_a_validation_split_a_fraction_is_needed(make_folder):
         inspect_data(config(root, val_fraction=0.25, val_split='val2'))
 
 
-def test_one_split_for_both_is_told(root):
+def test_one_split_for_both_is_a_note(root):
     info = inspect_data(config(root, train_split='val', val_split='val'))
     assert (info.train_images, info.val_images) == (3, 3) and 'same split' in info.notes[0]
 
@@ -91,7 +91,7 @@ def test_faults_are_one_line_that_says_what_is_valid(options, message):
     assert '\n' not in str(caught.value)
 
 
-def test_options_that_exclude_each_other_are_all_told():
+def test_all_options_that_exclude_each_other_are_reported():
     with pytest.raises(ConfigError) as caught:
         inspect_data(DataConfig(loader='memory'), AugConfig(aa='original', scale=(0.5, 1.0)))
     assert len(caught.value.errors) == 2 and isinstance(caught.value, AlfaError)
@@ -129,12 +129,6 @@ def test_usual_names_of_splits_stand_for_each_other(wanted, known, found):
 def test_only_tables_can_be_sliced():
     assert find_split('hfds', 'train[:5%]+test', ('train', 'test')) == 'train[:5%]+test'
     assert find_split('folder', 'train[:5%]', ('train',)) is None
-
-
-def test_kinds():
-    kinds = {'': 'digits', 'digits': 'digits', 'hfds/a/b': 'hfds', 'HFDS/x': 'hfds', 'torch/mnist': 'torch'}
-    assert {name: dataset_kind(DataConfig(dataset=name)) for name in kinds} == kinds
-    assert dataset_kind(DataConfig(data_dir='x')) == 'folder'
 
 
 def test_labels_are_checked_in_every_part(root):

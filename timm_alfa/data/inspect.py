@@ -2,32 +2,41 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Iterator, Optional
 
 import torch
 
-from timm_alfa.data.config import TIMM_ONLY, AugConfig, DataConfig, given, idle_options, pair_errors
-from timm_alfa.data.datasets.base import Part, Source, check_labels
-from timm_alfa.data.datasets.registry import KINDS, dataset_kind, find_split, require_split
+from timm_alfa.data.checks import TIMM_ONLY, changed, no_effect, pair_errors
+from timm_alfa.data.config import AugConfig, DataConfig
+from timm_alfa.data.datasets.base import Source, Subset, check_labels
+from timm_alfa.data.datasets.registry import KINDS, dataset_kind, find_split, open_split, require_split, title
 from timm_alfa.data.loaders import sampling
 from timm_alfa.errors import AlfaWarning, ConfigError, DataError, one_of
 
 SMALL_SIDE = 64  # pixels; images up to this size are worth keeping in memory
 MEMORY_LIMIT = 4 * 2**30  # bytes
-PROBES = 16  # images looked at to learn whether all have one size
+PROBES = 16  # images that are read to learn whether all have one size
 
 
 @dataclass(frozen=True)
 class DataInfo:
-    """Parts of the data and what is known of them. Counts are before corrupt images are left out.
+    """Subsets of the data and what is known of them. Counts include corrupt images.
 
     Attributes:
-        kind: 'digits', 'hfds', 'torch', 'wds' or 'folder'.
+        kind: Key of `KINDS`.
+        name: What messages call the data.
+        num_classes: Number of classes.
+        class_names: In the order of the labels; empty if the data names no classes.
         image_size: Channels, height and width of the first training image as stored.
-        same_size: Whether all images looked at have that size.
+        same_size: Whether all images that were read have that size.
         loader: 'memory' or 'timm'.
+        train: Images to train on.
         val: Images to choose the best checkpoint on.
         test: Images to score once at the end, or None.
-        notes: Lines worth telling the user.
+        train_split: Split of the training images.
+        val_split: Split, or fraction of a split, of the validation images.
+        test_split: Split of the test images, or None.
+        notes: Lines worth showing to the user.
     """
 
     kind: str
@@ -37,12 +46,12 @@ class DataInfo:
     image_size: tuple[int, int, int]
     same_size: bool
     loader: str
-    train: Part
-    val: Part
-    test: Part | None
+    train: Subset
+    val: Subset
+    test: Optional[Subset]
     train_split: str
     val_split: str
-    test_split: str | None
+    test_split: Optional[str]
     notes: tuple[str, ...] = ()
 
     @property
@@ -54,7 +63,7 @@ class DataInfo:
         return len(self.val)
 
     @property
-    def test_images(self) -> int | None:
+    def test_images(self) -> Optional[int]:
         return None if self.test is None else len(self.test)
 
     @property
@@ -68,37 +77,43 @@ class DataInfo:
         )
 
 
-def inspect_data(data: DataConfig, aug: AugConfig | None = None, *, seed: int = 0) -> DataInfo:
-    """Opens the data, checks all that can be checked before work starts, and reads a few images.
+def inspect_data(data: DataConfig, aug: Optional[AugConfig] = None, *, seed: int = 0) -> DataInfo:
+    """Opens the data, checks everything that can be checked before work starts, and reads a few images.
 
     Raises:
         ConfigError: Options that exclude each other.
-        DataError: The data set, a split, a column, a folder, a label or an image looked at cannot be used.
+        DataError: The data set, a split, a column, a folder, a label or an image that was read cannot be used.
     """
     aug = aug or AugConfig()
     errors = list(pair_errors(data, aug))
     if errors:
         raise ConfigError(errors)
+
+    # splits
     kind = dataset_kind(data)
     train_split, val_split = _split_names(data, kind)
-    source = KINDS[kind].open(data, train_split, None)
-    held_out = KINDS[kind].open(data, val_split, source) if val_split is not None else None
-    train, val, test = _parts(data, source, held_out, seed)
-    parts = [part for part in (train, val, test) if part is not None]
+    source = open_split(kind, data, train_split)
+    held_out = open_split(kind, data, val_split, source) if val_split is not None else None
+    train, val, test = _subsets(data, source, held_out, seed)
+
+    # labels
+    subsets = [subset for subset in (train, val, test) if subset is not None]
     num_classes = count_classes(data, source)
-    for part in parts:
-        check_labels(part.source, part.indices, num_classes)
-    first, same = probe(train, data.skip_corrupt)
-    loader = choose_loader(data, aug, sum(map(len, parts)), first, same)
-    for line in idle_options(data, aug, kind, loader):
+    for subset in subsets:
+        check_labels(subset.source, subset.indices, num_classes)
+
+    # images
+    size, same_size = probe(train, data.skip_corrupt)
+    loader = choose_loader(data, aug, sum(map(len, subsets)), size, same_size)
+    for line in no_effect(data, aug, kind, loader):
         warnings.warn(line, AlfaWarning, stacklevel=2)
     return DataInfo(
         kind=kind,
-        name=_name(data, kind),
+        name=title(data),
         num_classes=num_classes,
         class_names=source.class_names,
-        image_size=first,
-        same_size=same,
+        image_size=size,
+        same_size=same_size,
         loader=loader,
         train=train,
         val=val,
@@ -110,22 +125,19 @@ def inspect_data(data: DataConfig, aug: AugConfig | None = None, *, seed: int = 
     )
 
 
-def _name(data: DataConfig, kind: str) -> str:
-    return {'digits': "scikit-learn's digits (embedded)", 'folder': data.data_dir}.get(kind, data.dataset)
-
-
-def _split_names(data: DataConfig, kind: str) -> tuple[str, str | None]:
-    """The training split, and the one to validate or test on: None where there is none and none is needed."""
+def _split_names(data: DataConfig, kind: str) -> tuple[str, Optional[str]]:
+    """Returns the training split, and the one to validate or test on: None if there is none and none is needed."""
     known = KINDS[kind].splits(data)
     train = require_split(kind, data.train_split, known, '--train-split')
     val = find_split(kind, data.val_split, known)
-    if val is None and (not data.val_fraction or given(data, ['val_split'])):
-        hint = '' if data.val_fraction else ' Or take a part of the training split: --val-fraction 0.1.'
+    if val is None and (not data.val_fraction or changed(data, ['val_split'])):
+        hint = '' if data.val_fraction else ' Or use a fraction of the training split: --val-fraction 0.1.'
         raise DataError(one_of('split --val-split', data.val_split, known) + hint)
     return train, val
 
 
-def _notes(data: DataConfig, train: str, val: str | None):
+def _notes(data: DataConfig, train: str, val: Optional[str]) -> Iterator[str]:
+    """Yields what the user should know about the splits."""
     if val is None:
         yield f"there is no split '{data.val_split}': no test score at the end."
     elif val == train:
@@ -134,48 +146,77 @@ def _notes(data: DataConfig, train: str, val: str | None):
         yield "the best checkpoint is chosen on the split 'test'; --val-fraction 0.1 keeps it for a score at the end."
 
 
-def _parts(data: DataConfig, source: Source, held_out: Source | None, seed: int):
-    """Training, validation and test part (or None)."""
+def _subsets(
+    data: DataConfig,
+    source: Source,
+    held_out: Optional[Source],
+    seed: int,
+) -> tuple[Subset, Optional[Subset], Optional[Subset]]:
+    """Returns the images to train on, to validate on and to test on.
+
+    Args:
+        data: `val_fraction` and `train_subset` have an effect.
+        source: The training split.
+        held_out: The split to validate on, or with `val_fraction` to test on.
+        seed: Of the random choices.
+
+    Raises:
+        DataError: There are too few images.
+    """
     for opened in (source, held_out):
         if opened is not None and not len(opened):
             raise DataError(f"split '{opened.split}' has no images.")
-    held = Part(held_out, torch.arange(len(held_out))) if held_out is not None else None
-    stay = torch.arange(len(source))
+
+    # validation and test
+    kept = torch.arange(len(source))
+    held = Subset(held_out, torch.arange(len(held_out))) if held_out is not None else None
     val, test = held, None
     if data.val_fraction:
-        stay, chosen = sampling.random_split(len(source), data.val_fraction, seed)
-        val, test = Part(source, chosen), held
-    if len(stay) < (data.train_subset or 1):
-        raise DataError(f'{len(stay)} images to train on: fewer than --train-subset {data.train_subset or 1}.')
+        kept, chosen = sampling.random_split(len(source), data.val_fraction, seed)
+        val, test = Subset(source, chosen), held
+
+    # training
+    needed = data.train_subset or 1
+    if len(kept) < needed:
+        raise DataError(f'{len(kept)} images to train on: fewer than --train-subset {needed}.')
     if data.train_subset is not None:
-        stay = sampling.random_subset(stay, data.train_subset, seed)
-    return Part(source, stay, train=True), val, test
+        kept = sampling.random_subset(kept, data.train_subset, seed)
+    return Subset(source, kept, train=True), val, test
 
 
 def count_classes(data: DataConfig, source: Source) -> int:
-    """As given, as the data names them, or one more than the largest label."""
+    """Returns the number of classes: as given, as the data names them, or one more than the largest label."""
     return data.num_classes or len(source.class_names) or int(source.targets.max()) + 1
 
 
-def probe(part: Part, skip_corrupt: bool) -> tuple[tuple[int, int, int], bool]:
-    """The size of the first image, and whether a few others, evenly spread, have it too."""
-    sizes, fault = [], None
-    for at in torch.linspace(0, len(part) - 1, min(PROBES, len(part))).long().tolist():
+def probe(subset: Subset, skip_corrupt: bool) -> tuple[tuple[int, int, int], bool]:
+    """Reads a few images, evenly spread.
+
+    Returns:
+        Channels, height and width of the first one, and whether the others have the same height and width.
+
+    Raises:
+        DataError: One cannot be read, or with `skip_corrupt` none can.
+    """
+    sizes, broken = [], None
+    count = min(PROBES, len(subset))
+    for at in torch.linspace(0, len(subset) - 1, count).long().tolist():
         try:
-            sizes.append(part.source.size(int(part.indices[at])))
+            sizes.append(subset.source.size(int(subset.indices[at])))
         except DataError as error:
             if not skip_corrupt:
                 raise
-            fault = error
+            broken = error
     if not sizes:
-        raise DataError(f'none of {min(PROBES, len(part))} images can be read; the last: {fault}')
+        raise DataError(f'none of {count} images can be read; the last: {broken}')
     return sizes[0], len({size[1:] for size in sizes}) == 1
 
 
-def choose_loader(data: DataConfig, aug: AugConfig, images: int, size: tuple[int, int, int], same: bool) -> str:
-    """`data.loader`, or for 'auto' memory where images are small and of one size and no option needs timm."""
+def choose_loader(data: DataConfig, aug: AugConfig, images: int, size: tuple[int, int, int], same_size: bool) -> str:
+    """Returns `data.loader`; for 'auto', 'memory' if images are small, of one size, and no option needs timm."""
     if data.loader != 'auto':
         return data.loader
-    needs_timm = not aug.no_aug and given(aug, TIMM_ONLY)
-    small = same and max(size[1:]) <= SMALL_SIDE and images * 3 * size[1] * size[2] <= MEMORY_LIMIT
+    needs_timm = not aug.no_aug and changed(aug, TIMM_ONLY)
+    _, height, width = size
+    small = same_size and max(height, width) <= SMALL_SIDE and images * 3 * height * width <= MEMORY_LIMIT
     return 'memory' if small and not needs_timm else 'timm'

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Optional
 
 import timm
 
+from timm_alfa.data.datasets import registry
 from timm_alfa.publishing.license import terms
 from timm_alfa.training.run_dir.finished import Run
 
@@ -71,11 +72,9 @@ def dataset_names(run: Run, dataset_id: Optional[str] = None) -> tuple[str, str]
     """A data set's title, and its id on the Hub or (without one) a word for it. No path of a machine is in either."""
     if run.dataset:
         return run.dataset.title, dataset_id or run.dataset.hub_id or run.dataset.key
-    kind, _, rest = run.record['dataset'].partition('/')
     last = run.record['dataset'].rstrip('/').rsplit('/', 1)[-1] or 'custom'
-    # Two parts after hfds/ are an id on the Hub; more, or a leading slash, are a folder.
-    found = rest if kind == 'hfds' and rest.count('/') == 1 and not rest.startswith(('/', '.')) else None
-    return dataset_id or found or last, dataset_id or found or last
+    found = dataset_id or registry.hub_id(run.record['dataset']) or last
+    return found, found
 
 
 def base_model(run: Run) -> Optional[str]:

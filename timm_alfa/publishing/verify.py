@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import os
-from pathlib import Path
 from typing import Optional
 
 import timm
@@ -11,6 +9,7 @@ import torch
 from torch import nn
 
 from timm_alfa.data import AugConfig, DataConfig, create_data, inspect_data
+from timm_alfa.data.datasets.registry import is_local
 from timm_alfa.data.loaders.sampling import random_subset
 from timm_alfa.errors import AlfaError, CheckpointError
 from timm_alfa.options import resolve
@@ -71,7 +70,7 @@ def sample_accuracy(
         DataError: The data is there, but an image cannot be read.
     """
     data = data_config(run, data_dir)
-    if samples <= 0 or data is None or not _is_local(data):
+    if samples <= 0 or data is None or not is_local(data):
         return None
     try:
         info = inspect_data(data, seed=run.record.get('seed') or 0)
@@ -106,16 +105,3 @@ def data_config(run: Run, data_dir: Optional[str] = None) -> Optional[DataConfig
     if data_dir:
         values['data_dir'] = data_dir
     return resolve(DataConfig, values)[0]
-
-
-def _is_local(data: DataConfig) -> bool:
-    """Whether opening the data asks the Hub for nothing large: a folder, or prepared in datasets' cache."""
-    if not data.dataset.startswith('hfds/'):
-        return True
-    name = data.dataset.partition('/')[2]
-    if os.path.isdir(os.path.expanduser(name)):
-        return True
-    from datasets import config
-
-    cache = Path(data.data_dir or config.HF_DATASETS_CACHE)
-    return any(cache.glob(f'{name.replace("/", "___")}*/**/*.arrow'))

@@ -52,11 +52,11 @@ def run_main(main) -> None:
 
 def describe(error: Exception, processes: int) -> list[str]:
     """An unexpected error: its traceback, or one line where another process, or one that reads images, failed."""
-    from timm_alfa.data import worker_fault
+    from timm_alfa.data import worker_error
 
-    fault = worker_fault(error)
-    if fault is not None:
-        return [f'error: {fault}']
+    died = worker_error(error)
+    if died is not None:
+        return [f'error: {died}']
     if processes > 1 and any(sign in str(error).lower() for sign in PEER_GONE):
         return ['another process has ended: stopping too']
     return traceback.format_exc().splitlines()

@@ -93,7 +93,7 @@ def make_record(run: Run, folder: RunFolder, state: TrainState, test: dict, seco
                 if config.task_prefix and key.startswith(prefix)
             },
             blocks=run.blocks,
-            dataset=config.data.dataset or config.data.data_dir or 'digits',
+            dataset=config.data.name,
             num_classes=data.num_classes,
             seed=config.run.seed,
             epochs=config.epochs,

@@ -155,18 +155,12 @@ def begin_folder(run: Run, folder: RunFolder, state: TrainState) -> None:
     environment = provenance.environment(run.accelerator, state.commit, state.command)
     environment['loader'] = run.data.loader  # what 'auto' came to: another one would evaluate other crops
     folder.save_args(options, redact(environment))
-    tag = f'{run.config.task.task}_{dataset_name(run)}'
+    tag = f'{run.config.task.task}_{run.config.data.short_name}'
     about = dict(tag=tag)
     inputs = {key: run.input_config[key] for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')}
     folder.save_config(run.saved_model, about, inputs, run.data.class_names)
     if state.rows:
         folder.save_summary(state.rows)
-
-
-def dataset_name(run: Run) -> str:
-    """The data set's plain name."""
-    data = run.config.data
-    return 'digits' if run.config.is_digits else (data.dataset or data.data_dir).rstrip('/').split('/')[-1]
 
 
 def stopped(run: Run, folder: RunFolder, state: TrainState) -> dict[str, Any]:

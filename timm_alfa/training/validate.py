@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from timm_alfa.data import DataConfig, create_eval_loader
+from timm_alfa.data.datasets.registry import title
 from timm_alfa.errors import ConfigError
 from timm_alfa.options import option
 from timm_alfa.perturb.pgd import AttackConfig
@@ -179,8 +180,8 @@ def validate(
             model=options.model or options.checkpoint,
             checkpoint=options.checkpoint,
             checkpoint_sha256=sha256,
-            dataset=data.dataset or data.data_dir or 'digits',
-            split=loader.part.source.split,
+            dataset=data.name,
+            split=loader.subset.source.split,
             **metrics,
             attack=attack,
             num_classes=model.num_classes,
@@ -222,15 +223,14 @@ def run(config: ValidateConfig) -> tuple[Accelerator, nn.Module, Any, Optional[s
         channels_last=config.checkpoint.channels_last,
     )
     inputs = evaluated_input(inputs, config.input, loader.name)
-    data = config.data.dataset or config.data.data_dir or 'the embedded digits'
     name = config.checkpoint.checkpoint or config.checkpoint.model
     logger.info(
         'model: %s, input %s; %d images of %s, split %s',
         name,
         'x'.join(map(str, inputs['input_size'])),
         loader.images,
-        data,
-        loader.part.source.split,
+        title(config.data),
+        loader.subset.source.split,
     )
     return accelerator, model, loader, sha256
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from timm_alfa.data.datasets.base import Part, Source, check_labels, image_mode, ordered_names
+from timm_alfa.data.datasets.base import Source, Subset, check_labels, image_mode, ordered_names
 from timm_alfa.errors import DataError
 
 
@@ -32,7 +32,7 @@ def test_size_is_channels_height_width():
 
 
 def test_sources_travel_to_workers():
-    part = pickle.loads(pickle.dumps(Part(Grey('train', [3, 1]), torch.tensor([0]))))
+    part = pickle.loads(pickle.dumps(Subset(Grey('train', [3, 1]), torch.tensor([0]))))
     assert (len(part), part.source.targets.tolist()) == (1, [3, 1])
 
 

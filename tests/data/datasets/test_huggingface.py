@@ -48,7 +48,7 @@ def test_the_right_column_names_the_classes(make_parquet, features):
     data = rows(3)
     data |= dict(fine_label=[2, 1, 0], coarse_label=data.pop('label'))
     root = make_parquet(two, train=data)
-    with pytest.raises(DataError, match=r"--target-key is not given .* 'label': give one of img, fine_label, coarse"):
+    with pytest.raises(DataError, match=r"--target-key is not given .* 'label': use one of img, fine_label, coarse"):
         HfdsSource(config(root), 'train')
     source = HfdsSource(config(root, target_key='fine_label'), 'train')
     assert (source.targets.tolist(), source.class_names) == ([2, 1, 0], ('x', 'y', 'z'))
@@ -68,7 +68,7 @@ def test_a_class_map_renumbers(make_parquet, features, tmp_path):
         (dict(target_key='lable'), "Did you mean 'label'"),
         (dict(input_key='note'), "'note' holds no images: --input-key may be img"),
         (dict(target_key='note'), "'note' gives no labels"),
-        (dict(target_key='weight'), "'weight' holds no whole-number label"),
+        (dict(target_key='weight'), "'weight' does not hold one integer label"),
     ],
 )
 def test_wrong_columns_are_named(make_parquet, features, options, message):
@@ -106,9 +106,9 @@ def _png(value):
 
 def test_missing_folders_fail_at_once(tmp_path):
     for name in (str(tmp_path / 'nowhere'), '../nowhere', 'a/b/c'):
-        with pytest.raises(DataError, match=r"no folder '.*give one that exists"):
+        with pytest.raises(DataError, match=r"no folder '.*use one that exists"):
             splits(config(name))
-    with pytest.raises(DataError, match='names nothing'):
+    with pytest.raises(DataError, match='has no name'):
         splits(config(''))
     (tmp_path / 'bare').mkdir()
     with pytest.raises(DataError, match='cannot load --dataset hfds/'):

@@ -67,7 +67,7 @@ def _empty_class(root):
 
 def _loose_image(root):
     os.replace(root / 'train' / 'a' / '0.png', root / 'train' / '0.png')
-    return 'images lie in'
+    return 'itself holds images'
 
 
 def _no_classes(root):

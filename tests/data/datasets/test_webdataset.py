@@ -7,7 +7,8 @@ import pytest
 from helpers.pictures import picture
 
 from timm_alfa.data import AugConfig, DataConfig, create_data, inspect_data
-from timm_alfa.data.datasets.webdataset import ShardSource, layout
+from timm_alfa.data.datasets.webdataset import ShardSource
+from timm_alfa.data.datasets.webdataset_layout import layout
 from timm_alfa.errors import AlfaWarning, DataError
 
 
@@ -89,7 +90,7 @@ def test_the_info_file_says_the_splits_and_is_held_to_what_it_says(root):
     assert set(layout(config(root))) == {'part'}
     with pytest.raises(DataError, match=r'holds 2 samples, the info file says 5'):
         listed(length=5)
-    with pytest.raises(DataError, match=r"shard '.*set-train-0009\.tar' is not there: complete the folder"):
+    with pytest.raises(DataError, match=r"shard '.*set-train-0009\.tar' does not exist: complete the folder"):
         listed('set-train-0009.tar')
     write(root / 'more.tar', plain(7))
     info(root, part=dict(filenames=['more.tar']), gone=dict(filenames=['gone.tar']))
@@ -104,7 +105,7 @@ def test_the_info_file_says_the_splits_and_is_held_to_what_it_says(root):
         (dict(filenames=['a.tar', 'b.tar'], shard_lengths=[1]), 'ValueError: 2 filenames, 1 shard_lengths'),
     ],
 )
-def test_an_info_file_that_says_too_little_is_told(root, split, fault):
+def test_an_info_file_that_says_too_little_is_an_error(root, split, fault):
     info(root, train=split)
     with pytest.raises(DataError, match=rf"_info\.json' does not list splits with their filenames \({fault}"):
         layout(config(root))
@@ -150,8 +151,8 @@ def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
     assert ShardSource(config(tmp_path), 'train').targets.tolist() == [1, 0]
     (tmp_path / '_info.json').unlink()
     for key, fault in (
-        (None, r'there is no \.cls file: give --target-key one of .* at, kind, list'),
-        ('kind', "its label is 'dog', no whole number: give --class-map"),
+        (None, r'there is no \.cls file: pass --target-key one of .* at, kind, list'),
+        ('kind', "its label 'dog' is not an integer: pass --class-map"),
         ('att', "unknown field --target-key 'att'. Did you mean 'at'"),
     ):
         with pytest.raises(DataError, match=rf"sample '\./a\.b/sample000' of shard '.*train\.0\.tar': {fault}"):
@@ -161,9 +162,9 @@ def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
 @pytest.mark.parametrize(
     ('label', 'fault'),
     [
-        (b'x', "sample001' of shard .*0001\\.tar': its label is 'x', no whole number"),
-        (b'1.5', "its label is '1.5'"),
-        (b'', "its label is ''"),
+        (b'x', "sample001' of shard .*0001\\.tar': its label 'x' is not an integer"),
+        (b'1.5', "its label '1.5'"),
+        (b'', "its label ''"),
         (b'7', r"image 1 of shard '.*0001\.tar' has label 7, valid are 0\.\.2"),
         (b'-1', 'has label -1, valid are'),
     ],
@@ -174,12 +175,14 @@ def test_a_wrong_label_is_named(root, label, fault):
         inspect_data(config(root, num_classes=3))
 
 
-def test_shards_that_are_not_there_or_not_taken_are_told(root):
+def test_missing_shards_are_an_error_and_unused_ones_a_warning(root):
     write(root / 'set-train-0003.tar', plain(7))
-    with pytest.raises(DataError, match=r"shards between '.*set-train-0001\.tar' and 'set-train-0003\.tar' are not"):
+    with pytest.raises(
+        DataError, match=r"shards between '.*set-train-0001\.tar' and 'set-train-0003\.tar' are missing"
+    ):
         inspect_data(config(root))
     (root / 'set-train-0003.tar').rename(root / 'set-train-0002.tar.gz')
-    with pytest.warns(AlfaWarning, match=r'not taken: set-train-0002\.tar\.gz \(unpack compressed ones first\)'):
+    with pytest.warns(AlfaWarning, match=r'not used: set-train-0002\.tar\.gz \(unpack compressed ones first\)'):
         assert inspect_data(config(root)).train_images == 5
 
 
@@ -189,7 +192,7 @@ def test_numbers_without_zeros_before_them_count_on(tmp_path):
     found = layout(config(tmp_path))['train'].paths
     assert [path.stem for path in found] == [f'set-train-{number}' for number in range(12)]
     (tmp_path / 'set-train-9.tar').unlink()
-    with pytest.raises(DataError, match=r"shards between '.*set-train-8\.tar' and 'set-train-10\.tar' are not there"):
+    with pytest.raises(DataError, match=r"shards between '.*set-train-8\.tar' and 'set-train-10\.tar' are missing"):
         layout(config(tmp_path))
 
 
@@ -283,17 +286,17 @@ def test_a_broken_image_is_named_or_left_out(root):
     [
         (dict(dataset='wds/'), "no folder ''"),
         (dict(dataset='wds/x', data_dir='/nowhere'), "no folder '/nowhere'"),
-        (dict(dataset='wds/https://host/set'), "shards of a server, 'https://host/set', are not read"),
+        (dict(dataset='wds/https://host/set'), "shards on a server, 'https://host/set', are not supported"),
         (dict(dataset='wds', data_dir='{}/set-train-0000.tar'), "'.*0000.tar' is a shard"),
     ],
 )
-def test_what_is_no_folder_is_told(root, options, fault):
+def test_the_shards_must_be_in_a_folder(root, options, fault):
     options = {key: value.format(root) for key, value in options.items()}
-    with pytest.raises(DataError, match=fault + '.*: give --data-dir the folder that the shards are in'):
+    with pytest.raises(DataError, match=fault + '.*: pass --data-dir the folder that holds the shards'):
         inspect_data(DataConfig(**options))
 
 
-def test_a_folder_without_shards_is_told(tmp_path):
+def test_a_folder_without_shards_is_an_error(tmp_path):
     (tmp_path / 'photos.tar').write_bytes(b'')
-    with pytest.raises(DataError, match=r'no shards in .*_info\.json, and no .*; not taken: photos\.tar'):
+    with pytest.raises(DataError, match=r'no shards in .*_info\.json, and no .*; not used: photos\.tar'):
         inspect_data(config(tmp_path))

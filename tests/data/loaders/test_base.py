@@ -6,11 +6,13 @@ import torch
 from timm.data.mixup import mixup_target
 
 from timm_alfa.data.config import AugConfig
-from timm_alfa.data.loaders.base import Finish, LoaderSpec
+from timm_alfa.data.loaders.base import BatchAugment, LoaderSpec
 
 
 def finish(rank=0, seed=0, num_classes=5, **aug):
-    return Finish(LoaderSpec(4, (3, 6, 6), (0.5,) * 3, (0.5,) * 3, num_classes, AugConfig(**aug), seed=seed, rank=rank))
+    return BatchAugment(
+        LoaderSpec(4, (3, 6, 6), (0.5,) * 3, (0.5,) * 3, num_classes, AugConfig(**aug), seed=seed, rank=rank)
+    )
 
 
 def batch(count=4):

@@ -4,10 +4,11 @@ import torch
 from PIL import Image
 
 from timm_alfa.data import AugConfig
-from timm_alfa.data.datasets.base import Part, Source
+from timm_alfa.data.datasets.base import Source, Subset
 from timm_alfa.data.loaders import sampling
 from timm_alfa.data.loaders.base import LoaderSpec
-from timm_alfa.data.loaders.in_memory import MemoryLoader, Store, crop_flip
+from timm_alfa.data.loaders.image_cache import ImageCache
+from timm_alfa.data.loaders.in_memory import MemoryLoader, crop, draw_crops, flip
 from timm_alfa.errors import DataError
 
 
@@ -26,7 +27,7 @@ class Random(Source):
         return image.resize((12, 12), Image.Resampling.NEAREST) if index in self.large else image
 
 
-def loader(source=None, train=True, indices=None, aug=None, size=(3, 6, 6), store=None, **spec):
+def loader(source=None, train=True, indices=None, aug=None, size=(3, 6, 6), cache=None, **spec):
     source = source or Random()
     indices = torch.arange(len(source)) if indices is None else indices
     spec = LoaderSpec(
@@ -40,8 +41,8 @@ def loader(source=None, train=True, indices=None, aug=None, size=(3, 6, 6), stor
         )
         | spec
     )
-    store = store or Store(source, indices, (size[0], 6, 6), workers=2, skip_corrupt=spec.skip_corrupt)
-    return MemoryLoader(Part(source, indices, train), spec, store)
+    cache = cache or ImageCache(source, indices, (size[0], 6, 6), workers=2, skip_corrupt=spec.skip_corrupt)
+    return MemoryLoader(Subset(source, indices, train), spec, cache)
 
 
 def batches(made, epoch=0, start=0):
@@ -55,12 +56,17 @@ def same(left, right):
     )
 
 
-def test_crop_flip_is_the_plain_rewriting():
+def crop_flip(pixels, uniform, padding, hflip=0.0, vflip=0.0):
+    draws = draw_crops(uniform, padding, hflip, vflip)
+    return flip(flip(crop(pixels, draws[:2], padding), draws[2], 3), draws[3], 2)
+
+
+def test_crops_and_flips_are_those_of_a_plain_loop():
     pixels = torch.randint(0, 256, (40, 3, 5, 7), dtype=torch.uint8)
-    draws = torch.rand(40, 4)
+    uniform = torch.rand(40, 4)
     padding = 2
-    made = crop_flip(pixels, draws, padding, 0.5, 0.25)
-    for image, draw, result in zip(pixels, draws, made, strict=True):
+    made = crop_flip(pixels, uniform, padding, 0.5, 0.25)
+    for image, draw, result in zip(pixels, uniform, made, strict=True):
         padded = torch.zeros(3, 5 + 2 * padding, 7 + 2 * padding, dtype=torch.uint8)
         padded[:, padding:-padding, padding:-padding] = image
         top, left = (int(value * 5) for value in draw[:2])
@@ -69,10 +75,10 @@ def test_crop_flip_is_the_plain_rewriting():
         assert result.equal(expected.flip(1) if draw[3] < 0.25 else expected)
 
 
-def test_crop_flip_reaches_every_corner_and_nothing_beyond():
-    draws = torch.tensor([[0.0, 0.0, 1, 1], [1 - 2**-24, 1 - 2**-24, 1, 1], [0.5, 0.5, 1, 1]])
+def test_crops_reach_every_corner_and_nothing_beyond():
+    uniform = torch.tensor([[0.0, 0.0, 1, 1], [1 - 2**-24, 1 - 2**-24, 1, 1], [0.5, 0.5, 1, 1]])
     pixels = torch.ones(3, 1, 4, 4)
-    made = crop_flip(pixels, draws, 2)
+    made = crop_flip(pixels, uniform, 2)
     assert made[0, 0, :2].sum() == 0 and made[0, 0, 2:, 2:].all()
     assert made[1, 0, 2:].sum() == 0 and made[1, 0, :2, :2].all()
     assert made[2].all()
@@ -148,11 +154,11 @@ def test_a_set_smaller_than_a_batch_is_one_batch():
     assert shares == [12, 11]
 
 
-def test_parts_share_a_store_and_keep_to_their_images():
+def test_subsets_share_a_cache_and_keep_to_their_images():
     source = Random()
     stay, held = sampling.random_split(23, 0.3, 0)
-    store = Store(source, torch.arange(23), (3, 6, 6))
-    train, val = loader(source, True, stay, store=store), loader(source, False, held, store=store)
+    cache = ImageCache(source, torch.arange(23), (3, 6, 6))
+    train, val = loader(source, True, stay, cache=cache), loader(source, False, held, cache=cache)
     assert train.pixels is val.pixels
     assert set(torch.cat([i for *_, i in batches(train)]).tolist()) <= set(stay.tolist())
     assert torch.cat([i for *_, i in batches(val)]).equal(held)
@@ -189,3 +195,46 @@ def test_small_images_are_enlarged_to_what_the_model_takes():
     wide = next(iter(loader(channels_last=True)))[0]
     assert wide.is_contiguous(memory_format=torch.channels_last)
     assert wide.equal(next(iter(loader()))[0])
+
+
+def test_a_batch_is_a_function_of_rows_and_draws():
+    """Nothing is drawn and no state is kept between the table of an epoch and its batches."""
+    made = loader(aug=AugConfig(crop_padding=2, vflip=0.3))
+    table = made.epoch_table(2)
+    expected = batches(made, epoch=2)
+    before = torch.get_rng_state()
+    for step in (3, 0, 3):  # in any order
+        batch = slice(4 * step, 4 * step + 4)
+        assert made.make(table.rows[batch], table.draws[:, batch]).equal(expected[step][0])
+        assert table.targets[batch].equal(expected[step][1]) and table.indices[batch].equal(expected[step][2])
+    assert torch.get_rng_state().equal(before)
+
+
+def test_an_epoch_is_moved_to_the_device_in_one_copy(monkeypatch):
+    from timm_alfa.data.loaders import in_memory
+
+    moved = []
+    monkeypatch.setattr(in_memory, 'send', lambda tensor, device: moved.append(tensor.shape) or tensor)
+    assert len(batches(loader(), epoch=1)) == 5
+    assert moved == [(6, 20)]
+    moved.clear()
+    batches(loader(train=False))
+    assert moved == [(2, 23)]
+    moved.clear()
+    batches(loader(), epoch=1, start=3)
+    assert moved == [(6, 8)]
+
+
+def test_a_batch_is_made_without_reading_from_the_device(monkeypatch):
+    """The meta device refuses any read. A cache that is too large for the device stays in the host's memory."""
+    from timm_alfa.data.loaders import image_cache
+
+    meta, source = torch.device('meta'), Random()
+    small, large = (ImageCache(source, torch.arange(23), (3, 6, 6)) for _ in range(2))
+    small.move_to(meta)
+    monkeypatch.setattr(image_cache, 'ON_DEVICE_BELOW', large.pixels.numel() - 1)
+    for cache, place in ((small, 'meta'), (large, 'cpu')):
+        made = loader(source, cache=cache, device=meta, aug=AugConfig(crop_padding=2, vflip=0.5))
+        assert made.pixels.device.type == made.epoch_table(0).rows.device.type == place
+        for input, target in made:
+            assert (input.device, input.shape, target.device, target.shape) == (meta, (4, 3, 6, 6), meta, (4,))

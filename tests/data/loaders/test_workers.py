@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from timm_alfa.data import AugConfig, worker_fault
-from timm_alfa.data.datasets.base import Part, Source
+from timm_alfa.data import AugConfig, worker_error
+from timm_alfa.data.datasets.base import Source, Subset
 from timm_alfa.data.loaders.base import LoaderSpec
-from timm_alfa.data.loaders.workers import WorkerLoader, hung_up
+from timm_alfa.data.loaders.worker_errors import connection_error
+from timm_alfa.data.loaders.workers import WorkerLoader
 from timm_alfa.errors import DataError
 
 
@@ -45,7 +46,7 @@ def make():
             )
             | spec
         )
-        made.append(WorkerLoader(Part(source, torch.arange(len(source)), train), spec))
+        made.append(WorkerLoader(Subset(source, torch.arange(len(source)), train), spec))
         return made[-1]
 
     yield loader
@@ -151,7 +152,7 @@ def test_a_worker_that_dies_is_an_error_and_no_hang(make):
     except DataError as error:
         fault = error
     except RuntimeError as error:  # torch's signal handler may strike outside the loader, where a loop would ask:
-        fault = worker_fault(error)
+        fault = worker_error(error)
     assert 'a process that reads images died' in str(fault) and '--workers' in str(fault)
     assert '\n' not in str(fault)
 
@@ -204,7 +205,7 @@ def test_a_connection_that_breaks_without_workers_is_its_own_error(make):
 
 def test_a_connection_that_breaks_in_a_worker_is_its_own_error():
     error = ConnectionResetError('Caught ConnectionResetError in DataLoader worker process 0.')
-    assert hung_up(error) is error
+    assert connection_error(error) is error
 
 
 class Interrupted(Pictures):
@@ -220,7 +221,7 @@ def test_an_interrupt_at_the_keyboard_does_not_reach_the_workers(make):
     assert same(batches(make(Interrupted(), workers=1)), batches(make()))
 
 
-def test_other_errors_are_no_worker_fault():
-    assert worker_fault(RuntimeError('CUDA out of memory')) is None
-    assert worker_fault(RuntimeError()) is None
-    assert worker_fault(KeyError('DataLoader worker (pid 3)')) is None
+def test_other_errors_are_no_worker_error():
+    assert worker_error(RuntimeError('CUDA out of memory')) is None
+    assert worker_error(RuntimeError()) is None
+    assert worker_error(KeyError('DataLoader worker (pid 3)')) is None

@@ -1,21 +1,28 @@
 """The embedded data set: scikit-learn's 1,797 handwritten digits, nothing to download."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image
 
 from timm_alfa.data.datasets.base import Source
 from timm_alfa.errors import DataError
 
-SIZE = 32  # each 8x8 image is enlarged to what CIFAR networks take
-SPLITS = ('train', 'test')
+if TYPE_CHECKING:
+    from timm_alfa.data.config import DataConfig
+
+SIZE = 32  # each 8x8 image is enlarged to the input size of CIFAR networks
 TEST_IMAGES = 360
 
 
 def load_digits_arrays() -> tuple[np.ndarray, np.ndarray]:
-    """Images (1797, 8, 8) uint8 in 0..255 and labels (1797,).
+    """Loads all digits.
+
+    Returns:
+        Images, (1797, 8, 8) uint8 in 0..255, and labels, (1797,).
 
     Raises:
-        DataError: scikit-learn is not there.
+        DataError: scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
@@ -30,8 +37,9 @@ class DigitsSource(Source):
 
     def __init__(self, split: str):
         images, targets = load_digits_arrays()
-        order = np.random.RandomState(0).permutation(len(images))  # RandomState's streams are frozen by NumPy's promise
-        chosen = np.sort(order[TEST_IMAGES:] if split == 'train' else order[:TEST_IMAGES])
+        order = np.random.RandomState(0).permutation(len(images))  # NumPy guarantees that RandomState never changes
+        chosen = order[TEST_IMAGES:] if split == 'train' else order[:TEST_IMAGES]
+        chosen = np.sort(chosen)
         super().__init__(split, targets[chosen], [str(digit) for digit in range(10)])
         self.pixels = images[chosen]
 
@@ -40,3 +48,13 @@ class DigitsSource(Source):
 
     def label(self, index: int) -> str:
         return f'digit {index} of split {self.split!r}'
+
+
+def splits(data: 'DataConfig') -> tuple[str, ...]:
+    """Returns the names of the splits."""
+    return ('train', 'test')
+
+
+def open_split(data: 'DataConfig', split: str) -> DigitsSource:
+    """Opens a split: no other option has an effect."""
+    return DigitsSource(split)

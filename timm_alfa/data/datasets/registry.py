@@ -1,13 +1,27 @@
-"""The kinds of data set there are: what `--dataset` may name, and how a split of each is opened."""
+"""The kinds of data set. A new kind is one file with a `Source` and one row of `KINDS`.
+
+Everything that depends on the kind is in its row: how `--dataset` is parsed, which splits there are, the help texts,
+which options have an effect, and what a model card calls the data.
+"""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Callable, Mapping, Optional, Sequence
 
-from timm_alfa.data.config import DataConfig
 from timm_alfa.data.datasets import digits, huggingface, image_folder, torchvision, webdataset
 from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source
 from timm_alfa.errors import DataError, one_of
+
+if TYPE_CHECKING:
+    from timm_alfa.data.config import DataConfig
+
+
+def _always_local(data: 'DataConfig') -> bool:
+    return True
+
+
+def _no_hub_id(dataset: str) -> Optional[str]:
+    return None
 
 
 @dataclass(frozen=True)
@@ -15,59 +29,178 @@ class Kind:
     """A kind of data set.
 
     Attributes:
-        splits: Names of the splits there are.
-        open: A split as a source; `first` is the training split where that was opened before, else None.
-        slices: Whether a split may be a slice or sum, such as `train[:10%]`.
+        patterns: What `--dataset` takes, such as 'hfds/NAME'; empty if it is not `--dataset` that selects the kind.
+        splits: Returns the names of the splits there are.
+        open: Opens a split.
+        open_like: Opens a split with the classes numbered as in another one, the training split; None if all splits
+            number their classes alike.
+        names: All values of `--dataset`, if there is a fixed list of them.
+        title: What messages call the data; empty for `--dataset` or `--data-dir` as given.
+        options: Options of `DataConfig` that only some kinds have, with their help for this kind.
+        unused: Other options of `DataConfig` that have no effect.
+        slices: Whether a split may be a slice or a sum, such as 'train[:10%]'.
+        is_local: Whether opening the data downloads nothing.
+        hub_id: Returns the data set's id on the Hub from the value of `--dataset`, or None.
     """
 
-    splits: Callable[[DataConfig], tuple[str, ...]]
-    open: Callable[[DataConfig, str, Source | None], Source]
+    patterns: tuple[str, ...]
+    splits: Callable[['DataConfig'], tuple[str, ...]]
+    open: Callable[['DataConfig', str], Source]
+    open_like: Optional[Callable[['DataConfig', str, Source], Source]] = None
+    names: tuple[str, ...] = ()
+    title: str = ''
+    options: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
     slices: bool = False
+    is_local: Callable[['DataConfig'], bool] = _always_local
+    hub_id: Callable[[str], Optional[str]] = _no_hub_id
 
 
-KINDS = {
-    'digits': Kind(lambda data: digits.SPLITS, lambda data, split, first: digits.DigitsSource(split)),
-    'hfds': Kind(huggingface.splits, lambda data, split, first: huggingface.HfdsSource(data, split), slices=True),
-    'torch': Kind(torchvision.splits, lambda data, split, first: torchvision.TorchSource(data, split)),
-    'wds': Kind(webdataset.splits, lambda data, split, first: webdataset.ShardSource(data, split)),
-    'folder': Kind(image_folder.splits, lambda data, split, first: image_folder.FolderSource(data, split, first)),
+KINDS = {  # by the prefix of --dataset, or its whole value
+    'digits': Kind(
+        patterns=('digits',),
+        splits=digits.splits,
+        open=digits.open_split,
+        title="scikit-learn's digits (embedded)",
+        unused=('data_dir', 'class_map'),
+    ),
+    'hfds': Kind(
+        patterns=('hfds/NAME', 'hfds/FOLDER'),
+        splits=huggingface.splits,
+        open=huggingface.HfdsSource,
+        options={'input_key': 'column of the images', 'target_key': 'column of the labels'},
+        slices=True,
+        is_local=huggingface.is_local,
+        hub_id=huggingface.hub_id,
+    ),
+    'wds': Kind(
+        patterns=('wds/FOLDER', 'wds'),
+        splits=webdataset.splits,
+        open=webdataset.ShardSource,
+        options={'input_key': 'extensions of the images, such as jpg;png', 'target_key': 'field of the .json files'},
+    ),
+    'torch': Kind(
+        patterns=('torch/NAME',),
+        splits=torchvision.splits,
+        open=torchvision.TorchSource,
+        names=tuple(f'torch/{name}' for name in torchvision.TORCH_NAMES),
+        options={'dataset_download': 'let torchvision download the data set'},
+    ),
+    'folder': Kind(
+        patterns=(),
+        splits=image_folder.splits,
+        open=image_folder.FolderSource,
+        open_like=image_folder.FolderSource,
+    ),
 }
-STREAMS = ('tfds', 'hfids')
+DEFAULT, FOLDER = 'digits', 'folder'  # without --dataset: the kind without, and with --data-dir
+
+# timm's prefixes that are not supported, and why.
+_STREAM = (
+    'is a stream: its order cannot be reproduced, so a run could not be resumed. '
+    'Use hfds/NAME, wds/ with its shards on disk, or an image folder with --data-dir.'
+)
+UNSUPPORTED = {'tfds': _STREAM, 'hfids': _STREAM}
 
 
-def dataset_kind(data: DataConfig) -> str:
-    """The row of KINDS for what was asked.
+def find_kind(dataset: str, data_dir: str = '') -> Optional[str]:
+    """Returns the key of `KINDS` that the options select, or None if `dataset` is of no kind."""
+    if not dataset:
+        return FOLDER if data_dir else DEFAULT
+    prefix, slash, _ = dataset.partition('/')
+    if not slash:
+        return next((key for key, kind in KINDS.items() if dataset in kind.patterns), None)
+    key = prefix.lower()
+    patterns = KINDS[key].patterns if key in KINDS else ()
+    return key if any('/' in pattern for pattern in patterns) else None
+
+
+def dataset_kind(data: 'DataConfig') -> str:
+    """Returns the key of `KINDS` that the options select.
 
     Raises:
         DataError: There is none.
     """
-    prefix, slash, _ = data.dataset.partition('/')
-    if slash and prefix.lower() in STREAMS:
-        raise DataError(
-            f'--dataset {data.dataset} is a stream: its order cannot be reproduced, so a run could not be resumed. '
-            'Use hfds/NAME, wds/ with its shards on disk, or an image folder by --data-dir.'
-        )
-    if (slash or data.dataset == 'wds') and prefix.lower() in ('hfds', 'torch', 'wds'):
-        return prefix.lower()
-    if data.dataset == '' and data.data_dir:
-        return 'folder'
-    if data.dataset in ('', 'digits'):
-        return 'digits'
-    names = ['digits', 'hfds/NAME', 'hfds/FOLDER', 'wds/FOLDER', *(f'torch/{name}' for name in torchvision.TORCH_NAMES)]
-    raise DataError(one_of('data set', data.dataset, names) + ' For an image folder give --data-dir alone.')
+    found = find_kind(data.dataset, data.data_dir)
+    if found is not None:
+        return found
+    prefix = data.dataset.partition('/')[0].lower()
+    if prefix in UNSUPPORTED:
+        raise DataError(f'--dataset {data.dataset} {UNSUPPORTED[prefix]}')
+    known = [name for kind in KINDS.values() for name in kind.names or kind.patterns]
+    raise DataError(one_of('data set', data.dataset, known) + ' For an image folder use --data-dir alone.')
 
 
-def find_split(kind: str, wanted: str, known) -> str | None:
-    """The split meant by `wanted`: itself, or for a usual name the first of its synonyms there is."""
+def open_split(kind: str, data: 'DataConfig', split: str, like: Optional[Source] = None) -> Source:
+    """Opens a split.
+
+    Args:
+        kind: Key of `KINDS`.
+        data: The options.
+        split: One of the kind's splits.
+        like: The training split, to number the classes alike; None to open the split by itself.
+    """
+    row = KINDS[kind]
+    if like is None or row.open_like is None:
+        return row.open(data, split)
+    return row.open_like(data, split, like)
+
+
+def find_split(kind: str, wanted: str, known: Sequence[str]) -> Optional[str]:
+    """Returns the split that `wanted` means: itself, or for a usual name the first of its synonyms; None without."""
     if KINDS[kind].slices and re.split(r'[\[+]', wanted)[0] in known:
         return wanted
-    groups = [names for names in (TRAIN_NAMES, EVAL_NAMES) if wanted in names and wanted != 'test']
-    return next((name for name in (wanted, *(groups[0] if groups else ())) if name in known), None)
+    synonyms = ()
+    if wanted != 'test':
+        synonyms = next((names for names in (TRAIN_NAMES, EVAL_NAMES) if wanted in names), ())
+    return next((name for name in (wanted, *synonyms) if name in known), None)
 
 
-def require_split(kind: str, wanted: str, known, option: str) -> str:
-    """Like `find_split`, but raises a DataError that names the known ones."""
+def require_split(kind: str, wanted: str, known: Sequence[str], option: str) -> str:
+    """Returns the split that `wanted` means.
+
+    Raises:
+        DataError: There is none; the message names `option` and the known ones.
+    """
     found = find_split(kind, wanted, known)
     if found is None:
         raise DataError(one_of(f'split {option}', wanted, known))
     return found
+
+
+def title(data: 'DataConfig') -> str:
+    """Returns what messages call the data."""
+    return KINDS[dataset_kind(data)].title or data.dataset or data.data_dir
+
+
+def is_local(data: 'DataConfig') -> bool:
+    """Whether opening the data downloads nothing; False if it is of no kind."""
+    kind = find_kind(data.dataset, data.data_dir)
+    return kind is not None and KINDS[kind].is_local(data)
+
+
+def hub_id(dataset: str) -> Optional[str]:
+    """Returns the Hub id of a data set from the value of `--dataset`, or None."""
+    kind = find_kind(dataset)
+    return None if kind is None else KINDS[kind].hub_id(dataset)
+
+
+def dataset_help() -> str:
+    """Returns the help of `--dataset`."""
+    patterns = [' or '.join(kind.patterns) for kind in KINDS.values() if kind.patterns]
+    return f'{", ".join(patterns)}; empty: --data-dir, or else {DEFAULT}'
+
+
+def option_help(name: str) -> str:
+    """Returns the help of an option that only some kinds have."""
+    return ', or '.join(f'{kind.options[name]} ({key})' for key, kind in KINDS.items() if name in kind.options)
+
+
+def kinds_with(name: str) -> list[str]:
+    """Returns the keys of the kinds that have an option."""
+    return [key for key, kind in KINDS.items() if name in kind.options]
+
+
+def special_options() -> list[str]:
+    """Returns the options of `DataConfig` that only some kinds have."""
+    return list(dict.fromkeys(name for kind in KINDS.values() for name in kind.options))

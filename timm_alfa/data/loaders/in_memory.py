@@ -1,162 +1,178 @@
-"""Small images: decoded once into one uint8 tensor, augmented in batches on the device."""
+"""Batches from an image cache, augmented on the device.
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+Everything random in an epoch is drawn on the host beforehand and moved to the device in one copy. After that a batch is
+a function of the cache and of slices of that table: nothing waits for the device.
+"""
 
-import numpy as np
+from typing import Iterator, NamedTuple, Optional
+
 import torch
 import torch.nn.functional as F
-from PIL import Image
-from timm.data import create_transform
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
-from tqdm import tqdm
 
-from timm_alfa.data.datasets.base import Part, Source, image_mode
+from timm_alfa.data.datasets.base import Subset
 from timm_alfa.data.loaders import sampling
 from timm_alfa.data.loaders.base import Loader, LoaderSpec
+from timm_alfa.data.loaders.image_cache import ImageCache
 from timm_alfa.errors import ConfigError, DataError, one_of
 
-CHUNK = 256  # images a thread decodes at a time
-SHOW_PROGRESS_ABOVE = 20_000
-RESIZING = {  # torch's ways to what PIL gives for these names
+RESIZING = {  # torch's equivalents of PIL's filters
     'bilinear': InterpolationMode.BILINEAR,
     'bicubic': InterpolationMode.BICUBIC,
     'nearest': InterpolationMode.NEAREST_EXACT,
 }
-ON_DEVICE_BELOW = 2 * 2**30  # bytes of a store kept in a GPU's memory
 
 
-class Store:
-    """All images of a source that somebody needs, decoded.
+class EpochTable(NamedTuple):
+    """What the batches of an epoch are made of, in their order: a batch is a slice of each tensor.
 
     Attributes:
-        pixels: uint8 (n, channels, height, width).
-        row: Row of each image of the source, (len(source),) int64; -1 where it is not held.
-        corrupt: Indices of images that could not be read.
+        sizes: Images in each batch.
+        indices: Into the source, (n,) int64, on the CPU.
+        rows: Of the image cache, (n,) int64, on the cache's device.
+        targets: Labels, (n,) int64, on the device that trains.
+        draws: As `draw_crops`, (4, n), on the device that trains; None without augmentation.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        indices: torch.Tensor,
-        size: tuple[int, int, int],
-        interpolation: str = 'bicubic',
-        *,
-        workers: int = 0,
-        skip_corrupt: bool = False,
-        progress: bool = False,
-    ):
-        self.source = source
-        mode = image_mode(size[0])
-        fit = create_transform(size, crop_pct=1.0, interpolation=interpolation, use_prefetcher=True)
-        pixels = torch.empty(len(indices), *size, dtype=torch.uint8)
-        faults: dict[int, DataError] = {}
-
-        def read(chunk: range) -> int:
-            images = source.images(indices[chunk.start : chunk.stop].tolist(), mode)
-            for at, image in zip(chunk, images, strict=True):
-                if isinstance(image, DataError):
-                    faults[at] = image
-                else:
-                    pixels[at] = to_pixels(image, size, fit)
-            return len(chunk)
-
-        chunks = [range(at, min(at + CHUNK, len(indices))) for at in range(0, len(indices), CHUNK)]
-        show = progress and len(indices) >= SHOW_PROGRESS_ABOVE
-        with (
-            ThreadPoolExecutor(max(1, workers)) as pool,
-            tqdm(desc='decoding', total=len(indices), leave=False, disable=not show) as bar,
-        ):
-            for done in pool.map(read, chunks):  # decoders release the interpreter's lock
-                bar.update(done)
-        if faults and not skip_corrupt:
-            first = faults[min(faults)]
-            raise DataError(str(first) + (f' ({len(faults)} such images.)' if len(faults) > 1 else '')) from first
-        good = torch.tensor([at not in faults for at in range(len(indices))], dtype=torch.bool)
-        self.corrupt = {int(indices[at]) for at in faults}
-        self.pixels = pixels if not faults else pixels[good]
-        self.row = torch.full((len(source),), -1, dtype=torch.int64)
-        self.row[indices[good]] = torch.arange(int(good.sum()))
-
-
-def to_pixels(image: Image.Image, size: tuple[int, int, int], fit: Callable) -> torch.Tensor:
-    """A decoded image as uint8 (channels, height, width), through `fit` where it is of another size."""
-    if image.size != (size[2], size[1]):
-        return fit(image)
-    return torch.from_numpy(np.array(image)).view(size[1], size[2], -1).permute(2, 0, 1)
-
-
-def crop_flip(
-    pixels: torch.Tensor,
-    draws: torch.Tensor,
-    padding: int,
-    hflip: float = 0.0,
-    vflip: float = 0.0,
-) -> torch.Tensor:
-    """Zero padding and a random crop of the old size, then random flips, each image by its own draws.
-
-    Args:
-        pixels: (n, channels, height, width), any type.
-        draws: Uniform in [0, 1), (n, 4): row and column of the crop, horizontal and vertical flip. On the CPU.
-        padding: Pixels on every side.
-
-    Returns:
-        A new tensor like `pixels`.
-    """
-    n, _, height, width = pixels.shape
-    if padding:
-        corner = (draws[:, :2] * (2 * padding + 1)).long().clamp_(max=2 * padding).to(pixels.device)
-        windows = F.pad(pixels, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-        pixels = windows[torch.arange(n, device=pixels.device), :, corner[:, 0], corner[:, 1]]
-    for prob, column, dim in ((hflip, 2, 3), (vflip, 3, 2)):
-        if prob > 0:
-            turn = (draws[:, column] < prob).to(pixels.device).view(-1, 1, 1, 1)
-            pixels = torch.where(turn, pixels.flip(dim), pixels)
-    return pixels
+    sizes: list[int]
+    indices: torch.Tensor
+    rows: torch.Tensor
+    targets: torch.Tensor
+    draws: Optional[torch.Tensor]
 
 
 class MemoryLoader(Loader):
-    """Batches of a store. Augmentation follows from the seed, the epoch and an image's place in the epoch's order, so
-    that it differs between ranks and does not depend on their number. Images are evaluated whole: `crop_pct` is 1."""
+    """Batches of an image cache.
+
+    Augmentation is a function of the seed, the epoch and an image's place in the epoch's order: it differs between
+    ranks and does not depend on their number. Images are evaluated whole: `crop_pct` is 1.
+
+    Args:
+        subset: Images to load.
+        spec: How batches are made.
+        cache: Holds these images.
+
+    Raises:
+        DataError: None of the images can be read.
+        ConfigError: Images have to be resized in a way that torch lacks.
+    """
 
     name = 'memory'
 
-    def __init__(self, part: Part, spec: LoaderSpec, store: Store):
-        held = part.indices[store.row[part.indices] >= 0]
-        super().__init__(Part(part.source, held, part.train), spec)
-        self.skipped_indices = store.corrupt & set(part.indices.tolist())
+    def __init__(self, subset: Subset, spec: LoaderSpec, cache: ImageCache):
+        held = subset.indices[cache.row[subset.indices] >= 0]
+        super().__init__(Subset(subset.source, held, subset.train), spec)
+        self.skipped_indices = cache.corrupt & set(subset.indices.tolist())
         if not len(held):
-            raise DataError(f"no image of split '{part.source.split}' can be read.")
-        on_device = spec.device.type != 'cpu' and store.pixels.numel() <= ON_DEVICE_BELOW
-        if on_device:
-            store.pixels = store.pixels.to(spec.device)
-        self.pixels, self.rows = store.pixels, store.row[held]
-        self.targets = part.source.targets[held]
-        self.resizes = tuple(store.pixels.shape[2:]) != tuple(spec.input_size[1:])
+            raise DataError(f"no image of split '{subset.source.split}' can be read.")
+        self.resizes = tuple(cache.pixels.shape[2:]) != tuple(spec.input_size[1:])
         if self.resizes and spec.interpolation not in RESIZING:
             raise ConfigError(one_of('--interpolation of the memory loader', spec.interpolation, list(RESIZING)))
+        cache.move_to(spec.device)
+        self.pixels, self.rows = cache.pixels, cache.row[held]
+        self.targets = subset.source.targets[held]
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        epoch, places = self.epoch, self.order()
-        draws = self._draws(epoch)
-        for step, at in enumerate(self.positions(), self.start_batch):
-            chosen = places[at]
-            self.last_indices = self.part.indices[chosen]
-            input = self._input(self.rows[chosen], None if draws is None else draws[at])
-            target = self.targets[chosen].to(self.spec.device)
-            yield self._finish(input, target, epoch, step) if self._finish else (input, target)
+        epoch, start_batch = self.epoch, self.start_batch
+        table, first = self.epoch_table(epoch, start_batch), 0
+        for step, size in enumerate(table.sizes, start_batch):
+            batch = slice(first, first + size)
+            first += size
+            self.last_indices = table.indices[batch]
+            input = self.make(table.rows[batch], None if table.draws is None else table.draws[:, batch])
+            yield self.augment(input, table.targets[batch], epoch, step)
 
-    def _draws(self, epoch: int) -> torch.Tensor | None:
-        if not self.part.train or self.spec.aug.no_aug:
-            return None
-        return torch.rand(self.images, 4, generator=sampling.stream('crop', self.spec.seed, epoch))
+    def epoch_table(self, epoch: int, start_batch: int = 0) -> EpochTable:
+        """Draws what is random in an epoch from `start_batch` on, and moves it to the device in one copy."""
+        # on the host
+        steps = list(self.positions(start_batch))
+        positions = torch.cat([torch.empty(0, dtype=torch.int64), *steps])
+        places = self.order(epoch)[positions]
+        columns = torch.stack([self.rows[places], self.targets[places]])
+        augmented = self.subset.train and not self.spec.aug.no_aug
+        if augmented:
+            columns = torch.cat([columns, self._draws(epoch, positions)])
 
-    def _input(self, rows: torch.Tensor, draws: torch.Tensor | None) -> torch.Tensor:
+        # on the device
+        moved = send(columns, self.spec.device)
+        return EpochTable(
+            sizes=[len(step) for step in steps],
+            indices=self.subset.indices[places],
+            rows=moved[0] if self.pixels.device == moved.device else columns[0],
+            targets=moved[1],
+            draws=moved[2:] if augmented else None,
+        )
+
+    def make(self, rows: torch.Tensor, draws: Optional[torch.Tensor]) -> torch.Tensor:
+        """Makes the images of a batch: a function of its arguments and the cache, without random numbers.
+
+        Args:
+            rows: Of the cache, (batch,), on its device.
+            draws: As `draw_crops`, (4, batch); None for images as they are.
+
+        Returns:
+            Normalised float32, (batch, channels, height, width).
+        """
         aug, spec = self.spec.aug, self.spec
-        pixels = self.pixels[rows.to(self.pixels.device)].to(spec.device)
+        pixels = self.pixels[rows]
+        if pixels.device.type != spec.device.type:
+            pixels = send(pixels, spec.device)
         if draws is not None:
-            pixels = crop_flip(pixels, draws, aug.crop_padding, aug.hflip, aug.vflip)
+            pixels = crop(pixels, draws[:2], aug.crop_padding)
+            pixels = flip(pixels, draws[2], 3) if aug.hflip > 0 else pixels
+            pixels = flip(pixels, draws[3], 2) if aug.vflip > 0 else pixels
         if self.resizes:
             pixels = resize(pixels, list(spec.input_size[1:]), RESIZING[spec.interpolation], antialias=True)
         return self.normalise(pixels)
+
+    def _draws(self, epoch: int, positions: torch.Tensor) -> torch.Tensor:
+        """Returns the draws of positions in the epoch's order, (4, n)."""
+        aug = self.spec.aug
+        uniform = torch.rand(self.images, 4, generator=sampling.stream('crop', self.spec.seed, epoch))
+        return draw_crops(uniform[positions], aug.crop_padding, aug.hflip, aug.vflip)
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copies a tensor from the host to a device; for a GPU from pinned memory, so that the host need not wait."""
+    if device.type != 'cuda':
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def draw_crops(uniform: torch.Tensor, padding: int, hflip: float, vflip: float) -> torch.Tensor:
+    """Turns uniform random numbers into crops and flips.
+
+    Args:
+        uniform: In [0, 1), (n, 4).
+        padding: Pixels on every side.
+        hflip: Probability of a horizontal flip.
+        vflip: Probability of a vertical flip.
+
+    Returns:
+        int64 (4, n): top and left of the crop in the padded image, and 1 for a horizontal and a vertical flip.
+    """
+    top, left, horizontal, vertical = uniform.unbind(1)
+    corners = (torch.stack([top, left]) * (2 * padding + 1)).long().clamp_(max=2 * padding)
+    flips = torch.stack([horizontal < hflip, vertical < vflip]).long()
+    return torch.cat([corners, flips])
+
+
+def crop(pixels: torch.Tensor, corners: torch.Tensor, padding: int) -> torch.Tensor:
+    """Pads images with zeros and crops each to its old size.
+
+    Args:
+        pixels: (n, channels, height, width), any type.
+        corners: Top and left of each crop, (2, n) int64.
+        padding: Pixels on every side.
+    """
+    if not padding:
+        return pixels
+    count, _, height, width = pixels.shape
+    windows = F.pad(pixels, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(count, device=pixels.device), :, corners[0], corners[1]]
+
+
+def flip(pixels: torch.Tensor, chosen: torch.Tensor, dim: int) -> torch.Tensor:
+    """Flips some images of (n, channels, height, width) along a dimension: those where `chosen`, (n,), is not 0."""
+    return torch.where(chosen.bool().view(-1, 1, 1, 1), pixels.flip(dim), pixels)

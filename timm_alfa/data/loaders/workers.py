@@ -1,30 +1,39 @@
-"""Images read and transformed one at a time by worker processes: timm's transforms, with an order of our own."""
+"""Images read and transformed one at a time by worker processes: timm's transforms, in this package's order."""
 
 import os
 import signal
-import time
-from collections.abc import Iterator
+from typing import Callable, Iterator, Optional, Union
 
 import torch
 from timm.data import create_transform
 from torch.utils.data import DataLoader, Dataset
 
-from timm_alfa.data.datasets.base import Part, Source, image_mode
+from timm_alfa.data.datasets.base import Source, Subset, image_mode
 from timm_alfa.data.loaders import sampling
 from timm_alfa.data.loaders.base import Loader, LoaderSpec
+from timm_alfa.data.loaders.worker_errors import connection_error, worker_error
 from timm_alfa.errors import DataError
+
+Key = tuple[int, int]  # epoch, index into the source
+Sample = tuple[int, Optional[torch.Tensor], Union[int, str]]  # index, image, label; or index, None, message
 
 
 class Samples(Dataset):
-    """Transformed images by (epoch, index): each draws from a seed of its own, whichever worker makes it.
+    """Transformed images by (epoch, index). Each draws from its own seed, so that it does not matter who makes it.
 
-    A fault is given back, not raised, so that its message comes through as it is.
+    An error is returned, not raised: its message arrives unchanged.
+
+    Args:
+        source: Where the images come from.
+        transform: From a PIL image to uint8.
+        mode: PIL's mode of the images.
+        seed: Of the augmentation.
     """
 
-    def __init__(self, source: Source, transform, mode: str, seed: int):
+    def __init__(self, source: Source, transform: Callable, mode: str, seed: int):
         self.source, self.transform, self.mode, self.seed = source, transform, mode, seed
 
-    def __getitem__(self, key: tuple[int, int]):
+    def __getitem__(self, key: Key) -> Sample:
         epoch, index = key
         try:
             image = self.source.image(index, self.mode)
@@ -34,61 +43,29 @@ class Samples(Dataset):
             return index, None, str(error)
 
 
-def collate(items):
-    """Indices, uint8 images, labels, and (index, message) of what could not be read."""
-    good = [item for item in items if item[1] is not None]
-    faults = [(index, message) for index, image, message in items if image is None]
+def collate(samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[int, str]]]:
+    """Returns indices, uint8 images, labels, and (index, message) of what could not be read."""
+    good = [sample for sample in samples if sample[1] is not None]
+    errors = [(index, message) for index, image, message in samples if image is None]
     indices = torch.tensor([index for index, _, _ in good], dtype=torch.int64)
     pixels = torch.stack([image for _, image, _ in good]) if good else torch.empty(0)
-    return indices, pixels, torch.tensor([target for *_, target in good], dtype=torch.int64), faults
+    targets = torch.tensor([target for _, _, target in good], dtype=torch.int64)
+    return indices, pixels, targets, errors
 
 
-def worker_fault(error: BaseException) -> DataError | None:
-    """The DataError for torch's report of a dead worker, or None for any other error.
-
-    torch raises that report from a signal handler, so wherever the main process happens to be: a training loop asks
-    this of every RuntimeError it ends with.
-    """
-    lines = str(error).splitlines()
-    if isinstance(error, RuntimeError) and lines and lines[0].startswith('DataLoader worker (pid'):
-        return died(lines[0].rstrip(' .'))
-    return None
-
-
-def died(sign: str) -> DataError:
-    return DataError(
-        f'{sign}: a process that reads images died (memory full, or killed). '
-        'Try fewer --workers, or --workers 0 to see its own error.'
-    )
-
-
-def hung_up(error: ConnectionError | EOFError, patience: float = 2.0) -> Exception:
-    """The DataError for a worker that died before its batch was fetched: a broken connection is seen first.
-
-    torch's report comes by a signal a moment later. It is waited for, or it would strike wherever the error is handled.
-    """
-    if ' in DataLoader worker process ' in str(error):  # raised in a worker that lives, by what it read
-        return error
-    try:
-        time.sleep(patience)
-    except RuntimeError as report:
-        return worker_fault(report) or report
-    return died(f'DataLoader worker: {type(error).__name__}')
-
-
-def keep_out_of_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Leaves Ctrl-C, and a SIGTERM to the process group, to the main process, which finishes its update and saves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.setpgrp()
 
 
 class Batches:
-    """The batch sampler: whatever list of keys it was last given."""
+    """A batch sampler: yields the lists of keys that were set last."""
 
     def __init__(self):
-        self.keys: list[list[tuple[int, int]]] = []
+        self.keys: list[list[Key]] = []
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[Key]]:
         return iter(self.keys)
 
     def __len__(self) -> int:
@@ -100,33 +77,37 @@ class WorkerLoader(Loader):
 
     name = 'timm'
 
-    def __init__(self, part: Part, spec: LoaderSpec):
-        super().__init__(part, spec)
+    def __init__(self, subset: Subset, spec: LoaderSpec):
+        super().__init__(subset, spec)
         self.batches = Batches()
-        samples = Samples(part.source, transform_of(spec, part.train), image_mode(spec.input_size[0]), spec.seed)
+        transform = transform_of(spec, subset.train)
         self.loader = DataLoader(
-            samples,
+            Samples(subset.source, transform, image_mode(spec.input_size[0]), spec.seed),
             batch_sampler=self.batches,
             num_workers=spec.workers,
             collate_fn=collate,
             pin_memory=spec.pin_mem,
-            persistent_workers=part.train and spec.workers > 0,
-            worker_init_fn=keep_out_of_signals,
+            persistent_workers=subset.train and spec.workers > 0,
+            worker_init_fn=ignore_signals,
             generator=torch.Generator(),  # or each epoch would draw a seed from the global generator
         )
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        epoch, start, places = self.epoch, self.start_batch, self.part.indices[self.order()]
-        self.batches.keys = [[(epoch, index) for index in places[at].tolist()] for at in self.positions()]
-        for step, (indices, pixels, target, faults) in enumerate(self._read(), start):
-            self._account(indices, faults)
-            if not len(indices) and not self._finish:
+        epoch, start_batch = self.epoch, self.start_batch
+        indices = self.subset.indices[self.order(epoch)]
+        self.batches.keys = [
+            [(epoch, index) for index in indices[positions].tolist()] for positions in self.positions(start_batch)
+        ]
+        for step, (read, pixels, target, errors) in enumerate(self._read(), start_batch):
+            self._account(read, errors)
+            if not len(read) and not self.subset.train:
                 continue
             input = self.normalise(pixels.to(self.spec.device, non_blocking=self.spec.pin_mem))
             target = target.to(self.spec.device, non_blocking=self.spec.pin_mem)
-            yield self._finish(input, target, epoch, step) if self._finish else (input, target)
+            yield self.augment(input, target, epoch, step)
 
-    def _read(self):
+    def _read(self) -> Iterator[tuple]:
+        """Yields what `collate` returns; a dead worker is a DataError."""
         iterator = iter(self.loader)
         while True:
             try:
@@ -134,26 +115,30 @@ class WorkerLoader(Loader):
             except StopIteration:
                 return
             except RuntimeError as error:
-                raise worker_fault(error) or error from None
+                raise worker_error(error) or error from None
             except (ConnectionError, EOFError) as error:
-                raise hung_up(error) if self.spec.workers else error from None
+                raise connection_error(error) if self.spec.workers else error from None
             yield batch
 
-    def _account(self, indices: torch.Tensor, faults: list[tuple[int, str]]) -> None:
-        """Notes what was read; raises for what was not, unless that is to be left out."""
-        if faults and not self.spec.skip_corrupt:
-            raise DataError(faults[0][1])
-        if self.part.train and not len(indices):
-            raise DataError(f'no image of a whole batch can be read; one of them: {faults[0][1]}')
+    def _account(self, indices: torch.Tensor, errors: list[tuple[int, str]]) -> None:
+        """Notes what was read.
+
+        Raises:
+            DataError: An image could not be read, unless such images are skipped; or none of a training batch could.
+        """
+        if errors and not self.spec.skip_corrupt:
+            raise DataError(errors[0][1])
+        if self.subset.train and not len(indices):
+            raise DataError(f'no image of a whole batch can be read; one of them: {errors[0][1]}')
         self.last_indices = indices
-        self.skipped_indices.update(index for index, _ in faults)
+        self.skipped_indices.update(index for index, _ in errors)
 
     def close(self) -> None:
-        self.loader = None  # its iterator ends the workers when it goes
+        self.loader = None  # deletes its iterator, which ends the workers
 
 
-def transform_of(spec: LoaderSpec, train: bool):
-    """timm's transform to uint8: normalising and erasing are done in batches on the device."""
+def transform_of(spec: LoaderSpec, train: bool) -> Callable:
+    """Returns timm's transform to uint8: normalising and erasing are done in batches on the device."""
     aug = spec.aug
     if not train:
         return create_transform(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Iterator, Optional
 
 from timm_alfa.data import AugConfig, DataConfig
+from timm_alfa.data.datasets.registry import find_kind
 from timm_alfa.options import option
 from timm_alfa.utils.text import parse_interval
 
@@ -221,7 +222,7 @@ DIGITS_UNLESS = dict(
 
 def means_digits(dataset: Optional[str], data_dir: Optional[str]) -> bool:
     """Whether these options mean the embedded digits: by name, or because they name nothing."""
-    return dataset == 'digits' or not (dataset or data_dir)
+    return find_kind(str(dataset or ''), str(data_dir or '')) == 'digits'
 
 
 GROUPS = {

@@ -31,9 +31,8 @@ BEST, LAST, HUB = 'model_best.safetensors', 'model_last.safetensors', 'model.saf
 
 def default_experiment(config: TrainConfig) -> str:
     """MODEL-TASK-DATASET, as a valid name of a folder."""
-    data = 'digits' if config.is_digits else (config.data.dataset or config.data.data_dir)
     model = config.model.model.partition(':')[2] or config.model.model
-    parts = (model, config.task.task, data.rstrip('/').split('/')[-1])
+    parts = (model, config.task.task, config.data.short_name)
     return '-'.join(re.sub(r'[^A-Za-z0-9_.]+', '_', part).strip('._') or 'x' for part in parts)
 
 

@@ -1,0 +1,146 @@
+"""What a tar shard holds: for each sample the position of its image, and its label."""
+
+import json
+import re
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Optional
+
+from timm_alfa.errors import DataError, first_line, one_of
+
+if TYPE_CHECKING:
+    from timm_alfa.data.config import DataConfig
+
+IMAGES = 'jpg;jpeg;png;webp'
+MEMBER = re.compile(r'((?:.*/)?[^./]+)\.([^/]+)')  # the text before the first dot names the sample, as in webdataset
+Files = dict[str, tarfile.TarInfo]  # a sample's, by extension
+
+
+class IndexedImage(NamedTuple):
+    """Where an image is in its shard, and its label."""
+
+    start: int
+    size: int
+    target: int
+
+
+def index_shard(
+    path: Path,
+    data: 'DataConfig',
+    target_key: Optional[str],
+    numbers: Mapping[str, int],
+) -> list[Optional[IndexedImage]]:
+    """Indexes the samples of a shard; one without an image is None.
+
+    Args:
+        path: The shard.
+        data: `input_key` and `skip_corrupt` have an effect; `class_map` is named in messages.
+        target_key: Field of the JSON sidecars that holds the label, in place of the .cls files.
+        numbers: The class map; empty without one.
+
+    Raises:
+        DataError: The shard, or a label, cannot be used; or without `skip_corrupt` a sample has no image.
+    """
+    extensions, found = (data.input_key or IMAGES).lower().split(';'), []
+    for key, files, archive in samples(path):
+        image = next((files[extension] for extension in extensions if extension in files), None)
+        if image is None:
+            if not data.skip_corrupt:
+                known = one_of('extension --input-key', ';'.join(extensions), sorted(files))
+                raise DataError(f"sample '{key}' of shard '{path}' has no image (--skip-corrupt skips it): {known}")
+            found.append(None)
+            continue
+        try:
+            target = to_number(find_label(files, archive, target_key), data.class_map, numbers)
+        except DataError as error:
+            raise DataError(f"sample '{key}' of shard '{path}': {error}") from error
+        found.append(IndexedImage(image.offset_data, image.size, target))
+    return found
+
+
+def samples(path: Path) -> Iterator[tuple[str, Files, tarfile.TarFile]]:
+    """Yields a shard's samples: key, files, archive. Neighbours with the same key are one sample.
+
+    Raises:
+        DataError: The shard is missing, is not a tar file, is compressed (no single image could be read), is damaged
+            or cut off, or has the same file twice in a sample.
+    """
+    try:
+        with tarfile.open(path, 'r:') as archive:
+            key, files = None, {}
+            for member in archive:
+                match = MEMBER.fullmatch(member.name) if member.isfile() else None
+                if match is None:
+                    continue
+                if match[1] != key and files:
+                    yield key, files, archive
+                    files = {}
+                key, extension = match[1], match[2].lower()
+                if extension in files:
+                    raise DataError(f"shard '{path}' has {key}.{extension} twice: create it again.")
+                files[extension] = member
+            if not _is_complete(archive):
+                raise DataError(f"shard '{path}' is damaged or cut off after {key}: copy it again.")
+            if files:
+                yield key, files, archive
+    except FileNotFoundError as error:
+        raise DataError(f"shard '{path}' does not exist: complete the folder.") from error
+    except (tarfile.TarError, OSError) as error:
+        raise DataError(f"shard '{path}' cannot be read as an uncompressed tar file: {first_line(error)}.") from error
+
+
+def _is_complete(archive: tarfile.TarFile) -> bool:
+    """Whether only zeros, at least a block of them, follow the last member: tarfile stops at any bad header, too."""
+    archive.fileobj.seek(archive.offset)
+    rest = archive.fileobj.read(tarfile.BLOCKSIZE)
+    complete = len(rest) == tarfile.BLOCKSIZE
+    while rest and complete:
+        complete = not any(rest)
+        rest = archive.fileobj.read(1 << 20)
+    return complete
+
+
+def find_label(files: Files, archive: tarfile.TarFile, target_key: Optional[str]) -> str:
+    """Returns a sample's label as text: the content of its .cls file, or a field of its .json file.
+
+    Raises:
+        DataError: There is none; the message says what there is.
+    """
+    fields = _sidecar(files, archive) if target_key or 'cls' not in files else {}
+    if target_key:
+        if fields.get(target_key) is None:
+            raise DataError(one_of('field --target-key', target_key, sorted(fields)))
+        return str(fields[target_key])
+    if 'cls' not in files:
+        hint = 'add one'
+        if fields:
+            hint = f'pass --target-key one of the fields of its .json file, {", ".join(sorted(fields))}'
+        raise DataError(f'there is no .cls file: {hint}.')
+    return archive.extractfile(files['cls']).read().decode('utf-8', 'replace').strip()
+
+
+def _sidecar(files: Files, archive: tarfile.TarFile) -> dict[str, Any]:
+    """Returns the fields of a sample's .json file; {} without a readable one."""
+    try:
+        found = json.loads(archive.extractfile(files['json']).read())
+    except (KeyError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def to_number(label: str, class_map: str, numbers: Mapping[str, int]) -> int:
+    """Returns a label's number: that of the class map, or without one the label itself.
+
+    Raises:
+        DataError: It has none.
+    """
+    if numbers:
+        if label not in numbers:
+            raise DataError(one_of(f'label (by --class-map {class_map})', label, list(numbers)[:10]))
+        return numbers[label]
+    try:
+        return int(label)
+    except ValueError as error:
+        raise DataError(
+            f"its label '{label}' is not an integer: pass --class-map a file with the names, or another --target-key."
+        ) from error
