@@ -1,4 +1,4 @@
-"""What a process needs to know of the others, and what all of them do together."""
+"""What several processes do together."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def is_main_process() -> bool:
-    """Whether this is the first of all processes, by the launcher's environment: works before accelerate starts."""
+    """Whether this is the first process, by the launcher's environment: works before accelerate starts."""
     return int(os.environ.get('RANK', '0')) == 0
 
 
@@ -27,17 +27,17 @@ def gather(accelerator, items: list) -> list:
 
 
 def broadcast(accelerator, module: nn.Module) -> None:
-    """Gives every process the main one's parameters and buffers."""
+    """Copies the parameters and buffers of the main process to all others."""
     if accelerator.num_processes > 1:
         for tensor in module.state_dict().values():
             torch.distributed.broadcast(tensor, 0)
 
 
 def on_main(accelerator: 'Accelerator', action, *args) -> Any:
-    """Runs an action on the main process alone; its result, or its error, is everyone's.
+    """Runs an action on the main process only, and returns its result or raises its error on every process.
 
     Raises:
-        AlfaError: What the action raised, on every process: none waits for one that has failed.
+        AlfaError: The action raised it. Every process raises it, so that none waits for one that has failed.
     """
     outcome = [None, None]
     if accelerator.is_main_process:

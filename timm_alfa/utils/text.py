@@ -5,7 +5,7 @@ from typing import NamedTuple, Optional, Sequence
 
 
 class Interval(NamedTuple):
-    """Between two states: seconds of time, or a count of updates."""
+    """The time between two states: in seconds, or in updates."""
 
     seconds: Optional[float] = None
     updates: Optional[int] = None

@@ -200,11 +200,11 @@ def test_an_ended_run_is_not_relabelled(runs):
     options = ('--task', 'standard', '--resume', 'auto', '--resume-anyway')
     runs(*options, '--epochs', '1')
     before = {file.name: file.read_bytes() for file in (runs.output / 'run').iterdir() if file.is_file()}
-    with pytest.raises(CheckpointError, match=r'1 epochs are done.*: --lr was 0.03, is 5.0\. Give more --epochs'):
+    with pytest.raises(CheckpointError, match=r'1 epochs are done.*: --lr was 0.03, is 5.0\. Use more --epochs'):
         runs(*options, '--epochs', '1', '--lr', '5')
     assert before == {file.name: file.read_bytes() for file in (runs.output / 'run').iterdir() if file.is_file()}
     assert runs(*options, '--lr', '5', '--epochs', '2')['epochs_done'] == 2
-    with pytest.raises(CheckpointError, match=r'2 epochs are done.*: --epochs was 2, is 1\. Give more --epochs'):
+    with pytest.raises(CheckpointError, match=r'2 epochs are done.*: --epochs was 2, is 1\. Use more --epochs'):
         runs(*options, '--lr', '5', '--epochs', '1')
 
 

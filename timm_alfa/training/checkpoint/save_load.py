@@ -1,4 +1,4 @@
-"""What a state holds: everything needed to go on, bit for bit."""
+"""What a state holds: everything that is needed to resume a run bit for bit."""
 
 import json
 import pickle
@@ -24,32 +24,48 @@ _SCALE = 'loss_scale.'
 
 
 def process_state(run, totals: Totals) -> dict[str, torch.Tensor]:
-    """What differs between processes: running statistics, of the average too, the epoch's sums, a search's scale."""
-    own = {f'norms.{at}': buffer for at, buffer in enumerate(running_buffers(*with_norms(run)))}
+    """What differs between processes: running statistics, also of the EMA, the epoch's sums, and a loss scale."""
+    state = {f'norms.{at}': buffer for at, buffer in enumerate(running_buffers(*with_norms(run)))}
     if run.task.loss_scale is not None:
-        own.update({f'{_SCALE}{key}': torch.tensor(value) for key, value in run.task.loss_scale.state_dict().items()})
-    return {name: tensor.detach().cpu().clone() for name, tensor in {**own, 'totals': totals.sums}.items()}
+        for key, value in run.task.loss_scale.state_dict().items():
+            state[f'{_SCALE}{key}'] = torch.tensor(value)
+    state['totals'] = totals.sums
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 
 def with_norms(run) -> list[nn.Module]:
-    """What has running statistics: the task, and the average."""
-    return [run.task, *([run.ema.module] if run.ema is not None else [])]
+    """The modules that have running statistics: the task, and the EMA of the model."""
+    return [run.task] if run.ema is None else [run.task, run.ema.module]
 
 
-def save_state(states: CheckpointStore, run, state: TrainState, totals: Totals, options: dict[str, Any]) -> None:
-    """Saves all of a run. Every process calls it; the main one writes.
+def save_state(store: CheckpointStore, run, state: TrainState, totals: Totals, options: dict[str, Any]) -> None:
+    """Saves everything that is needed to resume a run. Every process calls it; the main one writes.
+
+    Args:
+        options: The run's flat options, redacted.
 
     Raises:
         CheckpointError: It could not be written; earlier states are still there.
     """
+    # what is sharded has a part in every process: all of them take part before the main one writes
+    keep = run.accelerator.is_main_process
     processes = gather(run.accelerator, [process_state(run, totals)])
     skipped = skipped_images(run)
-    # of what is sharded every process has a part, so all take part before the main one writes
-    keep = run.accelerator.is_main_process
     weights = plain_state(run.model, keep)
     average = plain_state(run.ema.module, keep) if run.ema is not None else None
     optimizer = full_state(run.optimizer.state_dict(), keep)
     task = full_state(run.task.get_task_state(), keep)
+
+    scaler = run.accelerator.scaler
+    content = dict(
+        progression=state.to_dict(),
+        options=options,
+        num_processes=len(processes),
+        mixed_precision=run.accelerator.mixed_precision,
+        loader=run.data.loader,
+        scaler=scaler.state_dict() if scaler is not None else None,
+        skipped=skipped,
+    )
 
     def write_files(folder: Path) -> None:
         save_file(weights, folder / 'weights.safetensors')
@@ -59,29 +75,20 @@ def save_state(states: CheckpointStore, run, state: TrainState, totals: Totals, 
             save_file(tensors, folder / f'process-{rank}.safetensors')
         torch.save(optimizer, folder / 'optimizer.pt')
         torch.save(task, folder / 'task.pt')
-        scaler = run.accelerator.scaler
-        content = dict(
-            progression=state.to_dict(),
-            options=options,
-            num_processes=len(processes),
-            mixed_precision=run.accelerator.mixed_precision,
-            loader=run.data.loader,
-            scaler=scaler.state_dict() if scaler is not None else None,
-            skipped=skipped,
-        )
         (folder / 'state.json').write_text(json.dumps(content, indent=1))
 
-    on_main(run.accelerator, states.write, state.updates, write_files)
+    on_main(run.accelerator, store.write, state.updates, write_files)
 
 
 def skipped_images(run) -> dict[str, list[int]]:
-    """Corrupt images left out so far, by part, over all processes."""
-    parts = {name: getattr(run.data, name) for name in ('train', 'val', 'test')}
-    return {
-        name: sorted(set(gather(run.accelerator, sorted(part.skipped_indices))))
-        for name, part in parts.items()
-        if part is not None
-    }
+    """Indices of the corrupt images left out so far, by part of the data set, over all processes."""
+    skipped = {}
+    for name in ('train', 'val', 'test'):
+        part = getattr(run.data, name)
+        if part is not None:
+            indices = gather(run.accelerator, sorted(part.skipped_indices))
+            skipped[name] = sorted(set(indices))
+    return skipped
 
 
 def read_state(path: Path) -> Optional[tuple[Path, dict[str, Any]]]:
@@ -90,69 +97,88 @@ def read_state(path: Path) -> Optional[tuple[Path, dict[str, Any]]]:
         try:
             return folder, json.loads((folder / 'state.json').read_text())
         except (OSError, ValueError):
-            logger.warning("warning: state '%s' cannot be read: passed over", folder)
+            logger.warning("warning: state '%s' cannot be read: ignored", folder)
     return None
 
 
 def load_state(folder: Path, content: dict[str, Any], run, totals: Totals, changed: bool = False) -> TrainState:
-    """Puts a run where a state stands. Every process calls it and reads the files; sharded, they wait for each other.
+    """Restores a run from a state. Every process calls it and reads the files; if sharded, they wait for each other.
 
     Args:
         folder: The state's.
         content: Its state.json.
-        totals: Takes up the sums of the epoch at hand.
+        totals: Receives the sums of the current epoch.
         changed: Options differ from the state's: the optimizer keeps the hyperparameters it was built with.
 
     Raises:
-        CheckpointError: The state does not fit the run, or holds what could run code.
+        CheckpointError: The state does not fit the run, or holds something that could run code.
     """
-    rank, processes = run.accelerator.process_index, content['num_processes']
     try:
-        load_weights(run.model, load_file(folder / 'weights.safetensors'), folder)
-        averaged = run.ema is not None and (folder / 'average.safetensors').is_file()
-        if averaged:
-            load_weights(run.ema.module, load_file(folder / 'average.safetensors'), folder)
-        _load_optimizer(run.optimizer, _load_pickle(folder / 'optimizer.pt'), changed)
-        run.task.load_task_state(_load_pickle(folder / 'task.pt'))
-        if run.accelerator.scaler is not None and content['scaler']:
-            run.accelerator.scaler.load_state_dict(content['scaler'])
-        _load_process(folder, rank, processes, run, totals, with_norms(run) if averaged else [run.task])
-        if run.ema is not None and not averaged:
-            run.ema.set(run.model)  # averaging begins here, and not with the random weights it was built from
+        _load_files(folder, content, run, totals, changed)
     except CheckpointError:
         raise
-    except Exception as error:  # of damaged or foreign files, readers raise whatever their bytes lead them to
+    except Exception as error:  # a reader raises whatever the bytes of a damaged file lead it to
         raise CheckpointError(f"state '{folder}' does not fit this run: {first_line(error)}.") from error
+
     for name, indices in content['skipped'].items():
-        if (part := getattr(run.data, name)) is not None:  # --val-fraction may be another one now
+        part = getattr(run.data, name)
+        if part is not None:  # another --val-fraction may have removed it
             part.skipped_indices.update(indices)
+
     state = TrainState(**content['progression'])
-    if division(content['options'], processes) != division(run.config.flat(), run.accelerator.num_processes):
+    now = division(run.config.flat(), run.accelerator.num_processes)
+    if division(content['options'], content['num_processes']) != now:
         move_position(state, content, run)
     if run.schedule is not None:
         run.schedule.step_update(state.updates)
     return state
 
 
+def _load_files(folder: Path, content: dict[str, Any], run, totals: Totals, changed: bool) -> None:
+    load_weights(run.model, load_file(folder / 'weights.safetensors'), folder)
+    averaged = run.ema is not None and (folder / 'average.safetensors').is_file()
+    if averaged:
+        load_weights(run.ema.module, load_file(folder / 'average.safetensors'), folder)
+
+    _load_optimizer(run.optimizer, _load_pickle(folder / 'optimizer.pt'), changed)
+    run.task.load_task_state(_load_pickle(folder / 'task.pt'))
+    if run.accelerator.scaler is not None and content['scaler']:
+        run.accelerator.scaler.load_state_dict(content['scaler'])
+
+    modules = with_norms(run) if averaged else [run.task]
+    _load_process(folder, content['num_processes'], run, totals, modules)
+    if run.ema is not None and not averaged:
+        run.ema.set(run.model)  # the EMA starts here, and not with the random weights it was built from
+
+
 def _load_optimizer(optimizer, content: dict[str, Any], changed: bool) -> None:
-    """An optimizer's state; its groups come with the hyperparameters of then, which give way where options changed."""
-    built = [{key: value for key, value in group.items() if key != 'params'} for group in optimizer.param_groups]
+    """Loads an optimizer's state, which has the hyperparameters of its run; if options changed, those built stay."""
+    built = []
+    for group in optimizer.param_groups:
+        built.append({key: value for key, value in group.items() if key != 'params'})
     optimizer.load_state_dict(distribute_state(content, optimizer))
-    for group, own in zip(optimizer.param_groups, built, strict=True) if changed else ():
-        group.update(own)
+    if changed:
+        for group, own in zip(optimizer.param_groups, built, strict=True):
+            group.update(own)
 
 
-def _load_process(folder: Path, rank: int, processes: int, run, totals: Totals, modules: list[nn.Module]) -> None:
+def _load_process(folder: Path, processes: int, run, totals: Totals, modules: list[nn.Module]) -> None:
+    """Loads what differs between processes; `processes` of them saved the state."""
+    rank = run.accelerator.process_index
     own = load_file(folder / f'process-{rank % processes}.safetensors')
+
     for at, buffer in enumerate(running_buffers(*modules)):
         buffer.data.copy_(own[f'norms.{at}'])
+
     scale = {key.removeprefix(_SCALE): value.item() for key, value in own.items() if key.startswith(_SCALE)}
     if run.task.loss_scale is not None and scale:
         run.task.loss_scale.load_state_dict(scale)
+
     if processes == run.accelerator.num_processes:
         totals.sums.copy_(own['totals'])
     elif rank == 0:
-        totals.sums.copy_(sum(load_file(folder / f'process-{each}.safetensors')['totals'] for each in range(processes)))
+        saved = [load_file(folder / f'process-{each}.safetensors')['totals'] for each in range(processes)]
+        totals.sums.copy_(sum(saved))
 
 
 def _load_pickle(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Where a run stands: position, epochs done, best so far."""
+"""Where a run stands: its position, the epochs done, the best one so far."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
@@ -6,25 +6,28 @@ from typing import Any, Optional
 
 @dataclass
 class TrainState:
-    """All of a run that is neither weights nor options; JSON holds it exactly.
+    """Everything of a run that is neither weights nor options; JSON holds it exactly.
 
     Attributes:
-        epoch: Index of the epoch at hand, or of the next one.
-        batch: Batches of it that are done, a process.
-        updates: Updates done, skipped ones included: what the schedule counts.
+        epoch: Index of the current epoch, or of the next one.
+        batch: Batches of that epoch that are done, per process.
+        updates: Updates done, including skipped ones: what the schedule counts.
         rows: The rows of summary.csv.
-        best_epoch: Of the best checkpoint, counted from 1 as in summary.csv; 0 before there is one.
-        best_sha256: Of the best weights' file.
-        skipped_updates: Updates left out because a loss was not finite, and their images.
-        bad_in_a_row: The latest of them that followed one another.
+        best_epoch: Epoch of the best checkpoint, counted from 1 as in summary.csv; 0 before there is one.
+        best: Its validation metrics.
+        best_sha256: Of the file of the best weights.
+        skipped_updates: Updates that were skipped because a loss was not finite.
+        skipped_images: The images of those updates.
+        bad_in_a_row: How many of the latest updates in a row were skipped.
         lr: Learning rate of the latest update.
-        seconds: Time of the whole run so far, all its stretches together.
-        epoch_seconds: Training time of the epoch at hand, and its images so far.
-        commits: Of the code, that took part, in order; states from before there was this list have none.
-        command: Words of the command line that began the run; after a state from before this was kept, of the one
-            that went on.
-        continued: Commands that went on with other options, and after how many epochs.
-        test_reads: How often the test split has been scored: once each time that the run had ended.
+        seconds: Duration of the whole run so far, over all starts.
+        epoch_seconds: Training time of the current epoch so far.
+        epoch_images: Images of the current epoch so far.
+        commits: Commits of the code that took part, in order; empty in states from before this was kept.
+        command: Words of the command line that started the run; in states from before this was kept, of the one that
+            resumed it.
+        continued: Commands that resumed the run with other options, and after how many epochs.
+        test_reads: How often the test split was evaluated: once each time that the run was finished.
     """
 
     epoch: int = 0
@@ -47,11 +50,11 @@ class TrainState:
     test_reads: int = 0
 
     def forget_best(self) -> None:
-        """The next epoch is the best so far."""
+        """Makes the next epoch the best one so far."""
         self.best_epoch, self.best, self.best_sha256 = 0, {}, None
 
     def add_commit(self, commit: Optional[str]) -> None:
-        """Notes the commit that a stretch of the run begins with."""
+        """Notes the commit that the run is started or resumed with."""
         if commit is not None and commit not in self.commits:
             self.commits.append(commit)
 

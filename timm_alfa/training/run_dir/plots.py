@@ -16,12 +16,11 @@ def draw_plots(
     title: str = '',
     plots: Sequence[EpochPlot] = (),
 ) -> None:
-    """Draws a run's rows.
+    """Draws curves.png and the plots of the method into a run's folder.
 
     Args:
-        folder: The run's; curves.png and the files of `plots` are written there.
         rows: As in summary.csv, at least one.
-        best_epoch: From 1; marked.
+        best_epoch: Counted from 1; it is marked.
         title: Above the curves.
         plots: Of the method.
     """
@@ -52,7 +51,7 @@ def _save(figure, path: Path) -> None:
 
 
 def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: str) -> None:
-    """Loss, accuracy, and size of the perturbation with the learning rate."""
+    """Draws the loss, the accuracy, and the size of the perturbation with the learning rate."""
     perturbed = any(row.get('delta_norm') is not None for row in rows)
     figure, axes = _figure(3 if perturbed else 2)
     loss, accuracy = axes[:2]
@@ -64,7 +63,7 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: 
     accuracy.set_title('top-1 accuracy, %')
     _line(accuracy, rows, 'train_top1', 'training', BLUE)
     _line(accuracy, rows, 'val_top1', 'validation', ORANGE)
-    _line(accuracy, rows, 'val_top1_not_averaged', 'validation, weights not averaged', GREY, linestyle='--')
+    _line(accuracy, rows, 'val_top1_not_averaged', 'validation, without EMA', GREY, linestyle='--')
     best = next((row for row in rows if row['epoch'] == best_epoch), None)
     if best is not None:
         accuracy.plot(
@@ -93,18 +92,18 @@ def _draw_delta(axis, rows) -> None:
     other.spines[['top']].set_visible(False)
     _line(other, rows, 'lr', 'learning rate (right)', GREY, linestyle=':', drawstyle='steps-mid')
     other.set_ylim(0, 1.15 * max(row['lr'] for row in rows) or 1)
-    handles = [line for side in (axis, other) for line in side.get_lines()]
+    handles = [*axis.get_lines(), *other.get_lines()]
     add_legend(axis, handles=handles, labels=[line.get_label() for line in handles], loc='center right')
 
 
 def draw_epoch_plot(path: Path, rows: list[dict[str, Any]], title: str, plot: EpochPlot) -> None:
-    """A method's columns over the epochs, and at the end; a column has one colour in both."""
+    """Draws a method's columns over the epochs, and at the end; a column has the same colour in both."""
     figure, (course, final) = _figure(2)
     count = len(plot.columns)
     places = list(range(count))
     colors = shades(count)
 
-    course.set_title(f'{plot.title}, colours as right')
+    course.set_title(f'{plot.title}, colors as on the right')
     for column, color in zip(plot.columns, colors, strict=True):
         _line(course, rows, column, column, color)
 

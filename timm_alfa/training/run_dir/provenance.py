@@ -1,4 +1,4 @@
-"""What a run leaves for machines and for whoever asks later how it came about."""
+"""Where a result comes from: versions, commit, device and command line."""
 
 import platform
 import subprocess
@@ -29,25 +29,26 @@ def _own_version(package: str) -> str:
 
 
 def commit() -> Optional[str]:
-    """The commit of the code, with '+' where it was changed since; None outside of a git checkout."""
+    """The commit of the code, with '+' if files were changed since; None outside of a git checkout."""
     here = Path(__file__).resolve().parents[3]
     if not (here / '.git').exists():
         return None
     try:
-        head = subprocess.run(['git', '-C', here, 'rev-parse', 'HEAD'], capture_output=True, text=True, timeout=10)
-        changed = subprocess.run(
-            ['git', '-C', here, 'status', '--porcelain', '--untracked-files=no'],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
+        head = _git(here, 'rev-parse', 'HEAD')
+        changed = _git(here, 'status', '--porcelain', '--untracked-files=no')
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return head.stdout.strip() + ('+' if changed.stdout.strip() else '') if head.returncode == 0 else None
+    if head.returncode != 0:
+        return None
+    return head.stdout.strip() + ('+' if changed.stdout.strip() else '')
+
+
+def _git(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(['git', '-C', folder, *words], capture_output=True, text=True, timeout=10)
 
 
 def device_name(device) -> str:
-    """A device in words."""
+    """A device's name."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
