@@ -1,11 +1,12 @@
-"""How time and memory of an ALFA step grow with the batch, the steps, the number of blocks and the depth.
+"""Measures how time and memory of an ALFA step grow with batch size, steps, number of blocks and depth.
 
     python benchmarks/growth.py [--model resnet20s] [--pairs 11] [--device cuda --amp]
 
-All of it should grow linearly: with the blocks, each of which has a longer tail than the one after it, in the
-operations of the floor; with depth in those of a standard step. Tables have the slope, and how far the points are from
-the fitted line.
+All of it should grow linearly. For blocks, each of which has a longer tail than the next, growth is against the
+operations of the floor; for depth, against those of a standard step. Tables show the slope, and how far the points are
+from the fitted line.
 """
+
 import argparse
 from functools import partial
 
@@ -22,7 +23,11 @@ BATCHES, STEPS, BLOCKS = (16, 32, 64, 128), (1, 2, 4, 8), (1, 2, 3, 5, 9)
 
 
 def fit(xs, ys) -> tuple[float, float, float]:
-    """Intercept and slope of the least-squares line, and its largest error relative to the largest value."""
+    """Fits a line by least squares.
+
+    Returns:
+        Its intercept, its slope, and its largest error relative to the largest value.
+    """
     x, y = torch.tensor(xs, dtype=torch.float64), torch.tensor(ys, dtype=torch.float64)
     slope = ((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()
     start = y.mean() - slope * x.mean()
@@ -30,16 +35,32 @@ def fit(xs, ys) -> tuple[float, float, float]:
 
 
 def line(what: str, unit: str, xs, runs, args) -> list[dict]:
-    """One row for time and one for memory."""
-    times = measure.turn_about(runs, args.pairs)
+    """Measures one row for time and one for memory.
+
+    Args:
+        what: What is varied.
+        unit: One unit of it.
+        xs: Its values.
+        runs: A step for each value.
+        args: The command line.
+    """
+    times = measure.interleave(runs, args.pairs)
     seconds = [sorted(t)[len(t) // 2] * 1e3 for t in times]
     peaks = [measure.peak_bytes(run) / 2**20 for run in runs]
     rows = []
     for quantity, values in (('time, ms', seconds), ('memory, MiB', peaks)):
         start, slope, off = fit(xs, values)
         points = ', '.join(f'{x:.4g}: {v:.1f}' for x, v in zip(xs, values, strict=True))
-        rows.append({'against': what, 'quantity': quantity, 'points': points, f'slope a {unit}': slope,
-                     'at zero': start, 'off the line': off})
+        rows.append(
+            {
+                'against': what,
+                'quantity': quantity,
+                'points': points,
+                f'slope per {unit}': slope,
+                'at zero': start,
+                'off the line': off,
+            }
+        )
         print(rows[-1], flush=True)
     return rows
 
@@ -52,6 +73,8 @@ def main() -> None:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--amp', action='store_true')
     args = parser.parse_args()
+
+    # the models, the steps, and what their cost is compared with
     model = timm.create_model(args.model, num_classes=10).to(args.device)
     make = partial(Step, device=args.device, amp=args.amp)
     one = partial(make, model, 32, task='alfa')
@@ -59,16 +82,21 @@ def main() -> None:
     blocks = [one(batch=32, blocks=','.join(units[-n:]), steps=2) for n in BLOCKS]
     deep = [timm.create_model(name, num_classes=10).to(args.device) for name in DEPTHS]
     cost = [count_flops(make(each, 32, 8, 'standard')) / 1e9 for each in deep]
+
+    # each of them against what it should grow with
     sections = {
         'Batch (last block, K=5)': line('batch', 'image', BATCHES, [one(batch=batch) for batch in BATCHES], args),
         'Steps (stage 2)': line('K', 'step', STEPS, [one(batch=32, blocks='2', steps=k) for k in STEPS], args),
-        f"Blocks (the last {', '.join(map(str, BLOCKS))} units, K=2)": line(
-            'GFLOPs at the floor', 'GFLOP', [step.floor() / 1e9 for step in blocks], blocks, args),
-        f"Depth ({', '.join(DEPTHS)}; last block, K=5, batch 8)": [
-            {'task': task, **row} for task in ('standard', 'alfa')
-            for row in line('GFLOPs of a standard step', 'GFLOP', cost, [make(each, 32, 8, task) for each in deep],
-                            args)],
     }
+    heading = f'Blocks (the last {", ".join(map(str, BLOCKS))} units, K=2)'
+    floors = [step.floor() / 1e9 for step in blocks]
+    sections[heading] = line('GFLOPs at the floor', 'GFLOP', floors, blocks, args)
+    heading = f'Depth ({", ".join(DEPTHS)}; last block, K=5, batch 8)'
+    sections[heading] = []
+    for task in ('standard', 'alfa'):
+        steps = [make(each, 32, 8, task) for each in deep]
+        rows = line('GFLOPs of a standard step', 'GFLOP', cost, steps, args)
+        sections[heading] += [{'task': task, **row} for row in rows]
     measure.write(args.results, 'growth', 'Growth of the cost of a step', sections)
 
 

@@ -1,11 +1,12 @@
-"""What a training step costs, as a multiple of a standard step: time, operations, memory.
+"""Measures what a training step costs, relative to a standard step: time, operations and memory.
 
     python benchmarks/step_cost.py [--quick] [--models resnet50] [--tasks alfa] [--pairs 11] [--device cuda] [--amp]
         [--torchcompile]
 
-Where a method searches in features, 'over the floor' is its operations, and its time, over what the design allows:
-3F + max T_i + sum (2K + 1) T_i, with F the forward cost of the model and T_i that of what comes after block i.
+For methods that perturb features, 'over the floor' relates operations and time to the least that an exact step needs:
+3F + max T_i + sum (2K + 1) T_i, with F the forward cost of the model and T_i that of the part after block i.
 """
+
 import argparse
 import copy
 import gc
@@ -21,11 +22,19 @@ import torch
 
 import timm_alfa
 from timm_alfa.replay.flops import count_flops, floor
+from timm_alfa.utils.plotting import BLUE, GREY, ORANGE, add_legend, new_figure, png
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A model, the side of its images in pixels, and the batch size that it is measured with."""
+    """What a step is measured on.
+
+    Attributes:
+        model: Name of the model.
+        size: Side of its images in pixels.
+        batch: Batch size.
+    """
+
     model: str
     size: int
     batch: int
@@ -38,7 +47,7 @@ WORKLOADS = (
     Workload('efficientnet_b0', 224, 8),
     Workload('vit_tiny_patch16_224', 224, 4),
 )
-SWEPT = WORKLOADS[1]  # the cheapest one: its stages cost the same, as ResNet-18's do
+SWEPT = WORKLOADS[1]  # the cheapest; its stages cost the same, as those of ResNet-18 do
 METHODS = {
     'alfa': {'task': 'alfa'},
     'l_alfa': {'task': 'l_alfa'},
@@ -54,16 +63,16 @@ BATCHES = (32, 64, 128, 256, 512)
 
 
 class Step:
-    """A whole training step of one method, including the optimizer's, on one batch of noise.
+    """A whole training step of one method, optimizer included, on a batch of noise.
 
     Args:
         model: Any classifier of 10 classes.
         size: Side of the images in pixels.
-        batch: Images a step.
+        batch: Batch size.
         task: Name of the method.
         device: Where the model is.
         amp: Autocast to bfloat16.
-        options: The method's.
+        options: The method's options.
     """
 
     def __init__(self, model, size: int, batch: int, task: str, device: str, amp: bool, **options):
@@ -83,7 +92,7 @@ class Step:
         self.method.post_step()
 
     def floor(self) -> Optional[int]:
-        """The least operations that an exact step can have; None where features are not searched, starting at zero."""
+        """The least operations an exact step needs; None unless the method searches from zero."""
         config = self.method.config
         if not isinstance(config, timm_alfa.tasks.alfa.AlfaConfig) or config.random_start or config.bn == 'aux':
             return None
@@ -93,24 +102,37 @@ class Step:
 
 
 def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
-    """A row for each variant and one for standard training, measured in turns."""
+    """Measures standard training and some variants in turns; one row each."""
     model = timm.create_model(workload.model, num_classes=10).to(args.device)
     variants = {'standard': {'task': 'standard'}, **variants}
-    # compiled code stays with a model: each variant gets its own
+
+    # compiled code stays with a model, so each variant gets its own
     models = [copy.deepcopy(model) if args.torchcompile else model for _ in variants]
-    steps = [Step(own, workload.size, workload.batch, device=args.device, amp=args.amp, **options)
-             for own, options in zip(models, variants.values(), strict=True)]
+    steps = [
+        Step(own, workload.size, workload.batch, device=args.device, amp=args.amp, **options)
+        for own, options in zip(models, variants.values(), strict=True)
+    ]
     for step in steps:
-        step()  # the first one learns what a replay needs, which is no part of a step
+        step()  # the first step also records what a replay needs
     flops, least = [count_flops(step) for step in steps], [step.floor() for step in steps]
     for step in steps if args.torchcompile else ():
         step.method.compile()
-        step()  # compiled code is found in the first step and made in the second, which warms up
-    times, peaks = measure.turn_about(steps, args.pairs), [measure.peak_bytes(step) for step in steps]
+        step()  # compiles; the warm-up compiles what the first step could not
+
+    # measure all of them
+    times, peaks = measure.interleave(steps, args.pairs), [measure.peak_bytes(step) for step in steps]
+
+    # one row each, relative to the standard step
     rows = []
     for i, name in enumerate(variants):
-        row = {'model': workload.model, 'batch': workload.batch, 'variant': name,
-               'time': measure.ratio(times[i], times[0]), 'FLOPs': flops[i] / flops[0], 'memory': peaks[i] / peaks[0]}
+        row = {
+            'model': workload.model,
+            'batch': workload.batch,
+            'variant': name,
+            'time': measure.ratio(times[i], times[0]),
+            'FLOPs': flops[i] / flops[0],
+            'memory': peaks[i] / peaks[0],
+        }
         row['FLOPs over the floor'] = flops[i] / least[i] if least[i] else None
         row['time over the floor'] = row['time'] * flops[0] / least[i] if least[i] else None
         rows.append(row)
@@ -120,49 +142,52 @@ def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
 
 
 def methods(args) -> list[dict]:
-    """Rows of all methods, on all models asked for."""
+    """Measures all requested methods on all requested models."""
     wanted = {name: options for name, options in METHODS.items() if options['task'] in args.tasks}
     return [row for w in args.workloads for row in compare(w, wanted, args)]
 
 
 def sweeps(args) -> dict[str, list[dict]]:
-    """ALFA on one small network with other numbers of steps, blocks and batch sizes."""
+    """Measures ALFA on a small network with different numbers of steps, blocks and batch sizes."""
     steps = {f'K={k}': {'task': 'alfa', 'blocks': '2', 'steps': k} for k in STEPS}
     last = {f'last, K={k}': {'task': 'alfa', 'steps': k} for k in STEPS}
     blocks = {name: {'task': 'alfa', 'blocks': name} for name in BLOCKS}
-    batches = [compare(Workload(SWEPT.model, SWEPT.size, batch), {'alfa': {'task': 'alfa'}}, args)
-               for batch in BATCHES]
-    return {'Steps of the search (stage 2, and last)': compare(SWEPT, {**steps, **last}, args),
-            'Blocks': compare(SWEPT, blocks, args),
-            'Batch size': [row for rows in batches for row in rows if row['variant'] != 'standard']}
+    batches = [compare(Workload(SWEPT.model, SWEPT.size, batch), {'alfa': {'task': 'alfa'}}, args) for batch in BATCHES]
+    return {
+        'Steps of the search (stage 2, and last)': compare(SWEPT, {**steps, **last}, args),
+        'Blocks': compare(SWEPT, blocks, args),
+        'Batch size': [row for rows in batches for row in rows if row['variant'] != 'standard'],
+    }
 
 
 def plot(sections: dict[str, list[dict]], path: Path) -> None:
     """Draws the cost against K and for each block."""
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
-    rows = sections['Steps of the search (stage 2, and last)']
-    for label, prefix, color in (('stage 2', 'K=', 'C0'), ('last stage', 'last, K=', 'C1')):
+    figure, (steps, blocks) = new_figure(2, width=10)
+    _plot_steps(steps, sections['Steps of the search (stage 2, and last)'])
+    rows = [row for row in sections['Blocks'] if row['variant'] != 'standard']
+    _plot_blocks(blocks, rows)
+    figure.suptitle(f'{rows[0]["model"]}, batch {rows[0]["batch"]}', fontsize=10)
+    path.write_bytes(png(figure))
+
+
+def _plot_steps(axis, rows: list[dict]) -> None:
+    for label, prefix, color in (('stage 2', 'K=', BLUE), ('last stage', 'last, K=', ORANGE)):
         chosen = [row for row in rows if row['variant'].startswith(prefix)]
         steps = [int(row['variant'].removeprefix(prefix)) for row in chosen]
-        left.plot(steps, [row['time'] for row in chosen], 'o-', color=color, label=f'{label}, time')
-        left.plot(steps, [row['FLOPs'] for row in chosen], '--', color=color, label=f'{label}, FLOPs')
-    left.set(xlabel='steps K', ylabel='cost of a step over standard training', ylim=(0, None))
-    left.legend(frameon=False)
-    rows = [row for row in sections['Blocks'] if row['variant'] != 'standard']
+        axis.plot(steps, [row['time'] for row in chosen], 'o-', color=color, label=f'{label}, time')
+        axis.plot(steps, [row['FLOPs'] for row in chosen], '--', color=color, label=f'{label}, FLOPs')
+    axis.set(xlabel='steps K', ylabel='cost of a step, relative to standard', ylim=(0, None))
+    add_legend(axis)
+
+
+def _plot_blocks(axis, rows: list[dict]) -> None:
     places = range(len(rows))
-    right.bar([p - 0.2 for p in places], [row['time'] for row in rows], 0.4, label='time')
-    right.bar([p + 0.2 for p in places], [row['FLOPs'] for row in rows], 0.4, label='FLOPs')
-    right.set_xticks(list(places), [row['variant'] for row in rows])
-    right.set(xlabel='blocks (K = 5)')
-    right.axhline(1, color='grey', linewidth=0.8)
-    right.legend(frameon=False)
-    for axes in (left, right):
-        axes.spines[['top', 'right']].set_visible(False)
-    figure.suptitle(f"{rows[0]['model']}, batch {rows[0]['batch']}")
-    figure.savefig(path, dpi=150)
+    axis.bar([place - 0.2 for place in places], [row['time'] for row in rows], 0.4, color=BLUE, label='time')
+    axis.bar([place + 0.2 for place in places], [row['FLOPs'] for row in rows], 0.4, color=ORANGE, label='FLOPs')
+    axis.axhline(1, color=GREY, linewidth=0.8)
+    axis.set_xticks(list(places), [row['variant'] for row in rows])
+    axis.set(xlabel='blocks (K = 5)')
+    add_legend(axis)
 
 
 def main() -> None:
@@ -178,12 +203,15 @@ def main() -> None:
     parser.add_argument('--torchcompile', action='store_true', help='compile each method, as train.py does')
     parser.add_argument('--quick', action='store_true', help='methods only, no sweeps')
     args = parser.parse_args()
+
     args.workloads = [w for w in WORKLOADS if w.model in args.models]
     sections = {'Methods': methods(args)}
     if not args.quick:
         sections.update(sweeps(args))
-    flags = [name for name in ('amp', 'torchcompile') if getattr(args, name)]
-    path = measure.write(args.results, '_'.join(('step_cost', *flags)), 'Cost of a step over a standard step', sections)
+
+    flags = [flag for flag in ('amp', 'torchcompile') if getattr(args, flag)]
+    name = '_'.join(('step_cost', *flags))
+    path = measure.write(args.results, name, 'Cost of a step relative to a standard step', sections)
     if not args.quick:
         plot(sections, path.with_suffix('.png'))
 

@@ -1,4 +1,5 @@
 """The cells of the report's tables."""
+
 from typing import Iterator, Optional, Sequence
 
 from studies import stats
@@ -9,10 +10,31 @@ from studies.tables import Row, Table
 from timm_alfa.utils.markdown import markdown_table
 
 ROW_COLUMNS = (
-    'row', 'paper', 'ours', 'n', 'compared with', "paper's difference", 'our difference [95% CI]', 'pairs', 'verdict',
-    'more pairs', 'paper inside', 'test loss', 'validation', 's/epoch')
+    'row',
+    'paper',
+    'ours',
+    'n',
+    'compared with',
+    "paper's difference",
+    'our difference [95% CI]',
+    'pairs',
+    'verdict',
+    'more pairs',
+    'paper inside',
+    'test loss',
+    'validation',
+    's/epoch',
+)
 CLAIM_COLUMNS = (
-    'table', 'claim', "paper's difference", 'our difference [95% CI]', 'pairs', 'verdict', 'paper inside', 'condition')
+    'table',
+    'claim',
+    "paper's difference",
+    'our difference [95% CI]',
+    'pairs',
+    'verdict',
+    'paper inside',
+    'condition',
+)
 CONTRAST_COLUMNS = ('several rows together', 'points [95% CI]', 'test loss', 'validation', 'seeds')
 PAPER_COLUMNS = ('row', 'paper', 'difference', 'recipe')
 
@@ -57,7 +79,8 @@ def comparison_cells(table: Table, found: Comparison) -> tuple[str, ...]:
         found.more or '',
         _yes_or_no(inside),
         difference(found.loss, 3),
-        difference(found.validation))
+        difference(found.validation),
+    )
 
 
 def _yes_or_no(value: Optional[bool]) -> str:

@@ -1,4 +1,5 @@
 """From records to comparisons: which runs may be averaged, and which pairs may be compared."""
+
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional
@@ -14,6 +15,7 @@ Runs = Mapping[str, Mapping[int, Record]]  # recipe -> seed -> record
 
 class Condition(NamedTuple):
     """What runs must have in common to be compared."""
+
     scale: float
     precision: str
     device: str
@@ -22,7 +24,7 @@ class Condition(NamedTuple):
     def text(self) -> str:
         """In words, such as 'schedule x 0.5, bf16, CPU'."""
         schedule = '' if self.scale == 1 else f'schedule x {self.scale:g}, '
-        return f"{schedule}{'fp32' if self.precision == 'no' else self.precision}, {self.device}"
+        return f'{schedule}{"fp32" if self.precision == "no" else self.precision}, {self.device}'
 
 
 def condition(record: Record) -> Condition:
@@ -75,6 +77,7 @@ class Comparison:
         loss: Difference in the loss on the same split.
         validation: Difference in the same metric on the validation split.
     """
+
     row: Row
     other: str
     paper: Optional[float]
@@ -119,9 +122,14 @@ def compare(table: Table, row: Row, runs: Runs, scale: float = 1.0) -> Iterator[
         claim = table.claim(row, other) if scale == 1 else None
         difference = paired(runs, row.recipe, other, table.metric)
         yield Comparison(
-            row, other, paper, difference, stats.verdict(difference, claim),
+            row,
+            other,
+            paper,
+            difference,
+            stats.verdict(difference, claim),
             loss=paired(runs, row.recipe, other, table.loss),
-            validation=paired(runs, row.recipe, other, table.validation))
+            validation=paired(runs, row.recipe, other, table.validation),
+        )
 
 
 def contrast(runs: Runs, one: Contrast, metric: str) -> Optional[stats.Difference]:

@@ -1,4 +1,5 @@
 """results/figures/: which figures there are, what they are called, and what they show."""
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Mapping
@@ -13,11 +14,12 @@ from timm_alfa.utils.plotting import png
 CAPTIONS = dict(
     cost='Seconds per epoch relative to standard training.',
     training='Cross-entropy on clean and perturbed features, the gap between them, and the norm of the perturbation, '
-             'per epoch: means over the seeds that all of these methods share.',
+    'per epoch: means over the seeds that all of these methods share.',
     widths='Effect of the step size, one line per width of the network. Left: points above standard training with its '
-           'loss doubled, which is ALFA with a step size of zero (95% intervals; hollow markers and dotted lines where '
-           'there are fewer than three pairs). Right: the loss that the perturbation adds in the last epoch, averaged '
-           'over seeds.')
+    'loss doubled, which is ALFA with a step size of zero (95% intervals; hollow markers and dotted lines where '
+    'there are fewer than three pairs). Right: the loss that the perturbation adds in the last epoch, averaged '
+    'over seeds.',
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Figure:
         caption: What it shows.
         drawing: The matplotlib figure.
     """
+
     name: str
     caption: str
     drawing: Any
@@ -60,8 +63,9 @@ def _per_block(groups: Mapping[Condition, Runs]) -> Iterator[Figure]:
         for recipe, by_seed in runs.items():
             columns = sorted({column for record in by_seed.values() for column in record['history']} - {*HISTORY})
             for column in columns:
-                caption = (f'{recipe}: {column} of each block over the epochs, one line per seed. '
-                           'The last block is black.')
+                caption = (
+                    f'{recipe}: {column} of each block over the epochs, one line per seed. The last block is black.'
+                )
                 drawing = plots.per_block(column, recipe, where, by_seed)
                 yield Figure(_name(f'{column}_{recipe}', where), caption, drawing)
 

@@ -1,4 +1,5 @@
 """How numbers, seeds, devices and commits are written in reports and recipes."""
+
 from typing import Any, Iterable, Mapping, Optional
 
 from studies import stats
@@ -32,7 +33,7 @@ def seed_ranges(seeds: Iterable[int]) -> str:
 
 def plural(count: int, noun: str) -> str:
     """A count with its noun, such as '2 runs'."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f'{count} {noun}{"" if count == 1 else "s"}'
 
 
 def devices(found: Iterable[Mapping[str, Any]]) -> str:
@@ -52,10 +53,10 @@ def commits(found: Iterable[Mapping[str, Any]]) -> str:
     known = set()
     for record in found:
         for commit in (record.get('commit') or 'unknown').split(', '):
-            known.add(f"{commit[:10]}{'+' if commit.endswith('+') else ''}")
+            known.add(f'{commit[:10]}{"+" if commit.endswith("+") else ""}')
     shown = sorted(known)
     if len(shown) == 1:
         return f'commit {shown[0]}'
     if len(shown) > 2:
         shown = [shown[0], f'and {len(shown) - 1} others']
-    return f"commits {' '.join(shown)}"
+    return f'commits {" ".join(shown)}'

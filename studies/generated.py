@@ -4,6 +4,7 @@ A file is ours only if we can prove it. A text file says so in its first line, w
 Binary files are listed with their hashes in a manifest in their folder. A file that somebody else wrote or edited is
 neither overwritten nor removed, whatever its name.
 """
+
 import hashlib
 import json
 import re
@@ -25,6 +26,7 @@ class Outcome:
         changed: Files that were written or removed.
         kept: Files that were not overwritten, because somebody else wrote or edited them.
     """
+
     current: list[Path] = field(default_factory=list)
     changed: list[Path] = field(default_factory=list)
     kept: list[Path] = field(default_factory=list)
@@ -119,7 +121,8 @@ def _read_manifest(path: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"'{path}' is not a list of generated files ({error}): restore it, or move it and the files in its folder "
-            'away.') from error
+            'away.'
+        ) from error
 
 
 def _write_manifest(path: Path, hashes: dict[str, str]) -> None:

@@ -1,4 +1,5 @@
 """What a recipe's file says about our own runs."""
+
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ def _line(where: str, runs: Mapping[int, Mapping[str, Any]]) -> str:
             scores.append(f'{label} {score(found)}')
 
     one = next(iter(runs.values()))
-    seeds = f"{'seed' if len(runs) == 1 else 'seeds'} {seed_ranges(runs)}"
-    time = f"{one['epochs']} epochs of {seconds_per_epoch(runs):.3g} s on {devices(runs.values())}"
+    seeds = f'{"seed" if len(runs) == 1 else "seeds"} {seed_ranges(runs)}'
+    time = f'{one["epochs"]} epochs of {seconds_per_epoch(runs):.3g} s on {devices(runs.values())}'
     versions = ', '.join(f'{name} {one["versions"][name]}' for name in ('torch', 'timm'))
-    return (f"Our runs ({where}): {'; '.join(scores)}; {seeds}, {time}; {versions}, {commits(runs.values())}.")
+    return f'Our runs ({where}): {"; ".join(scores)}; {seeds}, {time}; {versions}, {commits(runs.values())}.'

@@ -1,4 +1,5 @@
 """A job is one recipe with one seed: its name, its options and its commands."""
+
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ class Job:
         scale: Factor of the epochs and milestones; 1 is the recipe as written.
         mixed_precision: Overrides the recipe's.
     """
+
     recipe: Recipe
     seed: int
     scale: float = 1.0
@@ -98,15 +100,27 @@ def local_dataset(name: str, root: Optional[Path]) -> str:
     folder = root.expanduser().resolve() / name.rsplit('/', 1)[1]
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"'{folder}' does not exist: --dataset-root must be the folder that holds the copy of {name}.")
+            f"'{folder}' does not exist: --dataset-root must be the folder that holds the copy of {name}."
+        )
     return f'{HUB}{folder}'
 
 
 def train_command(job: Job, output: Path, root: Optional[Path] = None) -> list[str]:
     """The command that trains, and resumes whatever is there."""
     command = [
-        sys.executable, str(ROOT / 'train.py'), '--config', str(ROOT / 'recipes' / job.recipe.file),
-        '--seed', str(job.seed), '--output', str(output), '--experiment', job.folder, '--resume', 'auto']
+        sys.executable,
+        str(ROOT / 'train.py'),
+        '--config',
+        str(ROOT / 'recipes' / job.recipe.file),
+        '--seed',
+        str(job.seed),
+        '--output',
+        str(output),
+        '--experiment',
+        job.folder,
+        '--resume',
+        'auto',
+    ]
     dataset = local_dataset(job.options['dataset'], root)
     if dataset != job.options['dataset']:
         command += ['--dataset', dataset]
@@ -118,8 +132,17 @@ def robust_command(job: Job, run: Path, root: Optional[Path] = None) -> list[str
     options = job.options
     keys = {key: options[key] for key in ('input_key', 'target_key') if key in options}
     return [
-        sys.executable, str(ROOT / 'validate.py'), '--checkpoint', str(run), '--robust',
-        '--dataset', local_dataset(options['dataset'], root), '--split', options['val_split'], *flags(keys)]
+        sys.executable,
+        str(ROOT / 'validate.py'),
+        '--checkpoint',
+        str(run),
+        '--robust',
+        '--dataset',
+        local_dataset(options['dataset'], root),
+        '--split',
+        options['val_split'],
+        *flags(keys),
+    ]
 
 
 def published_command(job: Job) -> str:
@@ -128,8 +151,7 @@ def published_command(job: Job) -> str:
 
     config = f'recipes/{job.recipe.file}'
     change = flags(scaled(job.recipe.options, job.scale))
-    return launch_command(
-        'train.py', '--config', config, '--seed', job.seed, *change, mixed_precision=job.precision)
+    return launch_command('train.py', '--config', config, '--seed', job.seed, *change, mixed_precision=job.precision)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -169,10 +191,10 @@ def recipe_names(words: Iterable[str]) -> list[str]:
 
 
 def make_jobs(
-        words: Iterable[str],
-        seeds: Optional[list[int]] = None,
-        scale: float = 1.0,
-        mixed_precision: Optional[str] = None,
+    words: Iterable[str],
+    seeds: Optional[list[int]] = None,
+    scale: float = 1.0,
+    mixed_precision: Optional[str] = None,
 ) -> list[Job]:
     """The jobs of some tables or recipes, in an order that completes pairs early.
 

@@ -1,4 +1,5 @@
 """results/report.md: everything that was run, next to the paper's numbers."""
+
 from collections import Counter
 from typing import Iterator, Mapping, Sequence
 
@@ -69,8 +70,10 @@ def page(groups: Groups, left_out: Sequence[str], figures: Sequence[Figure]) -> 
     for table in run:
         parts += section(table, groups)
     if figures:
-        parts += ['## Figures', *(f'![{figure.name}](figures/{figure.name}.png)\n\n{figure.caption}'
-                                  for figure in figures)]
+        parts += [
+            '## Figures',
+            *(f'![{figure.name}](figures/{figure.name}.png)\n\n{figure.caption}' for figure in figures),
+        ]
     if not_run:
         parts += ['## Not run yet', "`python studies/run.py NAME` runs a table. The numbers are the paper's."]
         for table in not_run:
@@ -145,8 +148,7 @@ def section(table: Table, groups: Groups) -> Iterator[str]:
 
         together = []
         for one, (found, loss, validation) in contrasts(table, runs):
-            together.append(
-                (one.label, difference(found), difference(loss, 3), difference(validation), str(found.n)))
+            together.append((one.label, difference(found), difference(loss, 3), difference(validation), str(found.n)))
         if together:
             yield table_without_empty_columns(CONTRAST_COLUMNS, together)
 
@@ -156,10 +158,11 @@ def provenance(table: Table, runs: Runs) -> str:
     found = [record for row in table.rows for record in runs.get(row.recipe, {}).values()]
     seeds = {record['seed'] for record in found}
     hours = sum(record['seconds'] for record in found) / 3600
-    versions = {f"torch {record['versions']['torch']}, timm {record['versions']['timm']}" for record in found}
+    versions = {f'torch {record["versions"]["torch"]}, timm {record["versions"]["timm"]}' for record in found}
     return (
-        f"{plural(len(found), 'run')}, seeds {seed_ranges(seeds)}, {hours:.1f} hours in total, each on "
-        f"{devices(found)}; {'; '.join(sorted(versions))}; {commits(found)}")
+        f'{plural(len(found), "run")}, seeds {seed_ranges(seeds)}, {hours:.1f} hours in total, each on '
+        f'{devices(found)}; {"; ".join(sorted(versions))}; {commits(found)}'
+    )
 
 
 def paper_section(table: Table) -> Iterator[str]:

@@ -1,4 +1,5 @@
 """Draws what tables cannot show at a glance. Each function returns None if there are too few runs for its figure."""
+
 import math
 import re
 from typing import Any, Mapping, Optional, Sequence
@@ -57,13 +58,18 @@ def per_block(column: str, recipe: str, where: Condition, runs: Mapping[int, Rec
     series = [record['history'][column] for record in runs.values() if column in record['history']]
     for which, epochs in enumerate(series):
         for at, block in enumerate(blocks):
-            _line(axis, [epoch[at] for epoch in epochs], color=colors[at], label=None if which else block,
-                  linewidth=2.2 if at == len(blocks) - 1 else 1.4)
+            _line(
+                axis,
+                [epoch[at] for epoch in epochs],
+                color=colors[at],
+                label=None if which else block,
+                linewidth=2.2 if at == len(blocks) - 1 else 1.4,
+            )
     axis.set(xlabel='epoch', ylabel=column)
     add_legend(axis, loc='center left', bbox_to_anchor=(1, 0.5))
 
     is_figure4 = recipe in [row.recipe for row in TABLES['figure4'].rows]
-    title = f"{column} over epochs, {recipe} ({plural(len(series), 'seed')})"
+    title = f'{column} over epochs, {recipe} ({plural(len(series), "seed")})'
     _set_title(axis, f'Figure 4: {title}' if is_figure4 else title, where)
     return figure
 
@@ -126,7 +132,7 @@ def training(where: Condition, runs: Runs) -> Optional[Figure]:
     gaps.set(xlabel='epoch', ylabel='perturbed minus clean')
     norms.set(xlabel='epoch', ylabel='l2 norm of delta, mean over images', ylim=(0, 1.15 * norms.get_ylim()[1]))
     add_legend(losses)
-    _set_title(losses, f"Loss, small data ({plural(len(seeds), 'seed')})", where)
+    _set_title(losses, f'Loss, small data ({plural(len(seeds), "seed")})', where)
     _set_title(gaps, 'Loss added by the perturbation', where)
     _set_title(norms, 'Size of the perturbation', where)
     return figure
@@ -142,7 +148,7 @@ def widths(where: Condition, runs: Runs) -> Optional[Figure]:
     for at, (width, found) in enumerate(gains.items()):
         if not found:
             continue
-        style = dict(color=SERIES[at], label=f"channels {'-'.join(map(str, WIDTHS[width]))}")
+        style = dict(color=SERIES[at], label=f'channels {"-".join(map(str, WIDTHS[width]))}')
         # shifted sideways, so that intervals do not overlap
         shifted = [(step * (1 + 0.04 * (at - 1)), difference) for step, _, difference in found]
         _gain_line(points, shifted, **style)
@@ -192,11 +198,24 @@ def added_loss(runs: Mapping[int, Record]) -> Optional[float]:
 def _gain_line(axis, points: Sequence[tuple[float, stats.Difference]], color: str, label: str) -> None:
     """Differences with their intervals, hollow and dotted where there are too few pairs for an interval."""
     for at, found in points:
-        axis.errorbar(at, found.mean, _half_width(found), color=color, marker='o', capsize=3,
-                      markerfacecolor='white' if found.n < stats.FEWEST_PAIRS else None)
+        axis.errorbar(
+            at,
+            found.mean,
+            _half_width(found),
+            color=color,
+            marker='o',
+            capsize=3,
+            markerfacecolor='white' if found.n < stats.FEWEST_PAIRS else None,
+        )
     enough = all(found.n >= stats.FEWEST_PAIRS for _, found in points)
-    axis.plot([at for at, _ in points], [found.mean for _, found in points], color=color, label=label, zorder=0,
-              linestyle='-' if enough else ':')
+    axis.plot(
+        [at for at, _ in points],
+        [found.mean for _, found in points],
+        color=color,
+        label=label,
+        zorder=0,
+        linestyle='-' if enough else ':',
+    )
 
 
 def _half_width(difference: stats.Difference) -> float:

@@ -1,4 +1,5 @@
 """recipes/: one YAML file per recipe, headed by what the paper and our own runs say about it."""
+
 import textwrap
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence

@@ -1,4 +1,5 @@
 """All recipes: their names, and the options of train.py that each one stands for."""
+
 from dataclasses import dataclass, field
 from typing import Iterator
 
@@ -18,6 +19,7 @@ class Recipe:
         mixed_precision: For accelerate.
         robust: Whether validate.py measures accuracy under attack after training.
     """
+
     name: str
     options: Options = field(hash=False)
     family: str = 'paper'
@@ -29,27 +31,38 @@ class Recipe:
     def file(self) -> str:
         """Path of its file below recipes/, such as 'small/alfa.yaml' for small_alfa."""
         stem = self.name.removeprefix(self.family).removeprefix('_')
-        return f"{self.family}/{stem or 'standard'}.yaml"
+        return f'{self.family}/{stem or "standard"}.yaml'
 
 
 # Short names of the networks, and their names in timm.
-NETWORKS = {'resnet20s': 'resnet20s', 'resnet56s': 'resnet56s', 'resnet18': 'resnet18_cifar',
-            'resnet50': 'resnet50_cifar', 'resnet101': 'resnet101_cifar'}
+NETWORKS = {
+    'resnet20s': 'resnet20s',
+    'resnet56s': 'resnet56s',
+    'resnet18': 'resnet18_cifar',
+    'resnet50': 'resnet50_cifar',
+    'resnet101': 'resnet101_cifar',
+}
 # The networks for which the paper has more than one row.
 STUDIED = ('resnet20s', 'resnet56s', 'resnet18')
 # The step sizes of table 2, which all other recipes of that network use, times 255.
 STEP = {'resnet20s': '0.5', 'resnet56s': '1.5', 'resnet18': '1.0', 'resnet50': '1.5', 'resnet101': '1.0'}
 # ALFA on other blocks than the last, as stage numbers. The paper does not list the combinations of figures 2 and 3.
-BLOCKS = {'resnet20s': ('1', '2', '2,3', '1,2,3'), 'resnet56s': ('1', '2', '2,3', '1,2,3'),
-          'resnet18': ('1', '2', '3', '3,4', '2,3,4', '1,2,3,4')}
+BLOCKS = {
+    'resnet20s': ('1', '2', '2,3', '1,2,3'),
+    'resnet56s': ('1', '2', '2,3', '1,2,3'),
+    'resnet18': ('1', '2', '3', '3,4', '2,3,4', '1,2,3,4'),
+}
 STEPS = ('0.5', '1.0', '1.5', '2.0')
 GAMMAS = (0.1, 0.2, 0.5, 1.0, 2.0, 10.0)
 # Channels of resnet20s.
 WIDTHS = {'quarter': [4, 8, 16], 'half': [8, 16, 32], 'once': [16, 32, 64], 'double': [32, 64, 128]}
 # Factors of four, because a few seeds cannot separate steps that are closer.
 WIDTH_STEPS = ('0.5', '2', '8')
-REGULARISERS = {'smoothing': dict(smoothing=0.1), 'mixup': dict(mixup=0.2),
-                'ema': dict(model_ema=True, model_ema_decay=0.99)}
+REGULARISERS = {
+    'smoothing': dict(smoothing=0.1),
+    'mixup': dict(mixup=0.2),
+    'ema': dict(model_ema=True, model_ema_decay=0.99),
+}
 
 
 def dashed(blocks: str) -> str:
@@ -129,8 +142,7 @@ def _imagenet_all() -> Iterator[Recipe]:
 
 def _small(suffix: str, options: Options, seeds: int = 1) -> Recipe:
     """ResNet-20s on 5,000 images, a protocol for two CPU cores."""
-    return Recipe(
-        f'small{suffix}', dict(model='resnet20s', **options, **p.CIFAR10, **p.SMALL), 'small', seeds, 'bf16')
+    return Recipe(f'small{suffix}', dict(model='resnet20s', **options, **p.CIFAR10, **p.SMALL), 'small', seeds, 'bf16')
 
 
 def _small_methods() -> Iterator[Recipe]:
@@ -197,8 +209,17 @@ def _smoke() -> Iterator[Recipe]:
 
 
 _SOURCES = (
-    _cifar10_steps, _cifar10_blocks, _cifar10_methods, _cifar100, _imagenet_all,
-    _small_methods, _small_blocks, _small_regularisers, _small_widths,
-    _weights, _cost, _smoke,
+    _cifar10_steps,
+    _cifar10_blocks,
+    _cifar10_methods,
+    _cifar100,
+    _imagenet_all,
+    _small_methods,
+    _small_blocks,
+    _small_regularisers,
+    _small_widths,
+    _weights,
+    _cost,
+    _smoke,
 )
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for source in _SOURCES for recipe in source()}

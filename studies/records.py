@@ -1,4 +1,5 @@
 """results/runs/: the record that is kept of each run, one JSON file each."""
+
 import csv
 import json
 import os
@@ -12,11 +13,42 @@ from studies.jobs import Job, published_command
 RUNS = ROOT / 'results' / 'runs'
 # Keys of result.json. Those that name places on a machine (command, run, dataset as read) are left out.
 KEPT = (
-    'status', 'model', 'task', 'task_options', 'blocks', 'num_classes', 'epochs', 'epochs_done', 'batch_size', 'lr',
-    'train_images', 'val_images', 'test_images', 'best_epoch', 'val_top1', 'val_top5', 'val_loss', 'test_top1',
-    'test_top5', 'test_loss', 'test_split', 'test_reads', 'robust_top1', 'eta', 'seconds', 'seconds_per_epoch',
-    'images_per_second', 'params', 'mixed_precision', 'num_processes', 'device', 'versions', 'commit',
-    'skipped_updates', 'skipped_images')
+    'status',
+    'model',
+    'task',
+    'task_options',
+    'blocks',
+    'num_classes',
+    'epochs',
+    'epochs_done',
+    'batch_size',
+    'lr',
+    'train_images',
+    'val_images',
+    'test_images',
+    'best_epoch',
+    'val_top1',
+    'val_top5',
+    'val_loss',
+    'test_top1',
+    'test_top5',
+    'test_loss',
+    'test_split',
+    'test_reads',
+    'robust_top1',
+    'eta',
+    'seconds',
+    'seconds_per_epoch',
+    'images_per_second',
+    'params',
+    'mixed_precision',
+    'num_processes',
+    'device',
+    'versions',
+    'commit',
+    'skipped_updates',
+    'skipped_images',
+)
 HISTORY = ('train_loss', 'train_loss_clean', 'train_loss_adv', 'train_top1', 'delta_norm', 'val_loss', 'val_top1')
 
 
@@ -31,10 +63,19 @@ def make_record(job: Job, run: Path, threads: int, jobs: int) -> dict[str, Any]:
     """
     result = json.loads((run / 'result.json').read_text(encoding='utf-8'))
     record = dict(
-        name=job.name, recipe=job.recipe.name, seed=job.seed, epochs_scale=job.scale, options=job.options,
-        dataset=job.options['dataset'], **{key: result.get(key) for key in KEPT}, threads=threads, jobs=jobs,
+        name=job.name,
+        recipe=job.recipe.name,
+        seed=job.seed,
+        epochs_scale=job.scale,
+        options=job.options,
+        dataset=job.options['dataset'],
+        **{key: result.get(key) for key in KEPT},
+        threads=threads,
+        jobs=jobs,
         changed_after=[each['epoch'] for each in result.get('continued') or ()],
-        reproduce=published_command(job), history=read_history(run / 'summary.csv'))
+        reproduce=published_command(job),
+        history=read_history(run / 'summary.csv'),
+    )
     robust = run / 'robust.json'
     if robust.exists():
         record['robust_top1'] = json.loads(robust.read_text(encoding='utf-8'))['robust_top1']
@@ -86,7 +127,7 @@ def dump(record: dict[str, Any]) -> str:
 def save(record: dict[str, Any], folder: Path) -> Path:
     """Writes a record atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{record['name']}.json"
+    path = folder / f'{record["name"]}.json'
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     temporary.write_text(dump(record), encoding='utf-8')
     os.replace(temporary, path)

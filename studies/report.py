@@ -3,6 +3,7 @@
 
 Files that somebody else wrote or edited are neither overwritten nor removed.
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -52,7 +53,8 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog='studies/report.py', description=__doc__.splitlines()[0])
     parser.add_argument('--records', type=Path, default=records.RUNS, help='folder of records (default: results/runs)')
     parser.add_argument(
-        '--results', type=Path, default=ROOT / 'results', help='folder of report.md and figures/ (default: results)')
+        '--results', type=Path, default=ROOT / 'results', help='folder of report.md and figures/ (default: results)'
+    )
     parser.add_argument('--recipes', type=Path, default=RECIPES_DIR, help='folder of recipes (default: recipes)')
     args = parser.parse_args(argv)
     try:

@@ -3,6 +3,7 @@
 
 Finished runs are skipped, interrupted ones are resumed, and runs that outlived their runner are found again.
 """
+
 import argparse
 import signal
 import sys
@@ -22,21 +23,27 @@ def parse_args(argv=None) -> argparse.Namespace:
     """Parses and checks the command line."""
     parser = argparse.ArgumentParser(prog='studies/run.py', description=__doc__.splitlines()[0])
     parser.add_argument(
-        'tables', nargs='*', metavar='TABLE', help='tables (table1 stands for all of table1_...) or recipes')
+        'tables', nargs='*', metavar='TABLE', help='tables (table1 stands for all of table1_...) or recipes'
+    )
     parser.add_argument('--list', action='store_true', help='show all tables, their rows, and what has been run')
     parser.add_argument(
-        '--seeds', help='a count (3), a range (3-5) or a list (0,4; one seed is 4,); default: as planned per recipe')
+        '--seeds', help='a count (3), a range (3-5) or a list (0,4; one seed is 4,); default: as planned per recipe'
+    )
     parser.add_argument('--epochs-scale', type=float, default=1.0, help='factor of epochs and milestones (default: 1)')
     parser.add_argument(
-        '--jobs', type=int, default=1, help='runs at a time; each gets its share of the cores (default: 1)')
+        '--jobs', type=int, default=1, help='runs at a time; each gets its share of the cores (default: 1)'
+    )
     parser.add_argument(
-        '--dataset-root', type=Path, metavar='DIR', help='folder with local copies: hfds/OWNER/NAME is DIR/NAME')
+        '--dataset-root', type=Path, metavar='DIR', help='folder with local copies: hfds/OWNER/NAME is DIR/NAME'
+    )
     parser.add_argument('--mixed-precision', choices=('no', 'bf16', 'fp16'), help="overrides the recipes' precision")
     parser.add_argument(
-        '--output', type=Path, default=ROOT / 'output' / 'studies',
-        help='folder of run folders, logs and locks (default: output/studies)')
-    parser.add_argument(
-        '--records', type=Path, default=records.RUNS, help='folder of records (default: results/runs)')
+        '--output',
+        type=Path,
+        default=ROOT / 'output' / 'studies',
+        help='folder of run folders, logs and locks (default: output/studies)',
+    )
+    parser.add_argument('--records', type=Path, default=records.RUNS, help='folder of records (default: results/runs)')
     args = parser.parse_args(argv)
 
     if not args.list and not args.tables:

@@ -1,4 +1,5 @@
 """Runs many jobs, a few at a time."""
+
 import signal
 import sys
 import time
@@ -33,8 +34,10 @@ class Runner:
 
     def run(self) -> int:
         """Returns the number of jobs that failed, or 130 if a signal stopped the runner."""
-        log(f'{self.total} runs, {self.done} of them recorded; {self.workspace.slots} at a time with '
-            f'{self.workspace.threads} threads each')
+        log(
+            f'{self.total} runs, {self.done} of them recorded; {self.workspace.slots} at a time with '
+            f'{self.workspace.threads} threads each'
+        )
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._loop()
@@ -98,7 +101,7 @@ class Runner:
         record = records.make_record(job, self.workspace.folder(job), self.workspace.threads, self.workspace.slots)
         records.save(record, self.workspace.runs)
         score = record['test_top1'] if record['test_top1'] is not None else record['val_top1']
-        log(f"{job.name}: top-1 {score:.2f} (validation {record['val_top1']:.2f}, epoch {record['best_epoch']})")
+        log(f'{job.name}: top-1 {score:.2f} (validation {record["val_top1"]:.2f}, epoch {record["best_epoch"]})')
 
     def _log_tail(self, job: Job, lines: int = 5) -> str:
         try:
@@ -110,11 +113,11 @@ class Runner:
     def status(self) -> str:
         """How far the runs are, and how long the rest takes."""
         running = [
-            f"{worker.job.name} epoch {worker.progress()[0]}/{worker.job.options['epochs']}"
-            for worker in self.workers]
+            f'{worker.job.name} epoch {worker.progress()[0]}/{worker.job.options["epochs"]}' for worker in self.workers
+        ]
         text = f'{self.done}/{self.total} done'
         if running:
-            text += f"; {', '.join(running)}"
+            text += f'; {", ".join(running)}'
         left = self.seconds_left()
         if left is not None:
             text += f'; about {hours_and_minutes(left)} left'
@@ -155,4 +158,4 @@ def hours_and_minutes(seconds: float) -> str:
 
 def log(text: str) -> None:
     """Prints a line with the time to stderr."""
-    print(f"[{time.strftime('%d %b %H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+    print(f'[{time.strftime("%d %b %H:%M:%S")}] {text}', file=sys.stderr, flush=True)

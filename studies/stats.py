@@ -1,4 +1,5 @@
-"""Means, paired differences and what they decide: pure functions of numbers."""
+"""Means, paired differences and verdicts: pure functions of numbers."""
+
 import math
 from dataclasses import dataclass
 from typing import Mapping, Optional, Sequence
@@ -10,7 +11,14 @@ FEWEST_PAIRS = 3  # two differences can agree by chance to the last image
 
 @dataclass(frozen=True)
 class Sample:
-    """Numbers of one row: mean, standard deviation with n - 1 (None for one number), n."""
+    """A summary of some numbers.
+
+    Attributes:
+        mean: Their mean.
+        std: Their standard deviation, with n - 1; None for a single number.
+        n: How many there are.
+    """
+
     mean: float
     std: Optional[float]
     n: int
@@ -18,7 +26,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired differences: mean, their standard deviation, n, and the confidence interval (None for too few pairs)."""
+    """A summary of paired differences.
+
+    Attributes:
+        mean: Their mean.
+        std: Their standard deviation, with n - 1; None for a single pair.
+        n: Number of pairs.
+        low: Lower end of the confidence interval; None for fewer than `FEWEST_PAIRS`.
+        high: Upper end of the confidence interval.
+    """
+
     mean: float
     std: Optional[float]
     n: int
@@ -27,7 +44,7 @@ class Difference:
 
 
 def sample(values: Sequence[float]) -> Optional[Sample]:
-    """Mean and deviation; None of nothing."""
+    """Summarises numbers; None if there are none."""
     n = len(values)
     if not n:
         return None
@@ -37,39 +54,49 @@ def sample(values: Sequence[float]) -> Optional[Sample]:
 
 
 def paired(ours: Mapping[int, float], other: Mapping[int, float], confidence: float = 0.95) -> Optional[Difference]:
-    """Student's t interval of the differences of runs with the same seed; None without a common seed.
+    """Compares runs with the same seed.
 
     Args:
         ours: Values by seed.
-        other: What they are compared with, by seed.
+        other: Values to compare with, by seed.
+        confidence: Level of the interval, which is Student's t.
+
+    Returns:
+        None if there is no common seed.
     """
     return contrast([(1.0, ours), (-1.0, other)], confidence)
 
 
 def contrast(terms: Sequence[tuple[float, Mapping[int, float]]], confidence: float = 0.95) -> Optional[Difference]:
-    """Student's t interval of a weighted sum of rows, seed by seed; None without a seed that all of them have.
+    """Summarises a weighted sum of several rows, taken seed by seed.
 
     Args:
-        terms: A factor and values by seed, each.
+        terms: A factor and values by seed for each row.
+        confidence: Level of the interval, which is Student's t.
+
+    Returns:
+        None if there is no seed that all rows have.
     """
     seeds = sorted(set.intersection(*({*values} for _, values in terms)))
     found = sample([math.fsum(factor * values[seed] for factor, values in terms) for seed in seeds])
     if found is None or found.n < FEWEST_PAIRS:
         return None if found is None else Difference(found.mean, found.std, found.n)
     from scipy.stats import t
+
     half = t.ppf(0.5 + confidence / 2, found.n - 1) * found.std / math.sqrt(found.n)
     return Difference(found.mean, found.std, found.n, found.mean - half, found.mean + half)
 
 
 def verdict(difference: Optional[Difference], claim: Optional[int]) -> Optional[str]:
-    """Whether a claim of direction held.
+    """Decides whether a claim of direction held.
 
     Args:
+        difference: What was found.
         claim: 1 for 'better', -1 for 'worse', None for no claim.
 
     Returns:
-        'held' or 'not held' where three pairs or more give an interval on one side of zero, else 'undecided'; None
-        without a claim or a pair.
+        'held' or 'not held' if there are at least `FEWEST_PAIRS` and the interval lies on one side of zero, else
+        'undecided'; None without a claim or a pair.
     """
     if difference is None or claim is None:
         return None
@@ -79,34 +106,43 @@ def verdict(difference: Optional[Difference], claim: Optional[int]) -> Optional[
 
 
 def power(effect: float, n: int, confidence: float = 0.95) -> float:
-    """Power of the two-sided paired t test.
+    """The power of the two-sided paired t test.
 
     Args:
-        effect: Mean of the differences over their deviation.
-        n: Pairs, at least 2.
+        effect: Mean of the differences, divided by their standard deviation.
+        n: Number of pairs, at least 2.
+        confidence: Level of the test.
     """
-    # the square of t is F: scipy's noncentral t is not a number at many large effects
+    # by way of F, the square of t: scipy's noncentral t is nan for many large effects
     from scipy.stats import ncf, t
+
     critical = t.ppf(0.5 + confidence / 2, n - 1)
-    return float(ncf.sf(critical ** 2, 1, n - 1, n * effect ** 2))
+    return float(ncf.sf(critical**2, 1, n - 1, n * effect**2))
 
 
 def pairs_needed(effect: float, wanted: float = 0.8, confidence: float = 0.95) -> Optional[int]:
-    """Smallest number of pairs with this power; None above `MOST_SEEDS`."""
+    """The smallest number of pairs with a power of `wanted`; None if that is more than `MOST_SEEDS`."""
     if not effect or power(effect, MOST_SEEDS, confidence) < wanted:
         return None
     low, high = 2, MOST_SEEDS
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(effect, middle, confidence) >= wanted else (middle + 1, high)
+        if power(effect, middle, confidence) >= wanted:
+            high = middle
+        else:
+            low = middle + 1
     return low
 
 
 def more_pairs(difference: Difference, wanted: float = 0.8) -> Optional[int]:
-    """How many more pairs an undecided difference of `FEWEST_PAIRS` or more needs, if it is as large as it looks now.
+    """How many more pairs an undecided difference needs, if it is as large as it looks now.
+
+    Args:
+        difference: Of at least `FEWEST_PAIRS` pairs.
+        wanted: The power to reach.
 
     Returns:
-        At least 1; None where more than `MOST_SEEDS` would be needed.
+        At least 1; None if more than `MOST_SEEDS` would be needed.
     """
     if not difference.std:
         return 1

@@ -1,4 +1,5 @@
 """One job as a process, which a later runner finds again if its own is gone."""
+
 import csv
 import fcntl
 import json
@@ -111,8 +112,15 @@ class Worker:
         out, mode = (self._robust_output(), 'w') if self.robust else (log, 'a')
         with out.open(mode, encoding='utf-8') as stdout, log.open('a', encoding='utf-8') as stderr:
             process = subprocess.Popen(
-                command, cwd=ROOT, env=self.workspace.environment(self.job), stdin=subprocess.DEVNULL, stdout=stdout,
-                stderr=stderr, pass_fds=(handle,), start_new_session=True)
+                command,
+                cwd=ROOT,
+                env=self.workspace.environment(self.job),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=(handle,),
+                start_new_session=True,
+            )
         os.ftruncate(handle, 0)
         os.write(handle, f'{process.pid}\n'.encode())
         return process

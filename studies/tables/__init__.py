@@ -1,4 +1,5 @@
 """All tables: which recipes they hold, what the paper says of each, and what is compared with what."""
+
 from studies.tables import other, paper, small
 from studies.tables.types import Contrast, Row, Table
 

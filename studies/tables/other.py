@@ -1,4 +1,5 @@
 """Tables beyond the two protocols: weights that ship, the cost of a step, and a smoke test."""
+
 from typing import Iterator
 
 from studies.tables.types import Row, Table
@@ -18,9 +19,13 @@ def _weights() -> Table:
         Row('weights_resnet20s_l_alfa', 'L-ALFA, joint, K=1, every 4th step'),
     )
     return Table(
-        'weights', 'Weights that ship with the package: resnet20s, CIFAR-10, 30 epochs with a cosine schedule', rows,
+        'weights',
+        'Weights that ship with the package: resnet20s, CIFAR-10, 30 epochs with a cosine schedule',
+        rows,
         note='One run each, to have weights to load. They are not evidence for any method.',
-        protocol='other', compared=False)
+        protocol='other',
+        compared=False,
+    )
 
 
 def _cost() -> Table:
@@ -29,13 +34,22 @@ def _cost() -> Table:
         for steps in (1, 3, 5, 7, 10):
             rows.append(Row(f'cost_alfa_{blocks}_k{steps}', f'ALFA, block {blocks}, K={steps}'))
     return Table(
-        'cost', 'Cost against steps, resnet20s', tuple(rows),
+        'cost',
+        'Cost against steps, resnet20s',
+        tuple(rows),
         note='Three short epochs each, one run at a time (`--jobs 1`): only the seconds matter.',
-        protocol='other', compared=False, timed=True)
+        protocol='other',
+        compared=False,
+        timed=True,
+    )
 
 
 def _smoke() -> Table:
     rows = (Row('smoke', 'standard'), Row('smoke_alfa', 'ALFA'))
     return Table(
-        'smoke', 'Smoke test on the embedded digits', rows,
-        note='One epoch: it shows that the parts work together, and nothing else.', protocol='other')
+        'smoke',
+        'Smoke test on the embedded digits',
+        rows,
+        note='One epoch: it shows that the parts work together, and nothing else.',
+        protocol='other',
+    )

@@ -1,4 +1,5 @@
 """Our tables on little data: resnet20s on 5,000 images of CIFAR-10."""
+
 from typing import Iterator
 
 from studies.recipes import BLOCKS, REGULARISERS, WIDTH_STEPS, WIDTHS, dashed
@@ -33,18 +34,26 @@ def _methods() -> Table:
         Row('small_advprop', 'AdvProp', against=BASELINES),
     )
     contrasts = (
-        Contrast('perturbing the features, at equal gradient size', {
-            'small_alfa': 0.5, 'small_double': -0.5, 'small_alfa_mean': 0.5, 'small': -0.5}),
-        Contrast('doubling the gradient, averaged over training with and without perturbation', {
-            'small_double': 0.5, 'small': -0.5, 'small_alfa': 0.5, 'small_alfa_mean': -0.5}),
+        Contrast(
+            'perturbing the features, at equal gradient size',
+            {'small_alfa': 0.5, 'small_double': -0.5, 'small_alfa_mean': 0.5, 'small': -0.5},
+        ),
+        Contrast(
+            'doubling the gradient, averaged over training with and without perturbation',
+            {'small_double': 0.5, 'small': -0.5, 'small_alfa': 0.5, 'small_alfa_mean': -0.5},
+        ),
         Contrast('ALFA before the last ReLU minus ALFA after it', {'small_alfa_preact': 1.0, 'small_alfa': -1.0}),
     )
     return Table(
-        'small', 'Small data: methods, resnet20s on 5,000 images of CIFAR-10', rows,
-        note="A sum of two losses doubles the gradient, so a gain has to hold against the doubled baseline as well. "
-             "'mean' keeps the size of the gradient, and 'tail' adds to the gradient of the last layer only: their "
-             "baseline is standard training alone (for 'tail' this was noticed after its first run).",
-        protocol='small', contrasts=contrasts)
+        'small',
+        'Small data: methods, resnet20s on 5,000 images of CIFAR-10',
+        rows,
+        note='A sum of two losses doubles the gradient, so a gain has to hold against the doubled baseline as well. '
+        "'mean' keeps the size of the gradient, and 'tail' adds to the gradient of the last layer only: their "
+        "baseline is standard training alone (for 'tail' this was noticed after its first run).",
+        protocol='small',
+        contrasts=contrasts,
+    )
 
 
 def _blocks() -> Table:
@@ -55,7 +64,8 @@ def _blocks() -> Table:
     scaled = ('small_double', 'small_double', 'small_triple', 'small_quadruple')
     others = [
         Row(recipe, f'block {blocks}', against=('small', baseline))
-        for recipe, blocks, baseline in zip(recipes, specs, scaled, strict=True)]
+        for recipe, blocks, baseline in zip(recipes, specs, scaled, strict=True)
+    ]
     rows = (
         STANDARD,
         DOUBLED,
@@ -65,9 +75,13 @@ def _blocks() -> Table:
         Row('small_alfa', 'block 3', claim=1, against=(*BASELINES, *recipes)),
     )
     return Table(
-        'small_blocks', 'Small data: where to perturb (as figure 2)', rows,
+        'small_blocks',
+        'Small data: where to perturb (as figure 2)',
+        rows,
         note='Each block adds a loss: two blocks triple the gradient, three quadruple it.',
-        protocol='small', bars=True)
+        protocol='small',
+        bars=True,
+    )
 
 
 def _regularisers() -> Table:
@@ -84,11 +98,16 @@ def _regularisers() -> Table:
     for method, recipe in (('ALFA', 'small_alfa'), ('the doubled loss', 'small_double')):
         for name in REGULARISERS:
             weights = {f'{recipe}_{name}': 1.0, f'small_{name}': -1.0, recipe: -1.0, 'small': 1.0}
-            contrasts.append(Contrast(
-                f'gain of {method} with {REGULARISER_LABELS[name]} minus its gain without', weights))
+            contrasts.append(
+                Contrast(f'gain of {method} with {REGULARISER_LABELS[name]} minus its gain without', weights)
+            )
     return Table(
-        'small_regularisers', 'Small data: combined with label smoothing, mixup and an EMA of the weights',
-        tuple(rows), protocol='small', contrasts=tuple(contrasts))
+        'small_regularisers',
+        'Small data: combined with label smoothing, mixup and an EMA of the weights',
+        tuple(rows),
+        protocol='small',
+        contrasts=tuple(contrasts),
+    )
 
 
 def _width(width: str) -> Table:
@@ -99,7 +118,10 @@ def _width(width: str) -> Table:
         rows.append(Row(recipe, f'ALFA {step}/255'))
     channels = '-'.join(map(str, WIDTHS[width]))
     return Table(
-        f'small_width_{width}', f'Small data: step size, channels {channels}', tuple(rows),
+        f'small_width_{width}',
+        f'Small data: step size, channels {channels}',
+        tuple(rows),
         note='ALFA with a step size of zero is standard training with its loss doubled. The step sizes were changed '
-             'before these runs from 0.25, 0.5, 1 and 2, which so few seeds cannot separate; 2/255 had one seed then.',
-        protocol='small')
+        'before these runs from 0.25, 0.5, 1 and 2, which so few seeds cannot separate; 2/255 had one seed then.',
+        protocol='small',
+    )

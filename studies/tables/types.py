@@ -1,4 +1,5 @@
 """What a table is: rows, the rows they are compared with, and what the paper says of them."""
+
 from dataclasses import dataclass
 from typing import Mapping, Optional
 
@@ -19,6 +20,7 @@ class Row:
         claim: 1 or -1 if this row is expected to be better or worse than the rows it is compared with; 0 if nothing is
             expected; None if the paper's numbers decide, where they differ by at least `CLEAR`.
     """
+
     recipe: str
     label: str
     paper: Optional[float] = None
@@ -36,6 +38,7 @@ class Contrast:
         label: As printed.
         weights: Factor of each recipe.
     """
+
     label: str
     weights: Mapping[str, float]
 
@@ -56,6 +59,7 @@ class Table:
         timed: Whether seconds are compared, among runs with the same hardware and the same share of it.
         contrasts: Questions that several rows answer together.
     """
+
     name: str
     title: str
     rows: tuple[Row, ...]

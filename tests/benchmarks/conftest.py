@@ -9,9 +9,10 @@ FOLDER = Path(__file__).resolve().parents[2] / 'benchmarks'
 
 @pytest.fixture(scope='session')
 def load_script():
-    """Imports a file of benchmarks/ by its name, under a name that is not its own."""
+    """Imports a script of benchmarks/ under another module name."""
+
     def load(name):
-        sys.path.insert(0, str(FOLDER))  # for what it imports from beside it
+        sys.path.insert(0, str(FOLDER))  # for the modules next to it
         try:
             spec = importlib.util.spec_from_file_location(f'benchmarks_{name}', FOLDER / f'{name}.py')
             module = importlib.util.module_from_spec(spec)
@@ -19,4 +20,5 @@ def load_script():
             return module
         finally:
             sys.path.remove(str(FOLDER))
+
     return load

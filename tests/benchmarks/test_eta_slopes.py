@@ -1,4 +1,5 @@
-"""The slopes that eta descends on, against differences of the loss."""
+"""The slopes that eta descends on are those of the loss."""
+
 import pytest
 import timm
 import torch
@@ -35,9 +36,11 @@ def test_slopes_are_those_of_the_loss(script, mode):
     assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_record_says_how_it_searched(script):
+def test_options_of_the_search_are_read_from_a_record(script):
     options = dict(alfa_blocks='units:9', alfa_steps=3, alfa_step_size='1/255', alfa_mode='joint', alfa_eta_lr=0.01)
     assert script.search_of(dict(options=options, history=dict(eta=[[1, 0], [0.5, 0.5]]))) == (
-        dict(blocks='units:9', steps=3, step_size='1/255', mode='joint'), [0.5, 0.5])
+        dict(blocks='units:9', steps=3, step_size='1/255', mode='joint'),
+        [0.5, 0.5],
+    )
     with pytest.raises(ConfigError, match='the record is of small, which has no eta'):
         script.search_of(dict(options=options, recipe='small', history={}))

@@ -1,4 +1,5 @@
 """Makes studies/ importable: it is not part of the package."""
+
 import sys
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Runs a runner over fake_train.py, to be killed by tests: drive.py OUTPUT SLOTS SECONDS."""
+
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ def fake_command(seconds: float, failing: str = ''):
     def command(job, output, root=None):
         words = [sys.executable, str(HERE / 'fake_train.py'), str(output), job.folder, str(seconds)]
         return words + (['fail'] if job.name == failing else [])
+
     return command
 
 

@@ -2,6 +2,7 @@
 
 Usage: fake_train.py OUTPUT NAME SECONDS [fail]. As with train.py, SIGTERM leads to exit status 0 and no result.
 """
+
 import json
 import signal
 import sys
@@ -21,10 +22,26 @@ def main() -> int:
     run = output / name
     run.mkdir(exist_ok=True)
     (run / 'summary.csv').write_text('epoch,train_loss,val_top1,seconds,eta_0,eta_1\n1,2.3456789,10,1.5,0.5,0.5\n')
-    (run / 'result.json').write_text(json.dumps(dict(
-        status='finished', val_top1=50.0, test_top1=49.0, epochs=1, seconds=2.0, seconds_per_epoch=1.5, best_epoch=1,
-        mixed_precision='no', device='cpu', run=str(run), command=['train.py', str(run)], dataset=f'hfds/{run}',
-        versions=dict(torch='2', timm='1'), commit='abc')))
+    (run / 'result.json').write_text(
+        json.dumps(
+            dict(
+                status='finished',
+                val_top1=50.0,
+                test_top1=49.0,
+                epochs=1,
+                seconds=2.0,
+                seconds_per_epoch=1.5,
+                best_epoch=1,
+                mixed_precision='no',
+                device='cpu',
+                run=str(run),
+                command=['train.py', str(run)],
+                dataset=f'hfds/{run}',
+                versions=dict(torch='2', timm='1'),
+                commit='abc',
+            )
+        )
+    )
     with (output / 'marks').open('a') as file:
         file.write(f'end {name}\n')
     return 0

@@ -1,4 +1,5 @@
 """The report replaces and removes only what it can prove it wrote."""
+
 import json
 
 import pytest
@@ -40,8 +41,15 @@ def test_stale_texts_are_removed_and_those_of_others_stay(tmp_path):
     assert contents(tmp_path) == {name: content for name, content in before.items() if name != 'a/one.yaml'}
 
 
-@pytest.mark.parametrize('edit', [lambda text: text + 'lr: 0.2\n', lambda text: text.replace('two: 2', 'two: 3'),
-                                  lambda text: 'two: 2\n', lambda text: ''])
+@pytest.mark.parametrize(
+    'edit',
+    [
+        lambda text: text + 'lr: 0.2\n',
+        lambda text: text.replace('two: 2', 'two: 3'),
+        lambda text: 'two: 2\n',
+        lambda text: '',
+    ],
+)
 def test_edited_text_is_kept_and_reported(tmp_path, edit):
     write_texts(tmp_path, TEXTS, '*.yaml')
     mine = edit(TEXTS['two.yaml'])
@@ -105,9 +113,15 @@ def test_committed_manifest_lists_the_committed_figures(tmp_path):
 
 def test_report_leaves_the_files_of_others_alone(tmp_path, capsys):
     results, recipes = tmp_path / 'results', tmp_path / 'recipes'
-    mine = {results / 'figures' / 'mine.png': 'png', results / 'figures' / 'training_bf16_cpu.png': 'png',
-            results / 'README.md': 'by hand', results / 'report.md': 'my own report', recipes / 'mine.yaml': 'a: 1',
-            recipes / 'small' / 'alfa.yaml': 'a: 2', recipes / 'small' / 'alfa_old.yaml': 'a: 3'}
+    mine = {
+        results / 'figures' / 'mine.png': 'png',
+        results / 'figures' / 'training_bf16_cpu.png': 'png',
+        results / 'README.md': 'by hand',
+        results / 'report.md': 'my own report',
+        recipes / 'mine.yaml': 'a: 1',
+        recipes / 'small' / 'alfa.yaml': 'a: 2',
+        recipes / 'small' / 'alfa_old.yaml': 'a: 3',
+    }
     for path, content in mine.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)

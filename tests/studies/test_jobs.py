@@ -1,4 +1,5 @@
 """Names, options and commands of jobs."""
+
 import pytest
 
 from studies import jobs
@@ -7,9 +8,21 @@ from studies.recipes import RECIPES
 from timm_alfa.training.options.train_args import parse_args
 
 
-@pytest.mark.parametrize(('text', 'seeds'), [
-    ('3', [0, 1, 2]), ('3-5', [3, 4, 5]), ('0,4', [0, 4]), ('7,', [7]), ('0-1,5', [0, 1, 5]), ('0', [0]), ('x', None),
-    ('', None), (',', None), ('2-', None)])
+@pytest.mark.parametrize(
+    ('text', 'seeds'),
+    [
+        ('3', [0, 1, 2]),
+        ('3-5', [3, 4, 5]),
+        ('0,4', [0, 4]),
+        ('7,', [7]),
+        ('0-1,5', [0, 1, 5]),
+        ('0', [0]),
+        ('x', None),
+        ('', None),
+        (',', None),
+        ('2-', None),
+    ],
+)
 def test_seeds(text, seeds):
     if seeds is None:
         with pytest.raises(ValueError, match='--seeds'):
@@ -44,8 +57,10 @@ def test_local_copy_is_found_by_the_name_of_the_data_set(tmp_path):
 
 def test_published_command_names_no_folder_of_this_machine():
     text = jobs.published_command(Job(RECIPES['small_alfa'], 2, 0.1))
-    assert text == ('accelerate launch --mixed_precision bf16 train.py --config recipes/small/alfa.yaml --seed 2 '
-                    '--epochs 6 --decay-milestones 1.5 4.5')
+    assert text == (
+        'accelerate launch --mixed_precision bf16 train.py --config recipes/small/alfa.yaml --seed 2 '
+        '--epochs 6 --decay-milestones 1.5 4.5'
+    )
 
 
 def test_pairs_are_complete_early():
@@ -60,10 +75,21 @@ def test_recipes_with_the_most_seeds_come_first():
 
 
 def test_each_recipe_has_its_own_number_of_seeds_and_shared_recipes_run_once():
-    counts = {name: sum(job.recipe.name == name for job in make_jobs(['small'])) for name in
-              ('small', 'small_alfa', 'small_double', 'small_noise', 'small_moex', 'small_l_alfa', 'small_advprop')}
-    assert counts == dict(small=6, small_alfa=6, small_double=6, small_noise=3, small_moex=3, small_l_alfa=2,
-                          small_advprop=1)
+    counts = {
+        name: sum(job.recipe.name == name for job in make_jobs(['small']))
+        for name in (
+            'small',
+            'small_alfa',
+            'small_double',
+            'small_noise',
+            'small_moex',
+            'small_l_alfa',
+            'small_advprop',
+        )
+    }
+    assert counts == dict(
+        small=6, small_alfa=6, small_double=6, small_noise=3, small_moex=3, small_l_alfa=2, small_advprop=1
+    )
     whole = make_jobs(['table1', 'table2_resnet20s', 'figure2'], seeds=[0])
     assert len({job.name for job in whole}) == len(whole)
 
@@ -75,7 +101,12 @@ def test_unknown_table_is_an_error_that_names_it():
 
 def test_different_jobs_have_different_names_and_digests():
     recipe = RECIPES['small']
-    different = [Job(recipe, 0), Job(recipe, 1), Job(recipe, 0, 0.5), Job(recipe, 0, 1.0, 'no'),
-                 Job(RECIPES['small_alfa'], 0)]
+    different = [
+        Job(recipe, 0),
+        Job(recipe, 1),
+        Job(recipe, 0, 0.5),
+        Job(recipe, 0, 1.0, 'no'),
+        Job(RECIPES['small_alfa'], 0),
+    ]
     assert len({job.name for job in different}) == len({job.digest for job in different}) == 5
     assert Job(recipe, 0, 1.0, 'bf16').name == Job(recipe, 0).name == 'small-s0'

@@ -1,4 +1,5 @@
 """Runs with the same seed are pairs: every method has the same initial weights, images and augmentation."""
+
 import pytest
 import torch
 
@@ -6,13 +7,35 @@ from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.setup import prepare
 
 METHODS = {
-    'standard': [], 'standard_double': ['--standard-weight', '2'], 'alfa': ['--alfa-bn', 'aux', '--alfa-random-start'],
-    'l_alfa': ['--alfa-mode', 'joint', '--alfa-blocks', 'all'], 'noise': [], 'moex': [], 'advprop': [], 'adv_train': []}
+    'standard': [],
+    'standard_double': ['--standard-weight', '2'],
+    'alfa': ['--alfa-bn', 'aux', '--alfa-random-start'],
+    'l_alfa': ['--alfa-mode', 'joint', '--alfa-blocks', 'all'],
+    'noise': [],
+    'moex': [],
+    'advprop': [],
+    'adv_train': [],
+}
 
 
 def begin(method: str, seed: int):
-    words = ['--dataset', 'digits', '--train-subset', '96', '--val-fraction', '0.2', '-b', '32', '--epochs', '2',
-             '--model-kwargs', 'channels=(4,4,4)', 'layers=(1,1,1)', '--seed', str(seed)]
+    words = [
+        '--dataset',
+        'digits',
+        '--train-subset',
+        '96',
+        '--val-fraction',
+        '0.2',
+        '-b',
+        '32',
+        '--epochs',
+        '2',
+        '--model-kwargs',
+        'channels=(4,4,4)',
+        'layers=(1,1,1)',
+        '--seed',
+        str(seed),
+    ]
     return prepare(parse_args([*words, '--task', method.replace('_double', ''), *METHODS[method]]))
 
 

@@ -1,4 +1,5 @@
 """Recipes are valid for train.py, their files are up to date, and tables say what the paper says."""
+
 import functools
 from pathlib import Path
 
@@ -60,8 +61,12 @@ def test_files_are_up_to_date(tmp_path):
 def test_each_recipe_has_a_file_of_its_own_in_the_folder_of_its_family():
     files = {
         'cifar100_resnet56s_l_alfa_gamma1': 'paper/cifar100_resnet56s_l_alfa_gamma1.yaml',
-        'small': 'small/standard.yaml', 'small_alfa': 'small/alfa.yaml', 'smoke': 'smoke/standard.yaml',
-        'cost_alfa_1_k3': 'cost/alfa_1_k3.yaml', 'weights_resnet20s': 'weights/resnet20s.yaml'}
+        'small': 'small/standard.yaml',
+        'small_alfa': 'small/alfa.yaml',
+        'smoke': 'smoke/standard.yaml',
+        'cost_alfa_1_k3': 'cost/alfa_1_k3.yaml',
+        'weights_resnet20s': 'weights/resnet20s.yaml',
+    }
     assert {name: RECIPES[name].file for name in files} == files
     assert len({recipe.file for recipe in RECIPES.values()}) == len(RECIPES)
 
@@ -94,8 +99,9 @@ def test_file_parses_to_the_options():
 def test_cifar_follows_the_paper(name):
     config = parsed(name)
     schedule, optim, data = config.schedule, config.optim, config.data
-    assert {key: getattr(schedule, key, None) or getattr(optim, key) for key in PAPER_SCHEDULE
-            if key != 'lr'} | {'lr': optim.lr} == PAPER_SCHEDULE
+    assert {key: getattr(schedule, key, None) or getattr(optim, key) for key in PAPER_SCHEDULE if key != 'lr'} | {
+        'lr': optim.lr
+    } == PAPER_SCHEDULE
     assert (optim.opt, optim.momentum, optim.weight_decay, optim.filter_bias_and_bn) == ('momentum', 0.9, 5e-4, False)
     assert (data.batch_size, data.val_fraction, data.train_subset) == (128, 0.1, None)
     assert (config.aug.crop_padding, config.aug.hflip, config.aug.smoothing, config.aug.mixes) == (4, 0.5, 0.0, False)
@@ -108,8 +114,9 @@ def test_small_recipes_differ_from_their_baseline_in_the_method_only(name):
 
     def shared(recipe):
         prefixes = (*timm_alfa.list_tasks(), 'alfa_')
-        return {key: value for key, value in recipe.options.items()
-                if key not in method and not key.startswith(prefixes)}
+        return {
+            key: value for key, value in recipe.options.items() if key not in method and not key.startswith(prefixes)
+        }
 
     assert shared(mine) == shared(base)
     assert mine.mixed_precision == base.mixed_precision == 'bf16'
@@ -139,8 +146,12 @@ def test_gains_are_those_the_paper_prints():
     seven = TABLES['table7_resnet18']
     alfa = next(row for row in seven.rows if row.label.startswith('ALFA'))
     assert {other: seven.paper_gain(alfa, other) for other in seven.against(alfa)} == {
-        'cifar10_resnet18': 0.35, 'cifar10_resnet18_noise': 0.31, 'cifar10_resnet18_moex': 0.49,
-        'cifar10_resnet18_advprop': 0.13, 'cifar10_resnet18_double': None}
+        'cifar10_resnet18': 0.35,
+        'cifar10_resnet18_noise': 0.31,
+        'cifar10_resnet18_moex': 0.49,
+        'cifar10_resnet18_advprop': 0.13,
+        'cifar10_resnet18_double': None,
+    }
 
 
 def test_nothing_is_claimed_that_the_paper_does_not_claim():

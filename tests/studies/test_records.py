@@ -1,4 +1,5 @@
 """What a record keeps of summary.csv."""
+
 from studies.records import read_history, vector_columns
 
 

@@ -1,4 +1,5 @@
 """Every number on the page that is written by hand, results/README.md, is what the records give."""
+
 import json
 import re
 from functools import cache
@@ -17,7 +18,7 @@ ALFA, DOUBLED = ('small_alfa', 'small'), ('small_double', 'small')
 
 @cache
 def runs() -> dict:
-    (_, found), = compare.by_condition(records.load_all()).items()
+    ((_, found),) = compare.by_condition(records.load_all()).items()
     return found
 
 
@@ -70,11 +71,13 @@ def help_sentences():
     yield 'with its loss doubled improves top-1 by {} {}', points(*DOUBLED)
     yield 'ALFA changes it by {} {}', points('small_alfa', 'small_double')
     yield 'gradient size change it by {} {} relative', points('small_alfa_mean', 'small')
-    for label, start in (('perturbing the features', 'perturbing the features, at equal gradient size'),
-                         ('doubling the gradient', 'doubling the gradient, with and without perturbation')):
+    for label, start in (
+        ('perturbing the features', 'perturbing the features, at equal gradient size'),
+        ('doubling the gradient', 'doubling the gradient, with and without perturbation'),
+    ):
         test, validation = (small_contrast(label, metric) for metric in ('test_top1', 'val_top1'))
         yield f'| {start} | {{}} | {{}} | {test.n} |', (interval(test), interval(validation))
-    yield 'the perturbation adds ends at {}', f"{small_contrast('perturbing', 'test_top1').high:.2f}"
+    yield 'the perturbation adds ends at {}', f'{small_contrast("perturbing", "test_top1").high:.2f}'
     yield 'ALFA changes it by {} relative to standard training', interval(paired(*ALFA, 'test_loss'), 3)
     yield 'and by {} relative to the doubled loss', interval(paired('small_alfa', 'small_double', 'test_loss'), 3)
     for label, recipe in (('MoEx', 'small_moex'), ('label smoothing', 'small_smoothing'), ('mixup', 'small_mixup')):
@@ -94,16 +97,18 @@ def power_sentences():
 
 def method_sentences():
     """Other methods."""
-    rows = {'Gaussian noise, to standard training': ('small_noise', 'small'),
-            'Gaussian noise, to the doubled loss': ('small_noise', 'small_double'),
-            'ALFA, to Gaussian noise': ('small_alfa', 'small_noise'),
-            'MoEx, to standard training': ('small_moex', 'small'),
-            'ALFA, to MoEx': ('small_alfa', 'small_moex'),
-            'ALFA 2/255, to standard training': ('small_alfa_step2', 'small')}
+    rows = {
+        'Gaussian noise, to standard training': ('small_noise', 'small'),
+        'Gaussian noise, to the doubled loss': ('small_noise', 'small_double'),
+        'ALFA, to Gaussian noise': ('small_alfa', 'small_noise'),
+        'MoEx, to standard training': ('small_moex', 'small'),
+        'ALFA, to MoEx': ('small_alfa', 'small_moex'),
+        'ALFA 2/255, to standard training': ('small_alfa_step2', 'small'),
+    }
     for label, pair in rows.items():
         found = paired(*pair)
         yield f'| {label} | {{}} | {found.n} |', interval(found)
-    learned = [f"{paired('small_l_alfa', 'small', seeds=[seed]).mean:.2f}" for seed in sorted(runs()['small_l_alfa'])]
+    learned = [f'{paired("small_l_alfa", "small", seeds=[seed]).mean:.2f}' for seed in sorted(runs()['small_l_alfa'])]
     yield f'| L-ALFA, to standard training | {{}} and {{}} | {len(learned)} |', learned
     for label, recipe in (('ALFA that trains the tail only', 'small_alfa_tail'), ('AdvProp', 'small_advprop')):
         assert list(runs()[recipe]) == [0]
@@ -122,12 +127,21 @@ def regulariser_sentences():
     for label, name in (('label smoothing', 'smoothing'), ('mixup', 'mixup')):
         alfa, base, double = f'small_alfa_{name}', f'small_{name}', f'small_double_{name}'
         assert paired(alfa, base).n == paired(double, base).n == 3
-        yield f'| {label} | {{}} | {{}} | {{}} | {{}} | {{}} |', (
-            interval(paired(alfa, base)), gain_with('small_alfa', name), interval(paired(double, base)),
-            gain_with('small_double', name), interval(paired(alfa, double)))
+        yield (
+            f'| {label} | {{}} | {{}} | {{}} | {{}} | {{}} |',
+            (
+                interval(paired(alfa, base)),
+                gain_with('small_alfa', name),
+                interval(paired(double, base)),
+                gain_with('small_double', name),
+                interval(paired(alfa, double)),
+            ),
+        )
     assert 'small_double_ema' not in runs()
-    yield '| EMA of the weights | {} | {} | not run', (
-        interval(paired('small_alfa_ema', 'small_ema')), gain_with('small_alfa', 'ema'))
+    yield (
+        '| EMA of the weights | {} | {} | not run',
+        (interval(paired('small_alfa_ema', 'small_ema')), gain_with('small_alfa', 'ema')),
+    )
 
 
 def where_sentences():
@@ -144,10 +158,15 @@ def where_sentences():
     yield 'did too: {} points {} over standard training', (mean, rest)
     yield 'after the ReLU, by {}.', interval(paired(preact, 'small_alfa', 'test_loss', first), 3)
     yield 'from that of ALFA after the ReLU by {}.', interval(paired(preact, 'small_alfa', 'test_loss', later), 3)
-    for label, other in (('standard training', 'small'), ('the doubled loss', 'small_double'),
-                         ('ALFA after the ReLU', 'small_alfa')):
-        yield f'| {label} | {{}} | {{}} |', (
-            interval(paired(preact, other, seeds=later)), interval(paired(preact, other)))
+    for label, other in (
+        ('standard training', 'small'),
+        ('the doubled loss', 'small_double'),
+        ('ALFA after the ReLU', 'small_alfa'),
+    ):
+        yield (
+            f'| {label} | {{}} | {{}} |',
+            (interval(paired(preact, other, seeds=later)), interval(paired(preact, other))),
+        )
     assert norm(preact)[-1] < norm(preact)[0]
 
 
@@ -161,12 +180,16 @@ def width_sentences():
     wide = {step: added(name, SHARED_SEEDS) for step, name in names.items()}
     narrow = {step: added(f'small_quarter_width_alfa_step{step}', SHARED_SEEDS) for step in names}
     ratios = [wide[step][0] / narrow[step][0] for step in wide]
-    yield 'loses {} to {} times as much ({} against {} at 0.5/255)', (
-        f'{min(ratios):.1f}', f'{max(ratios):.1f}', f"{wide['0.5'][0]:.3f}", f"{narrow['0.5'][0]:.3f}")
-    yield 'it loses less ({} against {}, and {} against {} at 8/255)', [
-        f'{losses[step][-1]:.3f}' for step in ('0.5', '8') for losses in (wide, narrow)]
+    yield (
+        'loses {} to {} times as much ({} against {} at 0.5/255)',
+        (f'{min(ratios):.1f}', f'{max(ratios):.1f}', f'{wide["0.5"][0]:.3f}', f'{narrow["0.5"][0]:.3f}'),
+    )
+    yield (
+        'it loses less ({} against {}, and {} against {} at 8/255)',
+        [f'{losses[step][-1]:.3f}' for step in ('0.5', '8') for losses in (wide, narrow)],
+    )
     yield 'the norm of delta falls from {} to {},', [f'{norm("small_alfa_step8")[at]:.1f}' for at in (0, -1)]
-    yield 'and the added loss from {} to {}.', (f"{max(wide['8']):.2f}", f"{wide['8'][-1]:.2f}")
+    yield 'and the added loss from {} to {}.', (f'{max(wide["8"]):.2f}', f'{wide["8"][-1]:.2f}')
 
 
 def delta_sentences():
@@ -190,14 +213,20 @@ def eta_sentences():
     yield 'with a second seed at {} and {};', [f'{eta:.2f}' for eta in second[-2:]]
 
     shipped = slopes('weights_resnet20s_l_alfa-s0')
-    yield '| as trained | {} | {} to {} |', (
-        f'{shipped[-1]:.3f}', f'{min(shipped[:-1]):.2f}', f'{max(shipped[:-1]):.2f}')
+    yield (
+        '| as trained | {} | {} to {} |',
+        (f'{shipped[-1]:.3f}', f'{min(shipped[:-1]):.2f}', f'{max(shipped[:-1]):.2f}'),
+    )
     for seed in (0, 1):
         *others, before, last = slopes(f'small_l_alfa-s{seed}')
-        yield '| as trained | {} and {} | {} to {} |', (
-            f'{before:.3f}', f'{last:.3f}', f'{min(others):.2f}', f'{max(others):.2f}')
-    for name, sentence in (('small_double_smoothing-s0', 'from {} at the stem to {} at the last feature'),
-                           ('small_quarter_width_double-s0', 'and from {} to {} in')):
+        yield (
+            '| as trained | {} and {} | {} to {} |',
+            (f'{before:.3f}', f'{last:.3f}', f'{min(others):.2f}', f'{max(others):.2f}'),
+        )
+    for name, sentence in (
+        ('small_double_smoothing-s0', 'from {} at the stem to {} at the last feature'),
+        ('small_quarter_width_double-s0', 'and from {} to {} in'),
+    ):
         found = slopes(f'{name}_even')
         assert found == sorted(found, reverse=True)
         yield sentence, (f'{found[0]:.2f}', f'{found[-1]:.2f}')
@@ -224,13 +253,25 @@ def added(recipe: str, seeds: Optional[Sequence[int]] = None) -> list[float]:
 
 
 def slopes(name: str) -> list[float]:
-    (_, rows), = [item for item in json.loads(
-        (RESULTS / 'benchmarks' / f'eta_slopes_{name}.json').read_text()).items() if item[0] != 'machine']
+    ((_, rows),) = [
+        item
+        for item in json.loads((RESULTS / 'benchmarks' / f'eta_slopes_{name}.json').read_text()).items()
+        if item[0] != 'machine'
+    ]
     return [row['slope there'] for row in rows]
 
 
-SECTIONS = (help_sentences, power_sentences, method_sentences, regulariser_sentences, where_sentences, width_sentences,
-            delta_sentences, eta_sentences, paper_sentences)
+SECTIONS = (
+    help_sentences,
+    power_sentences,
+    method_sentences,
+    regulariser_sentences,
+    where_sentences,
+    width_sentences,
+    delta_sentences,
+    eta_sentences,
+    paper_sentences,
+)
 
 
 def sentences(section) -> list[str]:

@@ -1,4 +1,5 @@
 """The runner against a stand-in for train.py: order, skipping, failing, killing."""
+
 import dataclasses
 import json
 import os

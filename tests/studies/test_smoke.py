@@ -1,4 +1,5 @@
 """A tiny table end to end with the real train.py, whose runner is killed once."""
+
 import json
 import os
 import signal
@@ -13,8 +14,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(folder: Path) -> list[str]:
-    return [sys.executable, str(ROOT / 'studies' / 'run.py'), 'smoke', '--jobs', '2', '--output', str(folder / 'out'),
-            '--records', str(folder / 'runs')]
+    return [
+        sys.executable,
+        str(ROOT / 'studies' / 'run.py'),
+        'smoke',
+        '--jobs',
+        '2',
+        '--output',
+        str(folder / 'out'),
+        '--records',
+        str(folder / 'runs'),
+    ]
 
 
 def test_smoke_table_end_to_end(tmp_path):
@@ -43,13 +53,17 @@ def test_smoke_table_end_to_end(tmp_path):
     page = (tmp_path / 'report.md').read_text()
     assert '## smoke' in page
     assert 'seeds 0-1' in (tmp_path / 'recipes' / 'smoke' / 'alfa.yaml').read_text()
-    (where, runs), = compare.by_condition(records.load_all(tmp_path / 'runs')).items()
+    ((where, runs),) = compare.by_condition(records.load_all(tmp_path / 'runs')).items()
     assert (where.scale, where.precision, set(runs), set(runs['smoke'])) == (1.0, 'no', {'smoke', 'smoke_alfa'}, {0, 1})
 
 
 def test_list_may_be_piped_into_head():
-    listing = subprocess.Popen([sys.executable, str(ROOT / 'studies' / 'run.py'), '--list'], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
+    listing = subprocess.Popen(
+        [sys.executable, str(ROOT / 'studies' / 'run.py'), '--list'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert listing.stdout.readline().startswith('table1')
     listing.stdout.close()
     assert listing.stderr.read() == ''

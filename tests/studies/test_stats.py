@@ -1,4 +1,5 @@
 """Statistics against known values, simulation and scipy's own tests."""
+
 import math
 
 import numpy as np
@@ -45,9 +46,18 @@ def test_sample():
     assert stats.sample([1.0, 2.0, 3.0]) == stats.Sample(2.0, 1.0, 3)
 
 
-@pytest.mark.parametrize(('low', 'high', 'claim', 'wanted'), [
-    (0.1, 0.9, 1, HELD), (0.1, 0.9, -1, NOT_HELD), (-0.9, -0.1, -1, HELD), (-0.9, -0.1, 1, NOT_HELD),
-    (-0.1, 0.9, 1, UNDECIDED), (0.0, 0.9, 1, UNDECIDED), (0.1, 0.9, None, None)])
+@pytest.mark.parametrize(
+    ('low', 'high', 'claim', 'wanted'),
+    [
+        (0.1, 0.9, 1, HELD),
+        (0.1, 0.9, -1, NOT_HELD),
+        (-0.9, -0.1, -1, HELD),
+        (-0.9, -0.1, 1, NOT_HELD),
+        (-0.1, 0.9, 1, UNDECIDED),
+        (0.0, 0.9, 1, UNDECIDED),
+        (0.1, 0.9, None, None),
+    ],
+)
 def test_verdict(low, high, claim, wanted):
     assert stats.verdict(Difference((low + high) / 2, 1.0, 5, low, high), claim) == wanted
 

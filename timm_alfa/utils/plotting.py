@@ -1,4 +1,5 @@
 """The look that all figures share: those of a run, of the studies, and of the benchmarks."""
+
 import io
 
 BLUE, ORANGE, GREEN, GREY = '#2a6fbb', '#d9642c', '#3a8f5b', '#8a8a8a'
@@ -19,6 +20,7 @@ def new_figure(columns: int = 1, width: float = 6.4, height: float = 3.6):
         The figure, and a list of its axes.
     """
     from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), dpi=130, layout='constrained')
     axes = list(figure.subplots(1, columns, squeeze=False)[0])
     for axis in axes:
@@ -36,6 +38,7 @@ def add_legend(axis, **options) -> None:
 def shades(count: int) -> list:
     """Colours for an ordered series, such as blocks from the input to the classifier."""
     from matplotlib import colormaps
+
     return [colormaps['viridis'](at / max(1, count - 1) * 0.9) for at in range(count)]
 
 
