@@ -2,11 +2,14 @@
 
 import importlib.util
 import json
+import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState, PartialState
+from helpers.training_runs import Runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +24,20 @@ def load(path: Path):
 
 _hub = load(ROOT / 'tests' / 'hub' / 'conftest.py')
 loopback, _worker, client, hub = _hub.loopback, _hub._worker, _hub.client, _hub.hub
+
+
+@pytest.fixture(autouse=True)
+def _hangs_are_failures():
+    """A test that waits for what never comes, such as a writer of a pipe, fails."""
+
+    def fail(*args):
+        raise TimeoutError('the test hangs')
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 class Stranger(BaseHTTPRequestHandler):
@@ -90,3 +107,12 @@ def refused(monkeypatch, tmp_path):
         return str(caught.value)
 
     return call
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """Runs of train.py inside of the test's process."""
+    monkeypatch.setenv('ACCELERATE_USE_CPU', 'true')
+    yield Runs(tmp_path)
+    AcceleratorState._reset_state()
+    PartialState._reset_state()

@@ -8,9 +8,16 @@ from typing import Any
 from tqdm import tqdm
 
 from timm_alfa.utils.distributed import is_main_process
-from timm_alfa.utils.text import duration, short_number
+from timm_alfa.utils.text import duration, printable, short_number
 
 logger = logging.getLogger('timm_alfa')
+
+
+class _Formatter(logging.Formatter):
+    """The message alone, with control characters escaped: names of files, classes and runs may come from others."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return '\n'.join(map(printable, record.getMessage().split('\n')))
 
 
 class _TqdmHandler(logging.Handler):
@@ -24,7 +31,7 @@ class _TqdmHandler(logging.Handler):
 def setup_logging() -> None:
     """Sends our log and all warnings to stderr, one line each; other processes than the first stay silent."""
     handler = _TqdmHandler()
-    handler.setFormatter(logging.Formatter('%(message)s'))
+    handler.setFormatter(_Formatter())
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
 

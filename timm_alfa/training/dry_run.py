@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from timm_alfa.blocks.spec import feature_shape
 from timm_alfa.training.setup import Run
+from timm_alfa.utils.plain_data import dump_yaml
 from timm_alfa.utils.redact import redact
+from timm_alfa.utils.text import printable
 
 
 def dry_run(run: Run) -> None:
@@ -20,7 +21,7 @@ def dry_run(run: Run) -> None:
     options = redact(run.config.flat())
     blocks = feature_shapes(model, run.blocks or (), run.input_config['input_size'])
     parameters = sum(p.numel() for p in run.model.parameters())
-    print(yaml.safe_dump(options, sort_keys=False, allow_unicode=True))
+    print('\n'.join(map(printable, dump_yaml(options).split('\n'))))
     for name, shape in blocks.items():
         print(f'block {name}: {shape_text(shape)}')
     print(f'parameters: {parameters:,}')

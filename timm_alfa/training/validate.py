@@ -20,12 +20,14 @@ from timm_alfa.training.console import logger
 from timm_alfa.training.evaluate import evaluate, evaluate_robust
 from timm_alfa.training.load_model import CheckpointConfig, open_model
 from timm_alfa.training.options.config import InputConfig
+from timm_alfa.training.options.outside import reached
 from timm_alfa.training.options.parser import (
+    ENVIRONMENT,
     Given,
     build_parser,
     group_options,
+    load_yaml,
     read_command_line,
-    read_yaml,
     resolve_groups,
 )
 from timm_alfa.training.run_dir import provenance
@@ -121,7 +123,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
         if name != 'data' or item.key in DATA_KEYS
     ]
     given, errors = read_command_line(build_parser('validate.py', DESCRIPTION, TITLES, options), argv, options)
-    fill_from_run(given)
+    errors += fill_from_run(given)
     groups, found = resolve_groups(GROUPS, given)
     if not given.values.get('robust'):
         found += [
@@ -133,24 +135,28 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
         found.append('--pretrained says nothing of the data: add --dataset NAME or --data-dir FOLDER.')
     if errors + found:
         raise ConfigError(errors + found)
+    for line in reached(given, options):
+        logger.info(line)
     return ValidateConfig(**groups)
 
 
-def fill_from_run(given: Given) -> None:
-    """Without --dataset and --data-dir, a run is scored on the data that its args.yaml names."""
+def fill_from_run(given: Given) -> list[str]:
+    """Without --dataset and --data-dir, a run is scored on the data that its args.yaml names; returns its errors."""
     if given.values.get('dataset') or given.values.get('data_dir') or not given.values.get('checkpoint'):
-        return
+        return []
     path = Path(str(given.values['checkpoint']).removeprefix('local-dir:'))
     file = (path if path.is_dir() else path.parent) / 'args.yaml'
     if not file.is_file():
-        return
-    environment: dict[str, Any] = {}
-    content, _ = read_yaml(str(file), group_options('data', DataConfig), environment=environment)
+        return []
+    content, error = load_yaml(str(file), '--checkpoint')
+    environment = content.get(ENVIRONMENT)
+    loader = environment.get('loader') if isinstance(environment, dict) else None
     found = {own: content.get(key) for key, own in FROM_RUN.items()}
-    found['loader'] = environment.get('loader') or content.get('loader')  # what 'auto' came to
+    found['loader'] = loader or content.get('loader')  # what 'auto' came to
     for own, value in found.items():
         if value and own not in given.values:
             given.values[own], given.source[own] = value, str(file)
+    return [error] if error else []
 
 
 def validate(

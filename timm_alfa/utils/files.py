@@ -166,15 +166,22 @@ def write_json(path: Union[str, Path], content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + '\n')
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading that is itself a regular file: no symbolic link is followed, no pipe or device is opened.
+def open_regular(path: Union[str, Path], follow_links: bool = False) -> BinaryIO:
+    """Opens a regular file for reading: never a pipe or a device.
+
+    Args:
+        path: The file.
+        follow_links: Also open a regular file that a symbolic link leads to.
 
     Raises:
         OSError: It does not exist, is not a regular file, or cannot be read.
     """
+    # without O_NONBLOCK, opening a pipe would wait until another process writes to it
+    flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, 'O_NONBLOCK', 0)
+    if not follow_links:
+        flags |= getattr(os, 'O_NOFOLLOW', 0)
     try:
-        # without O_NONBLOCK, opening a pipe would wait for somebody to write into it
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_NOFOLLOW', 0) | getattr(os, 'O_NONBLOCK', 0))
+        descriptor = os.open(path, flags)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, 'it is a symbolic link') from None
@@ -188,7 +195,7 @@ def open_regular(path: Path) -> BinaryIO:
 def sha256_of(path: Union[str, Path]) -> str:
     """The sha256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, 'rb') as file:
+    with open_regular(path, follow_links=True) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -6,13 +6,11 @@ import dataclasses
 import textwrap
 import typing
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
-
-import yaml
 
 from timm_alfa.errors import ConfigError
 from timm_alfa.options import core_type, default_of, hints, resolve
+from timm_alfa.utils import plain_data
 
 # The value of a flag that is passed without one.
 WITHOUT_VALUE = {'torchcompile': 'inductor'}
@@ -276,7 +274,7 @@ def read_yaml(
         flag: The flag that led to the file.
         environment: Receives what the file says that its run ran on.
     """
-    content, error = _load_yaml(file, flag)
+    content, error = load_yaml(file, flag)
     if error is not None:
         return {}, [error]
 
@@ -284,7 +282,9 @@ def read_yaml(
     values, errors = {}, []
     for key, value in content.items():
         key = str(key).replace('-', '_')
-        if key in keys:
+        if key in values:
+            errors.append(f"{file} repeats '{key}'.")
+        elif key in keys:
             values[key] = value
         elif key == ENVIRONMENT:
             if environment is not None and isinstance(value, dict):
@@ -295,18 +295,20 @@ def read_yaml(
     return values, errors
 
 
-def _load_yaml(file: str, flag: str) -> tuple[dict, Optional[str]]:
-    """The mapping in a YAML file, or what is wrong with it."""
+def load_yaml(file: str, flag: str) -> tuple[dict[Any, Any], Optional[str]]:
+    """The mapping in a YAML file, or what is wrong with it.
+
+    Args:
+        file: Its path.
+        flag: The flag that led to it.
+    """
     named = f"{flag} is '{file}'" if flag == '--config' else f"{flag} takes its options from '{file}'"
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, 'strerror', None) or 'it is not UTF-8 text'
-        return {}, f'{named}, which cannot be read: {reason}. Pass a YAML file of options.'
-    except yaml.YAMLError as error:
-        mark = getattr(error, 'problem_mark', None)
-        line = f' (line {mark.line + 1})' if mark else ''
-        return {}, f'{named}, which is not valid YAML{line}.'
+        content = plain_data.read_yaml(file)
+    except OSError as error:
+        return {}, f'{named}, which cannot be read: {error.strerror}. Pass a YAML file of options.'
+    except plain_data.PlainDataError as error:
+        return {}, f'{named}, which cannot be used: {error}.'
     if content is not None and not isinstance(content, dict):
         return {}, f"{named}, which has no 'option: value' lines."
     return content or {}, None

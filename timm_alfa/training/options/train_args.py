@@ -8,6 +8,7 @@ from typing import Any, Iterator, Optional, Sequence
 from timm_alfa.errors import AlfaWarning, ConfigError, one_of
 from timm_alfa.options import default_of, resolve
 from timm_alfa.tasks import TASKS
+from timm_alfa.training.console import logger
 from timm_alfa.training.options.checks import errors_across, without_effect
 from timm_alfa.training.options.config import (
     DIGITS_DEFAULTS,
@@ -17,6 +18,7 @@ from timm_alfa.training.options.config import (
     means_digits,
     task_key,
 )
+from timm_alfa.training.options.outside import NOT_RESUMED, not_resumed, reached, typed_errors
 from timm_alfa.training.options.parser import (
     Given,
     Option,
@@ -101,29 +103,43 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
     Raises:
         ConfigError: With all errors; nothing has been done yet.
     """
-    given, errors = read_command_line(make_parser(), argv, all_options())
-    errors += fill_from_run(given)
+    # from the command line, files and defaults
+    options = all_options()
+    given, errors = read_command_line(make_parser(), argv, options)
+    if only_typed := list(typed_errors(given)):
+        raise ConfigError(errors + only_typed)
+    left_out, found = fill_from_run(given, options)
+    errors += found
     fill_for_digits(given)
     config, found = resolve_config(given)
     errors += found
     if errors:
         raise ConfigError(errors)
+
+    # what the user should know before anything happens
+    for line in (*reached(given, options), *left_out):
+        logger.info(line)
     for line in without_effect(config, given.flag_name):
         warnings.warn(line, AlfaWarning, stacklevel=2)
     return config
 
 
-def fill_from_run(given: Given) -> list[str]:
-    """With `--resume RUN`, takes options that are not given from the run; returns the errors of its args.yaml."""
+def fill_from_run(given: Given, options: Sequence[Option]) -> tuple[list[str], list[str]]:
+    """With `--resume RUN`, takes options that are not given from the run's args.yaml.
+
+    Returns:
+        A line for each option that is left out, and the errors of the file.
+    """
     run = given.values.get('resume')
     file = Path(str(run)) / 'args.yaml'
     if run in (None, 'auto') or not file.is_file():
-        return []
-    content, errors = read_yaml(str(file), all_options(), '--resume')
+        return [], []
+    content, errors = read_yaml(str(file), options, '--resume')
+    left_out = list(not_resumed(str(file), content, given, options))
     for key, value in content.items():
-        if key not in given.values and key not in NOT_FROM_RUN:
+        if key not in (*given.values, *NOT_FROM_RUN, *NOT_RESUMED):
             given.inherit(key, value, str(file))
-    return errors
+    return left_out, errors
 
 
 def fill_for_digits(given: Given) -> None:

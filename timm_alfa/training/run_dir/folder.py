@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Mapping, Optional
 
 import torch
-import yaml
 from timm.models._hub import save_config_for_hf
 
 from timm_alfa.errors import ConfigError
@@ -20,6 +19,7 @@ from timm_alfa.training.options.config import TrainConfig
 from timm_alfa.training.options.parser import ENVIRONMENT
 from timm_alfa.utils import files
 from timm_alfa.utils.files import sha256_of
+from timm_alfa.utils.plain_data import dump_yaml, read_yaml
 from timm_alfa.utils.text import shorten_list
 
 LOCK, STATES = '.lock', 'last'
@@ -46,8 +46,8 @@ def is_resumable(path: Path) -> bool:
     if state_folders(path / STATES):
         return True
     try:
-        content = yaml.safe_load((path / 'args.yaml').read_text(encoding='utf-8'))
-    except (OSError, ValueError, yaml.YAMLError):
+        content = read_yaml(path / 'args.yaml')
+    except (OSError, ValueError):
         return False
     return isinstance(content, dict) and ENVIRONMENT in content  # timm's train.py writes an args.yaml without it
 
@@ -149,7 +149,7 @@ class RunFolder:
     def save_args(self, options: dict[str, Any], environment: dict[str, Any]) -> None:
         """Writes args.yaml: every resolved option, and what the run ran on. `--config` reads it again."""
         content = {**options, ENVIRONMENT: environment}
-        self._write_text('args.yaml', yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        self._write_text('args.yaml', dump_yaml(content))
 
     def save_summary(self, rows: list[dict[str, Any]]) -> None:
         """Writes summary.csv: one row per epoch, columns in the order in which they first occur."""

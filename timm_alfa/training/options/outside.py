@@ -1,0 +1,69 @@
+"""Options that reach beyond a run and its folder, where a file and not the user has set them."""
+
+from typing import Any, Iterator, Sequence
+
+from timm_alfa.options import default_of
+from timm_alfa.training.options.parser import Given, Option
+
+# What makes a run read or write elsewhere, or contact a service.
+REACH_OUTSIDE = (
+    'model',
+    'pretrained',
+    'initial_checkpoint',
+    'checkpoint',
+    'dataset',
+    'data_dir',
+    'class_map',
+    'dataset_download',
+    'output',
+    'log_with',
+)
+# Of these, what --resume RUN does not take from the run: it sends what a run measures to a service, or writes into a
+# folder of data. The run is the same without it.
+NOT_RESUMED = ('dataset_download', 'log_with')
+# How a run is resumed, which no file decides: its folder is written, and old states in it are removed.
+ONLY_TYPED = ('resume', 'resume_anyway')
+
+
+def reached(given: Given, options: Sequence[Option]) -> Iterator[str]:
+    """A line for each option that a file has set and that reaches outside of the run's folder."""
+    for item in options:
+        source = given.source.get(item.key)
+        if source and item.key in REACH_OUTSIDE and _reaches(item, given.values[item.key]):
+            yield f"from '{source}': {_spelled(item, given.values[item.key])}"
+
+
+def not_resumed(file: str, content: dict[str, Any], given: Given, options: Sequence[Option]) -> Iterator[str]:
+    """A line for each option of a resumed run that is not taken from its args.yaml.
+
+    Args:
+        file: The args.yaml.
+        content: Its options.
+        given: What the user set.
+        options: All options.
+    """
+    for item in options:
+        value = content.get(item.key)
+        if item.key in NOT_RESUMED and value and item.key not in given.values:
+            yield f"not taken from '{file}': {_spelled(item, value)}; add it to do so again"
+
+
+def typed_errors(given: Given) -> Iterator[str]:
+    """A line for each option in a file that only the command line may set."""
+    for key in ONLY_TYPED:
+        if given.source.get(key) and given.values[key]:
+            flag = '--' + key.replace('_', '-')
+            yield f'{given.flag_name(key)}: a run is resumed only by {flag} on the command line.'
+
+
+def _reaches(item: Option, value: Any) -> bool:
+    if item.key == 'model':
+        return ':' in str(value)  # of the Hub, or of a folder
+    return bool(value) and value != default_of(item.field) and (item.key, value) != ('dataset', 'digits')
+
+
+def _spelled(item: Option, value: Any) -> str:
+    if value is True:
+        return item.spelling
+    words = value if isinstance(value, (list, tuple)) else [value]
+    return ' '.join(map(str, (item.spelling, *words)))
