@@ -17,12 +17,12 @@ class DataConfig:
     """Which images, in which splits, and how they are read."""
 
     dataset: str = option('', dataset_help())
-    data_dir: str = option('', 'root of an image folder, or where the data set is kept')
+    data_dir: str = option('', 'root of an image folder, or where the data set is kept', metavar='FOLDER')
     train_split: str = option('train', 'split to train on')
     val_split: str = option('validation', 'split to validate on; with --val-fraction it is the test split')
     input_key: Optional[str] = option(None, option_help('input_key'))
     target_key: Optional[str] = option(None, option_help('target_key'))
-    class_map: str = option('', 'file with one class name per line, in the order of the labels')
+    class_map: str = option('', 'file with one class name per line, in the order of the labels', metavar='FILE')
     dataset_download: bool = option(False, option_help('dataset_download'))
     num_classes: Optional[int] = option(None, 'number of classes (default: that of the data)', low=1)
     val_fraction: float = option(0.0, 'fraction of the training split to validate on', low=0, high=0.9)

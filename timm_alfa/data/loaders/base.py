@@ -62,7 +62,7 @@ class LoaderSpec:
 class Loader:
     """Batches of a subset, for one rank.
 
-    Iterating gives `(input, target)` on the device: normalised float32 (batch, channels, height, width), and int64
+    Iterating gives `(input, target)` on the device: normalized float32 (batch, channels, height, width), and int64
     (batch,) or, with mixup or cutmix, float32 (batch, num_classes). Everything is a function of the seed, the epoch and
     the step, so that `set_epoch(e, k)` continues exactly where another process stopped after k batches.
 
@@ -120,8 +120,8 @@ class Loader:
         if len(mine):
             yield from mine.split(spec.batch_size)[start_batch:]
 
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Converts uint8 (batch, channels, height, width) on the device to normalised float32."""
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Converts uint8 (batch, channels, height, width) on the device to normalized float32."""
         layout = torch.channels_last if self.spec.channels_last else torch.contiguous_format
         return pixels.to(torch.float32, memory_format=layout).sub_(self._mean).div_(self._std)
 

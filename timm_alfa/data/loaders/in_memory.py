@@ -27,6 +27,8 @@ RESIZING = {  # torch's equivalents of PIL's filters
 class EpochTable(NamedTuple):
     """What the batches of an epoch are made of, in their order: a batch is a slice of each tensor.
 
+    It takes 48 bytes per image on the device: 61 MB for the training images of ImageNet.
+
     Attributes:
         sizes: Images in each batch.
         indices: Into the source, (n,) int64, on the CPU.
@@ -112,7 +114,7 @@ class MemoryLoader(Loader):
             draws: As `draw_crops`, (4, batch); None for images as they are.
 
         Returns:
-            Normalised float32, (batch, channels, height, width).
+            Normalized float32, (batch, channels, height, width).
         """
         aug, spec = self.spec.aug, self.spec
         pixels = self.pixels[rows]
@@ -124,7 +126,7 @@ class MemoryLoader(Loader):
             pixels = flip(pixels, draws[3], 2) if aug.vflip > 0 else pixels
         if self.resizes:
             pixels = resize(pixels, list(spec.input_size[1:]), RESIZING[spec.interpolation], antialias=True)
-        return self.normalise(pixels)
+        return self.normalize(pixels)
 
     def _draws(self, epoch: int, positions: torch.Tensor) -> torch.Tensor:
         """Returns the draws of positions in the epoch's order, (4, n)."""

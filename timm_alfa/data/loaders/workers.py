@@ -102,7 +102,7 @@ class WorkerLoader(Loader):
             self._account(read, errors)
             if not len(read) and not self.subset.train:
                 continue
-            input = self.normalise(pixels.to(self.spec.device, non_blocking=self.spec.pin_mem))
+            input = self.normalize(pixels.to(self.spec.device, non_blocking=self.spec.pin_mem))
             target = target.to(self.spec.device, non_blocking=self.spec.pin_mem)
             yield self.augment(input, target, epoch, step)
 
@@ -138,7 +138,7 @@ class WorkerLoader(Loader):
 
 
 def transform_of(spec: LoaderSpec, train: bool) -> Callable:
-    """Returns timm's transform to uint8: normalising and erasing are done in batches on the device."""
+    """Returns timm's transform to uint8: normalizing and erasing are done in batches on the device."""
     aug = spec.aug
     if not train:
         return create_transform(
