@@ -13,14 +13,14 @@ _LIBRARIES = ('timm_alfa', 'timm', 'torch', 'accelerate')  # between a user's li
 
 
 class AlfaError(ValueError):
-    """Base of the errors a user can mend."""
+    """Base of the errors that a user can fix."""
 
 
 class ConfigError(AlfaError):
     """One or more options are wrong.
 
     Args:
-        errors: One line a fault, all of them: a user mends a config once, not option by option.
+        errors: All of them, one line per error, so that a user can fix a config at once and not option by option.
     """
 
     def __init__(self, errors: Iterable[str]):
@@ -45,7 +45,7 @@ class HubError(AlfaError):
 
 
 class AlfaWarning(UserWarning):
-    """Something asked for has no effect."""
+    """Something that was requested has no effect."""
 
 
 def warn(message: str) -> None:

@@ -1,6 +1,7 @@
 """Options as frozen dataclasses: one declaration gives the flag, the YAML key, the check and the help text."""
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import MISSING
@@ -22,12 +23,12 @@ def option(
     flag: Optional[str] = None,
     metavar: Optional[str] = None,
 ):
-    """A dataclass field that knows its help text and what is valid.
+    """A dataclass field with its help text and its valid values.
 
     Args:
-        default: The value when nothing is given. Mappings are copied for each instance.
+        default: The value if none is given. Mappings are copied for each instance.
         help: One line for `--help`.
-        choices: The only values allowed; `None` is allowed where the annotation is Optional.
+        choices: The only values allowed; `None` is allowed if the annotation is Optional.
         low: Smallest value allowed.
         high: Largest value allowed.
         above: The value must be larger than this.
@@ -65,7 +66,7 @@ def parse_number(value: Any) -> float:
     """A float from a number, '0.5' or a fraction such as '0.5/255'.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is none of these.
     """
     if isinstance(value, bool):
         raise ValueError(value)
@@ -81,41 +82,51 @@ def convert(value: Any, annotation: Any) -> Any:
     """A value from the command line or YAML as its field's type.
 
     Raises:
-        ValueError, TypeError: It has no reading as that type.
+        ValueError, TypeError: It cannot be read as that type.
     """
-    if value is None or (isinstance(value, str) and value.lower() == 'none' and is_optional(annotation)):
-        if is_optional(annotation):
+    optional = is_optional(annotation)
+    if value is None or (optional and isinstance(value, str) and value.lower() == 'none'):
+        if optional:
             return None
         raise ValueError(value)
+
     kind = core_type(annotation)
     if typing.get_origin(kind) is tuple:
-        parts = value.replace(',', ' ').split() if isinstance(value, str) else value
-        parts = [parts] if isinstance(parts, (int, float)) else parts
-        return tuple(convert(part, typing.get_args(kind)[0]) for part in parts)
-    if kind is bool:
-        return _boolean(value)
-    if kind is int:
-        if isinstance(value, bool) or float(value) != int(float(value)):
-            raise ValueError(value)
-        return int(float(value))
-    if kind is float:
-        return parse_number(value)
-    if kind is str:
-        if isinstance(value, (bool, Mapping)):
-            raise ValueError(value)
-        return ','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    if typing.get_origin(kind) is dict or kind is dict:
-        return dict(value)
-    return value
+        return _to_tuple(value, typing.get_args(kind)[0])
+    converter = _CONVERTERS.get(typing.get_origin(kind) or kind)
+    return converter(value) if converter else value
 
 
-def _boolean(value: Any) -> bool:
+def _to_tuple(value: Any, annotation: Any) -> tuple:
+    if isinstance(value, str):
+        value = value.replace(',', ' ').split()
+    elif isinstance(value, (int, float)):
+        value = [value]
+    return tuple(convert(item, annotation) for item in value)
+
+
+def _to_bool(value: Any) -> bool:
     if isinstance(value, bool):
         return value
     word = str(value).lower()
     if word not in _TRUE + _FALSE:
         raise ValueError(value)
     return word in _TRUE
+
+
+def _to_int(value: Any) -> int:
+    if isinstance(value, bool) or float(value) != int(float(value)):
+        raise ValueError(value)
+    return int(float(value))
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, (bool, Mapping)):
+        raise ValueError(value)
+    return ','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+_CONVERTERS = {bool: _to_bool, int: _to_int, float: parse_number, str: _to_text, dict: dict}
 
 
 def type_name(annotation: Any) -> str:
@@ -125,7 +136,7 @@ def type_name(annotation: Any) -> str:
         int: 'a whole number',
         float: "a number or a fraction such as '0.5/255'",
         bool: 'true or false',
-        str: 'a text',
+        str: 'text',
         dict: 'a mapping',
     }
     if typing.get_origin(kind) is tuple:
@@ -133,27 +144,32 @@ def type_name(annotation: Any) -> str:
     return names.get(kind, names.get(typing.get_origin(kind), str(kind)))
 
 
-def _value_errors(name: str, value: Any, meta: Mapping) -> Iterator[str]:
+def _value_errors(name: str, value: Any, metadata: Mapping) -> Iterator[str]:
+    """A line for each value, or item of a tuple, that the field does not allow."""
     for item in value if isinstance(value, tuple) else (value,):
         if item is None:
             continue
-        if meta.get('choices') is not None and item not in meta['choices']:
-            yield one_of(name, item, [str(c) for c in meta['choices']])
-            continue
-        if not isinstance(item, (int, float)) or isinstance(item, bool):
-            continue
-        if item != item or item in (float('inf'), float('-inf')):
-            yield f'{name} is {item}: give a finite number.'
-        elif meta.get('low') is not None and item < meta['low']:
-            yield f'{name} is {item}: it must be at least {meta["low"]}.'
-        elif meta.get('high') is not None and item > meta['high']:
-            yield f'{name} is {item}: it must be at most {meta["high"]}.'
-        elif meta.get('above') is not None and item <= meta['above']:
-            yield f'{name} is {item}: it must be above {meta["above"]}.'
+        choices = metadata.get('choices')
+        if choices is not None and item not in choices:
+            yield one_of(name, item, [str(choice) for choice in choices])
+        elif isinstance(item, (int, float)) and not isinstance(item, bool):
+            yield from _range_errors(name, item, metadata)
+
+
+def _range_errors(name: str, number: float, metadata: Mapping) -> Iterator[str]:
+    low, high, above = metadata.get('low'), metadata.get('high'), metadata.get('above')
+    if not math.isfinite(number):
+        yield f'{name} is {number}: it must be a finite number.'
+    elif low is not None and number < low:
+        yield f'{name} is {number}: it must be at least {low}.'
+    elif high is not None and number > high:
+        yield f'{name} is {number}: it must be at most {high}.'
+    elif above is not None and number <= above:
+        yield f'{name} is {number}: it must be above {above}.'
 
 
 def resolve(cls: type, values: Mapping[str, Any], flag_name=lambda name: name) -> tuple[Optional[Any], list[str]]:
-    """An instance of a config class from untyped values, and every fault found on the way.
+    """An instance of a config class from untyped values, and all errors in them.
 
     Args:
         cls: A frozen dataclass of `option` fields. Its method `errors(flag_name)`, if it has one, checks them against
@@ -162,24 +178,28 @@ def resolve(cls: type, values: Mapping[str, Any], flag_name=lambda name: name) -
         flag_name: How the user spells a field's name (a flag, a keyword), for messages.
 
     Returns:
-        The instance (None where a value could not be read) and the errors, one line each.
+        The instance (None if one of its values is invalid) and the errors, one line each.
     """
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    annotations, ready, found = hints(cls), {}, []
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    annotations = hints(cls)
+    ready, found = {}, []
     for name, value in values.items():
+        spelling = flag_name(name)
         if name not in fields:
-            found.append(one_of('option', flag_name(name), [flag_name(known) for known in fields]))
+            found.append(one_of('option', spelling, [flag_name(known) for known in fields]))
             continue
         try:
             ready[name] = convert(value, annotations[name])
         except (ValueError, TypeError, OverflowError):  # int(float('inf')) overflows
-            found.append(f'{flag_name(name)} is {value!r}: give {type_name(annotations[name])}.')
+            found.append(f'{spelling} is {value!r}: it must be {type_name(annotations[name])}.')
             continue
-        found += _value_errors(flag_name(name), ready[name], fields[name].metadata)
+        found += _value_errors(spelling, ready[name], fields[name].metadata)
     if found:
         return None, found
+
     config = cls(**ready)
-    return config, list(config.errors(flag_name)) if hasattr(config, 'errors') else []
+    errors = list(config.errors(flag_name)) if hasattr(config, 'errors') else []
+    return config, errors
 
 
 def build(cls: type, values: Mapping[str, Any], flag_name=lambda name: name) -> Any:

@@ -100,7 +100,7 @@ def test_all_faults_come_in_one_message():
     for part in (
         "'--alfa-step'. Did you mean '--alfa-steps'",
         "unexpected 'stray'",
-        "--epochs is 'many': give a whole number",
+        "--epochs is 'many': it must be a whole number",
         '--momentum is 2',
         "unknown --alfa-norm 'l7'",
         "--checkpoint-every is 'often'",

@@ -169,7 +169,7 @@ class RunConfig:
     """Where results go, how a run is resumed, and what it reports."""
 
     seed: int = option(42, 'random seed', low=0, high=2**31 - 1)
-    output: str = option('output', 'folder for all runs', metavar='DIR')
+    output: str = option('output', 'folder for all runs', metavar='FOLDER')
     experiment: Optional[str] = option(
         None, "name of this run's folder in --output (default: MODEL-TASK-DATASET, numbered)"
     )
