@@ -19,13 +19,13 @@ from pathlib import Path
 import measure
 import torch
 
-from timm_alfa.training.agreement import StopFlag
 from timm_alfa.training.checkpoint.save_load import CheckpointStore
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.run_dir.folder import RunFolder
 from timm_alfa.training.setup import prepare
+from timm_alfa.training.stop import StopFlag
 from timm_alfa.training.trainer import Trainer
 
 _RATE = re.compile(r'Time: [\d.]+s,\s*([\d.]+)/s')  # of one batch; the mean follows in parentheses

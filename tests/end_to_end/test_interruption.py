@@ -62,7 +62,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
     run.signal(number)
     record = run.record()
     assert record['status'] == 'stopped' and record['epochs_done'] >= 1
-    assert f'Go on with: python train.py --resume {tmp_path / "run"}' in run.stderr
+    assert f'Resume with: python train.py --resume {tmp_path / "run"}' in run.stderr
     resumed = Processes(tmp_path, ['--resume', str(tmp_path / 'run')]).record()
     assert resumed['status'] == 'finished' and resumed['epochs_done'] == 4
 

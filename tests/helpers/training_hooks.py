@@ -13,7 +13,7 @@ def slow():
 
     def update(self, window):
         time.sleep(0.05)
-        original(self, window)
+        return original(self, window)
 
     Trainer.update = update
 
@@ -23,15 +23,15 @@ def rank_one_fails():
     from timm_alfa.errors import DataError
     from timm_alfa.training.trainer import Trainer
 
-    original = Trainer.indexed
+    original = Trainer.batches
 
-    def indexed(self, loader):
+    def batches(self, loader):
         for at, batch in enumerate(original(self, loader)):
             if at == 2 and os.environ.get('RANK') == '1':
                 raise DataError("cannot read 'x/broken.png': truncated.")
             yield batch
 
-    Trainer.indexed = indexed
+    Trainer.batches = batches
 
 
 def rank_one_dies():
@@ -40,45 +40,45 @@ def rank_one_dies():
 
     from timm_alfa.training.trainer import Trainer
 
-    original = Trainer.indexed
+    original = Trainer.batches
 
-    def indexed(self, loader):
+    def batches(self, loader):
         for at, batch in enumerate(original(self, loader)):
             if at == 2 and os.environ.get('RANK') == '1':
                 os.kill(os.getpid(), signal.SIGKILL)
             yield batch
 
-    Trainer.indexed = indexed
+    Trainer.batches = batches
 
 
 def rank_one_nan():
     """The second process alone sees images that are not finite, once."""
     from timm_alfa.training.trainer import Trainer
 
-    original = Trainer.indexed
+    original = Trainer.batches
 
-    def indexed(self, loader):
-        for at, (input, target, indices) in enumerate(original(self, loader)):
+    def batches(self, loader):
+        for at, batch in enumerate(original(self, loader)):
             if at == 1 and os.environ.get('RANK') == '1' and self.state.epoch == 0:
-                input = input * float('nan')
-            yield input, target, indices
+                batch = batch._replace(input=batch.input * float('nan'))
+            yield batch
 
-    Trainer.indexed = indexed
+    Trainer.batches = batches
 
 
 def rank_one_overflows():
     """The running statistics of the second process alone overflow, in its third update."""
     from timm_alfa.replay.norms import running_buffers
-    from timm_alfa.training.trainer import Trainer
+    from timm_alfa.training.step import TrainStep
 
-    original = Trainer.step
+    original = TrainStep.apply_gradients
 
-    def step(self):
-        original(self)
-        if os.environ.get('RANK') == '1' and self.state.updates == 2:
+    def apply_gradients(self, update):
+        original(self, update)
+        if os.environ.get('RANK') == '1' and update == 2:
             running_buffers(self.run.task)[0].fill_(float('inf'))
 
-    Trainer.step = step
+    TrainStep.apply_gradients = apply_gradients
 
 
 def never_done():
@@ -98,12 +98,12 @@ def worker_dies():
 
     original = Trainer.after_update
 
-    def after_update(self, batches):
+    def after_update(self, flags):
         import multiprocessing
 
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
-        original(self, batches)
+        original(self, flags)
 
     Trainer.after_update = after_update
 
@@ -154,7 +154,7 @@ def stops_after_two():
         count.append(1)
         if len(count) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        original(self, window)
+        return original(self, window)
 
     Trainer.update = update
 

@@ -12,9 +12,11 @@ from torch import nn
 
 from timm_alfa.errors import AlfaWarning, BlockError, CheckpointError, ConfigError
 from timm_alfa.replay.norms import RunningStatistics
-from timm_alfa.training import trainer
-from timm_alfa.training.agreement import StopFlag, is_finite
+from timm_alfa.training import step, trainer
+from timm_alfa.training.agreement import is_finite
 from timm_alfa.training.checkpoint.store import state_folders
+from timm_alfa.training.step import TrainStep
+from timm_alfa.training.stop import StopFlag
 from timm_alfa.training.trainer import Trainer, TrainingError
 
 
@@ -23,13 +25,13 @@ def poison(monkeypatch):
     """Makes the images of some updates NaN."""
 
     def arrange(*batches, value=float('nan')):
-        original = Trainer.indexed
+        original = Trainer.batches
 
-        def indexed(self, loader):
-            for at, (input, target, indices) in enumerate(original(self, loader)):
-                yield (input * value if at in batches else input), target, indices
+        def poisoned(self, loader):
+            for at, batch in enumerate(original(self, loader)):
+                yield batch._replace(input=batch.input * value) if at in batches else batch
 
-        monkeypatch.setattr(Trainer, 'indexed', indexed)
+        monkeypatch.setattr(Trainer, 'batches', poisoned)
 
     return arrange
 
@@ -106,26 +108,26 @@ def resumed(runs, *argv):
 
 def test_weights_that_are_not_finite_replace_nothing(runs, monkeypatch):
     """A step of a gradient that is not finite, after a loss that was: states and files stay those before."""
-    original = Trainer.step
+    original = TrainStep.apply_gradients
 
-    def step(self):
-        if self.state.updates == 8:
+    def apply_gradients(self, update):
+        if update == 8:
             next(self.run.model.parameters()).grad[0] = float('inf')
-        original(self)
+        original(self, update)
 
-    monkeypatch.setattr(Trainer, 'step', step)
+    monkeypatch.setattr(TrainStep, 'apply_gradients', apply_gradients)
     with pytest.raises(TrainingError, match=r"after update 9 in epoch 2 .*not finite.*last state, '.*update-8'"):
         runs('--task', 'standard', '--checkpoint-every', '1')
     assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000009-update-8']
     assert all(value.isfinite().all() for value in runs.weights('run').values())
-    monkeypatch.setattr(Trainer, 'step', original)
+    monkeypatch.setattr(TrainStep, 'apply_gradients', original)
     record, finite = resumed(runs, '--lr', '0.01')
     assert finite and record['epochs_done'] == 2 and record['skipped_updates'] == 0
 
 
 def test_a_rate_that_is_far_too_high_leaves_finite_files(runs):
     """Running statistics overflow first; the epoch's end, and a state in each update, follow."""
-    with pytest.raises(TrainingError, match='Lower --lr .*goes on from the last state'):
+    with pytest.raises(TrainingError, match='Lower --lr .*resumes from the last state'):
         runs('--model', 'resnet20s', '--task', 'standard', '--lr', '1e12', '--checkpoint-every', '1')
     written = [load_file(file) for file in runs.output.rglob('*.safetensors')]
     assert written and all(value.isfinite().all() for tensors in written for value in tensors.values())
@@ -134,14 +136,14 @@ def test_a_rate_that_is_far_too_high_leaves_finite_files(runs):
 @pytest.mark.parametrize('at', [5, 4])
 def test_weights_are_not_finite_at_the_end_of_an_epoch(at, runs, monkeypatch):
     """Of the epoch's last update, or of one before it, so that its losses were no longer finite either."""
-    original = Trainer.step
+    original = TrainStep.apply_gradients
 
-    def step(self):
-        original(self)
-        if self.state.updates == 6 + at:
+    def apply_gradients(self, update):
+        original(self, update)
+        if update == 6 + at:
             next(self.run.model.parameters()).data[0] = float('nan')
 
-    monkeypatch.setattr(Trainer, 'step', step)
+    monkeypatch.setattr(TrainStep, 'apply_gradients', apply_gradients)
     written = []
     write_epoch = Trainer.write_epoch
     monkeypatch.setattr(Trainer, 'write_epoch', lambda self, *args: (written.append(args), write_epoch(self, *args)))
@@ -152,15 +154,15 @@ def test_weights_are_not_finite_at_the_end_of_an_epoch(at, runs, monkeypatch):
 
 
 def test_a_signal_saves_no_state_that_is_not_finite(runs, monkeypatch):
-    original = Trainer.step
+    original = TrainStep.apply_gradients
 
-    def step(self):
-        original(self)
-        if self.state.updates == 3:
+    def apply_gradients(self, update):
+        original(self, update)
+        if update == 3:
             next(self.run.model.parameters()).data[0] = float('nan')
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Trainer, 'step', step)
+    monkeypatch.setattr(TrainStep, 'apply_gradients', apply_gradients)
     with pytest.raises(TrainingError, match=r"last state, '.*update-2'"):
         runs('--task', 'standard', '--checkpoint-every', '2')
     assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-2']
@@ -196,8 +198,8 @@ def test_an_epoch_without_a_finite_loss_to_evaluate_is_not_kept(runs, poison, mo
         nonlocal poisoned
         poisoned = self.state
         if self.state.updates == 11:
-            window = [(input * float('nan'), target, indices) for input, target, indices in window]
-        update(self, window)
+            window = [batch._replace(input=batch.input * float('nan')) for batch in window]
+        return update(self, window)
 
     poisoned = None
     monkeypatch.setattr(Trainer, 'update', watched)
@@ -241,7 +243,7 @@ def test_agc_leaves_the_classifier_alone(runs):
 
 def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
     """Gradients that follow from all that is clipped have the norm asked for."""
-    from timm_alfa.training.trainer import dispatch_clip_grad
+    from timm_alfa.training.step import dispatch_clip_grad
 
     norms = []
 
@@ -253,7 +255,7 @@ def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
         '--task', 'l_alfa', '--alfa-blocks', 'all', '--alfa-bn', 'aux', '--clip-grad', '1e-3', '--epochs', '1'
     )
     everything = [p for p in run.task.parameters() if p is not run.task.eta]
-    monkeypatch.setattr(trainer, 'dispatch_clip_grad', clip)
+    monkeypatch.setattr(step, 'dispatch_clip_grad', clip)
     from timm_alfa.training.train import train
 
     train(run)
@@ -265,7 +267,7 @@ def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
 def test_accumulation_that_accelerate_is_told_of_divides_no_loss(runs, monkeypatch):
     plain = runs('--task', 'standard', '--epochs', '1', experiment='plain')
     monkeypatch.setenv('ACCELERATE_GRADIENT_ACCUMULATION_STEPS', '4')
-    with pytest.warns(AlfaWarning, match='give train.py --grad-accum-steps 4'):
+    with pytest.warns(AlfaWarning, match='pass --grad-accum-steps 4 to train.py'):
         told = runs('--task', 'standard', '--epochs', '1', experiment='told')
     assert told['val_loss'] == plain['val_loss']
 
@@ -363,7 +365,7 @@ def test_a_signal_ends_after_the_update_with_a_state(runs, monkeypatch):
     def update(self, window):
         if self.state.updates == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        original(self, window)
+        return original(self, window)
 
     monkeypatch.setattr(Trainer, 'update', update)
     record = runs('--task', 'alfa')

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from timm_alfa.errors import AlfaWarning, DataError
-from timm_alfa.training import setup, train
+from timm_alfa.training import setup
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.run_dir.folder import RunFolder
+from timm_alfa.training.start import begin_folder
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_the_crop_is_the_one_that_the_loader_makes(loader, crop_pct, runs):
     """timm reads it from config.json: it has to score the pictures that the run did."""
     run = runs.prepare('--task', 'standard', '--loader', loader)
     assert run.model.default_cfg['crop_pct'] == 0.95 and run.input_config['crop_pct'] == crop_pct
-    train.begin_folder(run, RunFolder(runs.output / 'run'), TrainState())
+    begin_folder(run, RunFolder(runs.output / 'run'), TrainState())
     assert json.loads((runs.output / 'run' / 'config.json').read_text())['pretrained_cfg']['crop_pct'] == crop_pct
 
 

@@ -1,106 +1,85 @@
-"""What may go wrong in an update: a loss that is not finite, a signal to stop. All processes decide alike."""
+"""What all processes agree on in an update: whether its loss is finite, whether to stop, whether to save."""
 
-import os
-import signal
-import time
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Sequence
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from timm_alfa.replay.norms import running_buffers
-from timm_alfa.utils.distributed import is_main_process
 from timm_alfa.utils.fsdp import to_local
 
 
-class StopFlag:
-    """Set by SIGTERM or SIGINT; the loop ends after the update at hand. A second SIGINT ends at once.
+class Requests(NamedTuple):
+    """What one process wants after an update."""
 
-    A launcher hands on the Ctrl-C that a terminal has already sent to every process: what comes within a second of the
-    first counts as the same one.
-    """
-
-    def __init__(self):
-        self.signal, self.at = None, 0.0
-        self._before = {}
-
-    def __bool__(self) -> bool:
-        return self.signal is not None
-
-    def __enter__(self) -> 'StopFlag':
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._catch)
-        return self
-
-    def __exit__(self, *exception) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _catch(self, number, frame) -> None:
-        # only a flag: saving inside a handler can hang or tear what is being written
-        now = time.monotonic()
-        if self.signal is None:
-            self.signal, self.at = number, now
-            if is_main_process():
-                os.write(
-                    2,
-                    f'\n{signal.Signals(number).name}: finishing the update, then saving '
-                    '(Ctrl-C again stops at once)\n'.encode(),
-                )
-        elif number == signal.SIGINT and now - self.at > 1:
-            raise KeyboardInterrupt
+    stop: bool
+    save: bool
 
 
 class Flags(NamedTuple):
-    """What all processes agree on after an update."""
+    """What all processes agree on after an update: each flag is set if any process set it."""
 
     bad: bool
     stop: bool
     save: bool
 
 
-class Consensus:
-    """Flags of an update, each set if any process sets it.
+class PendingFlags(NamedTuple):
+    """Flags that are still being exchanged.
 
-    The flags travel while the backward pass runs, so that a GPU need not be waited for.
+    Attributes:
+        flags: (3,), on the host once they have arrived.
+        own_bad: Whether a loss of this process is not finite; on the device.
+        arrived: Marks the arrival; None without a GPU, where they are there already.
     """
 
-    def __init__(self, accelerator: Accelerator):
-        self.accelerator = accelerator
-        self.event = torch.cuda.Event() if accelerator.device.type == 'cuda' else None
+    flags: torch.Tensor
+    own_bad: torch.Tensor
+    arrived: Optional[torch.cuda.Event]
 
-    def send(self, losses: list[torch.Tensor], stop: bool, save: bool) -> None:
-        """Starts the exchange: after the last forward pass, before its backward pass."""
-        bad = ~torch.stack([loss.detach().float().reshape(()) for loss in losses]).isfinite().all()
-        # built on the host first: one copy to the device, no wait
-        wishes = torch.tensor([0, stop, save], dtype=torch.int32)
-        if self.event is not None:
-            wishes = wishes.pin_memory().to(self.accelerator.device, non_blocking=True)
-        else:
-            wishes = wishes.to(self.accelerator.device)
-        wishes[0] = bad
-        if self.accelerator.num_processes > 1:
-            torch.distributed.all_reduce(wishes, op=torch.distributed.ReduceOp.MAX)
-        self.own_bad = bad
-        if self.event is not None:
-            self.flags = torch.empty(3, dtype=torch.int32, pin_memory=True)
-            self.flags.copy_(wishes, non_blocking=True)
-            self.event.record()
-        else:
-            self.flags = wishes
-
-    def receive(self) -> Flags:
-        """The flags; on a GPU waits for the forward pass at most."""
-        if self.event is not None:
-            self.event.synchronize()
+    def wait(self) -> Flags:
+        """The flags; on a GPU this waits for the forward pass at most."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
         return Flags(*(bool(flag) for flag in self.flags.tolist()))
+
+
+def exchange(accelerator: Accelerator, losses: Sequence[torch.Tensor], requests: Requests) -> PendingFlags:
+    """Starts to exchange an update's flags: after its last forward pass, before the backward pass.
+
+    They travel while the backward pass runs, so that a GPU need not be waited for. Every process calls it.
+
+    Args:
+        losses: Of the update's batches on this process.
+        requests: Of this process.
+    """
+    on_gpu = accelerator.device.type == 'cuda'
+    bad = ~torch.stack([loss.detach().float().reshape(()) for loss in losses]).isfinite().all()
+
+    # built on the host first: one copy to the device, no wait
+    flags = torch.tensor([0, requests.stop, requests.save], dtype=torch.int32)
+    if on_gpu:
+        flags = flags.pin_memory()
+    flags = flags.to(accelerator.device, non_blocking=on_gpu)
+    flags[0] = bad
+    if accelerator.num_processes > 1:
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+    if not on_gpu:
+        return PendingFlags(flags, bad, None)
+
+    on_host = torch.empty(3, dtype=torch.int32, pin_memory=True)
+    on_host.copy_(flags, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+    return PendingFlags(on_host, bad, arrived)
 
 
 @torch.no_grad()
 def is_finite(module: nn.Module) -> bool:
-    """Whether the weights that train and the running statistics of a module are finite: this process's part of them."""
-    parts = [*(p for p in module.parameters() if p.requires_grad), *running_buffers(module)]
-    if not parts:
+    """Whether a module's trained weights and running statistics are finite: this process's part of them."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    tensors = [*trained, *running_buffers(module)]
+    if not tensors:
         return True
-    return bool(torch.stack([to_local(part).isfinite().all() for part in parts]).all())
+    return bool(torch.stack([to_local(tensor).isfinite().all() for tensor in tensors]).all())

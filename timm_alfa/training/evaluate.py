@@ -8,7 +8,7 @@ from timm.task import ClassificationEvaluator
 from torch import nn
 
 from timm_alfa.perturb.pgd import robust_correct
-from timm_alfa.training.agreement import StopFlag
+from timm_alfa.training.stop import StopFlag
 
 
 @torch.no_grad()

@@ -1,11 +1,11 @@
-"""Sums of an epoch, on the device: nothing is read back before the epoch ends."""
+"""Sums over an epoch, on the device: nothing is read back before the epoch ends."""
 
 from typing import Mapping
 
 import torch
 from accelerate import Accelerator
 
-# What a task may report beside its loss, and the column it becomes.
+# What a task may report for a batch, and the column of summary.csv that it becomes.
 SCALARS = {
     'loss': 'train_loss',
     'loss_clean': 'train_loss_clean',
@@ -16,7 +16,7 @@ COLUMNS = (*SCALARS.values(), 'correct')
 
 
 class Totals:
-    """Image-weighted sums of a task's scalars and of correct answers; one small addition a batch.
+    """Image-weighted sums of a task's scalars and of correct predictions; one small addition per batch.
 
     Args:
         device: Where batches are.
@@ -24,7 +24,7 @@ class Totals:
 
     def __init__(self, device: torch.device):
         dtype = torch.float32 if device.type == 'mps' else torch.float64
-        self.sums = torch.zeros(2, len(COLUMNS), dtype=dtype, device=device)  # values, and the images they are of
+        self.sums = torch.zeros(2, len(COLUMNS), dtype=dtype, device=device)  # values, and the images they count
         self._masks: dict[tuple, torch.Tensor] = {}
 
     def add(self, result: Mapping[str, torch.Tensor], target: torch.Tensor) -> None:
@@ -47,8 +47,12 @@ class Totals:
         self.sums[0] += torch.stack([*values, correct.float()]).to(self.sums.dtype) * mask
         self.sums[1] += mask
 
+    def reset(self) -> None:
+        """Starts an epoch, in place."""
+        self.sums.zero_()
+
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means over all processes by column; what was never reported is left out. `train_top1` is in percent."""
+        """Means over all processes by column, without those never reported. `train_top1` is in percent."""
         sums, counts = accelerator.reduce(self.sums.clone(), 'sum').tolist()
         means = {name: total / count for name, total, count in zip(COLUMNS, sums, counts, strict=True) if count}
         if 'correct' in means:

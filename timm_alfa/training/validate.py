@@ -18,6 +18,7 @@ from timm_alfa.perturb.pgd import AttackConfig
 from timm_alfa.training.build import evaluated_input, input_config
 from timm_alfa.training.console import logger
 from timm_alfa.training.evaluate import evaluate, evaluate_robust
+from timm_alfa.training.launch import start_accelerate
 from timm_alfa.training.load_model import CheckpointConfig, open_model
 from timm_alfa.training.options.config import InputConfig
 from timm_alfa.training.options.outside import reached
@@ -31,7 +32,6 @@ from timm_alfa.training.options.parser import (
     resolve_groups,
 )
 from timm_alfa.training.run_dir import provenance
-from timm_alfa.training.setup import start_accelerate
 from timm_alfa.utils.distributed import gather
 from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import duration

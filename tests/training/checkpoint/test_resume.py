@@ -93,14 +93,14 @@ def kill_after(monkeypatch):
     def arrange(updates, saved=True):
         original = Trainer.after_update
 
-        def after_update(self, batches):
+        def after_update(self, flags):
             if saved:
-                original(self, batches)
+                original(self, flags)
             self.count = getattr(self, 'count', 0) + 1
             if self.count == updates:
                 raise Killed
             if not saved:
-                original(self, batches)
+                original(self, flags)
 
         monkeypatch.setattr(Trainer, 'after_update', after_update)
         return original
@@ -344,7 +344,9 @@ def test_a_state_that_does_not_tell_its_precision_goes_on(runs):
 def test_the_precision_of_a_recipe_is_asked_for(runs, tmp_path):
     recipe = tmp_path / 'recipe.yaml'
     recipe.write_text('task: standard\nenvironment: {mixed_precision: bf16}\n')
-    with pytest.warns(AlfaWarning, match='here it is no. To have it: accelerate launch --mixed_precision bf16 train'):
+    with pytest.warns(
+        AlfaWarning, match='but this run uses no. To change it: accelerate launch --mixed_precision bf16 train'
+    ):
         runs.prepare('--config', str(recipe))
 
 
@@ -397,7 +399,7 @@ def test_another_division_goes_on_with_the_next_images(before, after, updates, r
 
     def watched(self, window):
         seen.extend(int(index) for _, _, indices in window for index in indices)
-        update(self, window)
+        return update(self, window)
 
     def options(batch, steps):
         return (

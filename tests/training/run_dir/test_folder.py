@@ -8,8 +8,8 @@ import yaml
 
 from timm_alfa.errors import AlfaError, CheckpointError, ConfigError
 from timm_alfa.training.checkpoint.store import CheckpointStore
-from timm_alfa.training.dry_run import dry_run
 from timm_alfa.training.options.train_args import parse_args
+from timm_alfa.training.preflight.dry_run import dry_run
 from timm_alfa.training.run_dir.folder import BEST, HUB, RunFolder, choose_folder
 from timm_alfa.training.run_dir.lock import LOCK, FolderLock, lock_folder
 from timm_alfa.utils.files import temporary_path

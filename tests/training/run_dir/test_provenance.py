@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from timm_alfa.training.console import Table
-from timm_alfa.training.dry_run import feature_shapes
+from timm_alfa.training.preflight.dry_run import feature_shapes
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.folder import RunFolder, choose_folder
 from timm_alfa.training.run_dir.plots import draw_plots

@@ -1,4 +1,4 @@
-"""One step tried before anything is written: what a model or a method cannot do shows here, not in the night."""
+"""One step, tried before anything is written: what a model or a method cannot do shows here, not hours later."""
 
 import torch
 from accelerate import Accelerator
@@ -9,10 +9,10 @@ from timm_alfa.replay.norms import RunningStatistics
 
 
 def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes: int, soft: bool) -> None:
-    """Runs the task on two random images and leaves no trace of it.
+    """Runs the task on two random images, and leaves no trace of it.
 
-    A method may also learn on its first step what the model is like; having learnt it here, a run that is resumed does
-    the same arithmetic as one that never stopped.
+    A method may also learn in its first step what the model is like. Because it learns it here, a resumed run computes
+    the same as one that was never interrupted.
 
     Args:
         input_size: (C, H, W).
@@ -23,18 +23,20 @@ def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes:
     """
     statistics, training = RunningStatistics(task), task.training
     target = torch.arange(2, device=accelerator.device) % num_classes
+    if soft:
+        target = nn.functional.one_hot(target, num_classes).float()
     input = torch.randn(2, *input_size, device=accelerator.device)
     try:
         task.train()
         with task.trial(), accelerator.autocast():
-            task(input, nn.functional.one_hot(target, num_classes).float() if soft else target)
+            task(input, target)
     except AlfaError:
         raise
     except Exception as error:  # whatever a model raises on input it was not made for
         size = 'x'.join(map(str, input_size))
         raise ConfigError(
-            f'a trial step on input {size} failed: {type(error).__name__}: {first_line(error)}. Give '
-            'another --img-size, --model or task.'
+            f'a trial step on input {size} failed: {type(error).__name__}: {first_line(error)}. Choose another '
+            '--img-size, --model or task.'
         ) from error
     finally:
         statistics.restore()

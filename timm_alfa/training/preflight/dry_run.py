@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from timm_alfa.blocks.spec import feature_shape
-from timm_alfa.training.setup import Run
+from timm_alfa.training.run import Run
 from timm_alfa.utils.plain_data import dump_yaml
 from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import printable

@@ -1,0 +1,93 @@
+"""What a run logs before it starts: data, model, method, batch, schedule, device, and options without effect."""
+
+import warnings
+
+from timm_alfa.errors import AlfaWarning
+from timm_alfa.training.console import logger
+from timm_alfa.training.options.checks import without_effect_in
+from timm_alfa.training.options.config import DIGITS_DEFAULTS
+from timm_alfa.training.run import Run
+from timm_alfa.utils.launcher import launch_command
+
+
+def describe(run: Run, lr_reason: str) -> None:
+    """Logs what will be used.
+
+    Args:
+        lr_reason: Where the learning rate comes from.
+    """
+    _describe_data(run)
+    _describe_model(run)
+    _describe_updates(run, lr_reason)
+    _describe_device(run)
+
+
+def _describe_data(run: Run) -> None:
+    config, data = run.config, run.data
+    if not (config.data.dataset or config.data.data_dir):
+        logger.info('data: no --dataset or --data-dir given, so the embedded digits')
+    if config.is_digits:
+        defaults = [f'{key} {value}' for key, value in DIGITS_DEFAULTS.items() if key not in config.given]
+        if defaults:
+            logger.info('defaults for the embedded digits: %s', ', '.join(defaults))
+    logger.info('data: %s', data.description)
+    for note in data.notes:
+        logger.info('data: %s', note)
+
+
+def _describe_model(run: Run) -> None:
+    config = run.config
+    parameters = sum(p.numel() for p in run.model.parameters())
+    size = 'x'.join(map(str, run.input_config['input_size']))
+    logger.info(
+        'model: %s, %s parameters, %s classes, input %s',
+        config.model.model,
+        f'{parameters:,}',
+        run.data.num_classes,
+        size,
+    )
+    if config.model.sync_bn and run.accelerator.num_processes == 1:
+        _warn('--sync-bn has no effect with one process.')
+    blocks = f', blocks {", ".join(run.blocks)}' if run.blocks else ''
+    logger.info('task: %s%s', config.task.task, blocks)
+
+
+def _describe_updates(run: Run, lr_reason: str) -> None:
+    config = run.config
+    logger.info(
+        'batch: %d images per update = %d per process x %d process(es) x %d accumulated',
+        run.effective_batch,
+        config.data.batch_size,
+        run.accelerator.num_processes,
+        config.optim.grad_accum_steps,
+    )
+    if run.images_per_batch > run.data.train_images:
+        _warn(
+            f'-b: a batch of {run.images_per_batch} takes all {run.data.train_images} training images: lower it, and '
+            'check the learning rate.'
+        )
+    logger.info(
+        'schedule: %d epochs of %d updates, %s, learning rate %.6g (%s)',
+        config.epochs,
+        run.updates_per_epoch,
+        config.schedule.sched,
+        run.lr,
+        lr_reason,
+    )
+    for line in without_effect_in(config, config.epochs * run.updates_per_epoch):
+        _warn(line)
+
+
+def _describe_device(run: Run) -> None:
+    accelerator, recipe = run.accelerator, run.config.recipe_precision
+    logger.info('device: %s, precision %s', accelerator.device, accelerator.mixed_precision)
+    if recipe not in (None, accelerator.mixed_precision):
+        command = launch_command('train.py', '...', mixed_precision=recipe, explicit=True)
+        _warn(
+            f'--config says mixed_precision {recipe}, but this run uses {accelerator.mixed_precision}. To change it: '
+            f'{command}'
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, AlfaWarning, stacklevel=4)

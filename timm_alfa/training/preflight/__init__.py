@@ -1,0 +1,1 @@
+"""What is tried before a run writes anything: one step, sharded updates, and --dry-run."""

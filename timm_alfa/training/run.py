@@ -1,0 +1,88 @@
+"""What a run consists of, once it is built."""
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from accelerate import Accelerator
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from timm_alfa.training.fsdp import whole_copy
+from timm_alfa.training.options.config import TrainConfig
+
+
+@dataclass
+class Run:
+    """What the loop trains.
+
+    Attributes:
+        input_config: How the model takes images, in timm's words: input_size, mean, std, interpolation, crop_pct.
+        model: The plain timm model inside `task`.
+        task: The method, as created.
+        wrapped: The task as accelerate prepared it: call this one.
+        lr: The resolved learning rate.
+        skeleton: The model without memory, if `model` is sharded.
+        commit: Of the code, as it was when it was loaded.
+    """
+
+    config: TrainConfig
+    accelerator: Accelerator
+    data: Any
+    input_config: dict[str, Any]
+    model: nn.Module
+    task: nn.Module
+    wrapped: nn.Module
+    optimizer: Any
+    schedule: Optional[Scheduler]
+    ema: Optional[ModelEmaV3]
+    lr: float
+    updates_per_epoch: int
+    skeleton: Optional[nn.Module] = None
+    commit: Optional[str] = None
+
+    @property
+    def images_per_batch(self) -> int:
+        """Images of one batch, over all processes."""
+        return self.config.data.batch_size * self.accelerator.num_processes
+
+    @property
+    def effective_batch(self) -> int:
+        """Images of one update, over all processes and accumulation steps."""
+        return self.images_per_batch * self.config.optim.grad_accum_steps
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images of one epoch, over all processes."""
+        return min(len(self.data.train) * self.images_per_batch, self.data.train_images)
+
+    @property
+    def current_lr(self) -> float:
+        """The learning rate now, before the layer decay that a schedule applies."""
+        group = self.optimizer.param_groups[0]
+        if self.schedule is None:
+            return group['lr']
+        return group['lr'] / group.get('lr_scale', 1.0)
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """What validation runs: the EMA of the weights if there is one."""
+        return self.ema.module if self.ema is not None else self.task.get_eval_model()
+
+    @property
+    def saved_model(self) -> nn.Module:
+        """What is saved as the run's weights: their EMA if there is one, never a compiled wrapper."""
+        return self.ema.module if self.ema is not None else self.model
+
+    @property
+    def blocks(self) -> Optional[list[str]]:
+        """Names of the perturbed features, if the method perturbs features."""
+        return list(self.task.blocks) or None
+
+    def whole(self, model: nn.Module) -> nn.Module:
+        """A model that one process can run on its own: the given one, or a temporary copy of it if it is sharded.
+
+        Args:
+            model: `model`, or that of the EMA. Every process calls it.
+        """
+        return model if self.skeleton is None else whole_copy(self.skeleton, model, self.accelerator.device)
