@@ -183,12 +183,21 @@ def _small_widths() -> Iterator[Recipe]:
 
 
 def _weights() -> Iterator[Recipe]:
-    """The weights that ship with the package: all of CIFAR-10, on one CPU core."""
+    """Weights to ship with the package: all of CIFAR-10 or CIFAR-100, on one CPU core."""
+
+    def recipe(name: str, data: Options, method: Options) -> Recipe:
+        network = name.partition('_')[0]
+        return Recipe(f'weights_{name}', {'model': network, **data, **p.SHORT, **method}, 'weights', 1, 'bf16')
+
     # a learned search on nine blocks in every step would take four times as long
     learned = {**l_alfa(alfa_mode='joint', alfa_every=4), 'alfa_steps': 1}
-    for suffix, method in (('', STANDARD), ('_alfa', alfa('0.5')), ('_l_alfa', learned)):
-        options = {'model': 'resnet20s', **p.CIFAR10, **p.SHORT, **method}
-        yield Recipe(f'weights_resnet20s{suffix}', options, 'weights', 1, 'bf16')
+    yield recipe('resnet20s', p.CIFAR10, STANDARD)
+    yield recipe('resnet20s_alfa', p.CIFAR10, alfa('0.5'))
+    yield recipe('resnet20s_l_alfa', p.CIFAR10, learned)
+    yield recipe('resnet56s', p.CIFAR10, STANDARD)
+    yield recipe('resnet56s_alfa', p.CIFAR10, alfa('0.5'))
+    yield recipe('resnet20s_cifar100', p.CIFAR100, STANDARD)
+    yield recipe('resnet20s_cifar100_alfa', p.CIFAR100, alfa('0.5'))
 
 
 def _cost() -> Iterator[Recipe]:

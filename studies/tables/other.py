@@ -14,13 +14,17 @@ def tables() -> Iterator[Table]:
 
 def _weights() -> Table:
     rows = (
-        Row('weights_resnet20s', 'standard'),
-        Row('weights_resnet20s_alfa', 'ALFA 0.5/255'),
-        Row('weights_resnet20s_l_alfa', 'L-ALFA, joint, K=1, every 4th step'),
+        Row('weights_resnet20s', 'resnet20s, CIFAR-10: standard'),
+        Row('weights_resnet20s_alfa', 'resnet20s, CIFAR-10: ALFA 0.5/255'),
+        Row('weights_resnet20s_l_alfa', 'resnet20s, CIFAR-10: L-ALFA, joint, K=1, every 4th step'),
+        Row('weights_resnet56s', 'resnet56s, CIFAR-10: standard'),
+        Row('weights_resnet56s_alfa', 'resnet56s, CIFAR-10: ALFA 0.5/255'),
+        Row('weights_resnet20s_cifar100', 'resnet20s, CIFAR-100: standard'),
+        Row('weights_resnet20s_cifar100_alfa', 'resnet20s, CIFAR-100: ALFA 0.5/255'),
     )
     return Table(
         'weights',
-        'Weights that ship with the package: resnet20s, CIFAR-10, 30 epochs with a cosine schedule',
+        'Weights to ship with the package: 30 epochs with a cosine schedule',
         rows,
         note='One run each, to have weights to load. They are not evidence for any method.',
         protocol='other',
