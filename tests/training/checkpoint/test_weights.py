@@ -46,7 +46,7 @@ def test_damaged_missing_and_strange_files_are_one_line(tmp_path):
         read_weights(tmp_path / 'none.pth')
 
 
-def test_training_checkpoints_give_their_average_without_wrappers(tmp_path):
+def test_training_checkpoints_give_their_ema_without_wrappers(tmp_path):
     path = tmp_path / 'x.pth'
     torch.save({'state_dict': {'module.w': torch.zeros(1)}, 'state_dict_ema': {'module.w': torch.ones(1)}}, path)
     assert read_weights(path) == {'w': torch.ones(1)}

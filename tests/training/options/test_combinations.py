@@ -1,4 +1,4 @@
-"""Any legal mixture of options trains two updates and leaves a run that loads; what does not go together says why."""
+"""Any valid combination of options trains two updates and leaves a run that loads; an invalid one says why."""
 
 import tempfile
 import warnings

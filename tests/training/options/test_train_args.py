@@ -1,4 +1,4 @@
-"""From flags and YAML to options: what is accepted, and every fault at once."""
+"""From flags and YAML to options: what is accepted, and all errors at once."""
 
 import dataclasses
 import string

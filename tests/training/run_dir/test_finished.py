@@ -1,4 +1,4 @@
-"""What is read from a run folder, and every way in which it can be no run to publish."""
+"""What is read from a run folder, and every reason why it cannot be published."""
 
 import json
 import math

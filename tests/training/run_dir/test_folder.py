@@ -1,4 +1,4 @@
-"""Which folder a run gets, and that it touches nothing of anybody else there."""
+"""Which folder a run gets, and that it touches nothing of anyone else there."""
 
 import json
 
@@ -74,6 +74,23 @@ def test_files_with_names_of_ours_are_not_yet_a_run_to_resume(name, content, str
     with pytest.raises(ConfigError, match='already holds a run'):
         choose_folder(config(tmp_path))
     assert snapshot(tmp_path) == before
+
+
+def test_folders_are_numbered_and_resumed(tmp_path):
+    def choose(*argv):
+        return choose_folder(parse_args(['--output', str(tmp_path), *argv])).name
+
+    assert choose() == choose('--resume', 'auto') == 'resnet20s-alfa-digits'
+    for name in ('resnet20s-alfa-digits', 'resnet20s-alfa-digits-2'):
+        RunFolder(tmp_path / name).create()
+        (tmp_path / name / 'args.yaml').write_text('environment: {}')
+    assert choose() == 'resnet20s-alfa-digits-3'
+    assert choose('--resume', 'auto') == 'resnet20s-alfa-digits-2'
+    (tmp_path / 'resnet20s-alfa-digits-3').mkdir()  # of a start that ended before it was a run
+    assert choose('--resume', 'auto') == 'resnet20s-alfa-digits-2'
+    assert choose() == 'resnet20s-alfa-digits-4'
+    (tmp_path / 'resnet20s-alfa-digits-3').rmdir()
+    assert choose('--data-dir', '/x/My Images!/', '--task', 'standard') == 'resnet20s-standard-My_Images'
 
 
 def test_numbered_folders_skip_those_of_other_programs(stranger, tmp_path):

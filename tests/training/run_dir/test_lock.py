@@ -1,4 +1,4 @@
-"""One run, one folder: whoever starts beside it is told so."""
+"""One run, one folder: another start gets an error."""
 
 import errno
 import fcntl
@@ -44,7 +44,7 @@ def hold():
 
 
 @pytest.mark.parametrize('argv', [(), ('--resume', 'auto')])
-def test_a_run_that_is_going_on_is_left_alone(argv, tmp_path, hold):
+def test_a_running_run_is_left_alone(argv, tmp_path, hold):
     """Until its process has ended, by whatever signal."""
     (tmp_path / 'run').mkdir()
     holder = hold(tmp_path / 'run')
@@ -57,7 +57,7 @@ def test_a_run_that_is_going_on_is_left_alone(argv, tmp_path, hold):
         assert lock_folder(options, lock) == tmp_path / 'run'
 
 
-def test_starts_at_once_take_a_number_each(tmp_path, monkeypatch):
+def test_simultaneous_starts_get_different_numbers(tmp_path, monkeypatch):
     base, options = 'resnet20s-alfa-digits', config(tmp_path)
     choose, answers = lock_module.choose_folder, [tmp_path / base]
     with FolderLock() as lock, FolderLock() as other:
@@ -67,7 +67,7 @@ def test_starts_at_once_take_a_number_each(tmp_path, monkeypatch):
         assert lock_folder(options, other).name == f'{base}-2' and not answers
 
 
-def test_resume_auto_begins_a_run_where_there_is_none_and_goes_on_with_the_last(tmp_path, monkeypatch):
+def test_resume_auto_starts_a_run_or_resumes_the_last(tmp_path, monkeypatch):
     base, options = 'resnet20s-alfa-digits', config(tmp_path, '--resume', 'auto')
     (tmp_path / base).mkdir()  # of a start that came to nothing
     choose, looks = lock_module.choose_folder, iter(range(4))

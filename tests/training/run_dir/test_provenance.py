@@ -12,10 +12,8 @@ from PIL import Image
 from timm_alfa.training.console import Table
 from timm_alfa.training.preflight.dry_run import feature_shapes
 from timm_alfa.training.run_dir import provenance
-from timm_alfa.training.run_dir.folder import RunFolder, choose_folder
 from timm_alfa.training.run_dir.plots import draw_plots
 from timm_alfa.utils.redact import redact
-from timm_alfa.utils.text import duration, parse_interval, short_number
 
 KEYS = {
     'status',
@@ -135,7 +133,7 @@ def test_timm_loads_the_folder_as_what_it_is(finished):
     assert all(torch.equal(value, best[key]) for key, value in model.state_dict().items())
 
 
-def test_summary_has_a_row_an_epoch(finished):
+def test_summary_has_one_row_per_epoch(finished):
     runs, result = finished
     with open(runs.output / 'run' / 'summary.csv') as file:
         rows = list(csv.DictReader(file))
@@ -205,38 +203,10 @@ def test_no_secret_gets_into_files(monkeypatch):
     assert provenance.command() == ['train.py', '--token', '***', '--lr', '1', 'http://***@h/']
 
 
-def test_folders_are_numbered_and_resumed(tmp_path):
-    from timm_alfa.training.options.train_args import parse_args
-
-    def choose(*argv):
-        return choose_folder(parse_args(['--output', str(tmp_path), *argv])).name
-
-    assert choose() == choose('--resume', 'auto') == 'resnet20s-alfa-digits'
-    for name in ('resnet20s-alfa-digits', 'resnet20s-alfa-digits-2'):
-        RunFolder(tmp_path / name).create()
-        (tmp_path / name / 'args.yaml').write_text('environment: {}')
-    assert choose() == 'resnet20s-alfa-digits-3'
-    assert choose('--resume', 'auto') == 'resnet20s-alfa-digits-2'
-    (tmp_path / 'resnet20s-alfa-digits-3').mkdir()  # of a start that ended before it was a run
-    assert choose('--resume', 'auto') == 'resnet20s-alfa-digits-2'
-    assert choose() == 'resnet20s-alfa-digits-4'
-    (tmp_path / 'resnet20s-alfa-digits-3').rmdir()
-    assert choose('--data-dir', '/x/My Images!/', '--task', 'standard') == 'resnet20s-standard-My_Images'
-
-
 def test_feature_shapes():
     model = timm.create_model('test_resnet', num_classes=5)
     assert feature_shapes(model, ['layer4', 'fc'], (3, 32, 32)) == {'layer4': [96, 1, 1], 'fc': [5]}
     assert not any(module._forward_hooks for module in model.modules()) and model.training
-
-
-def test_units():
-    assert parse_interval('10m').seconds == 600 and parse_interval('500').updates == 500
-    for text in ('0', '0m', 'x', '-3', '1h', ''):
-        with pytest.raises(ValueError):
-            parse_interval(text)
-    assert (duration(7.25), duration(185), duration(7385)) == ('7.2 s', '3:05', '2:03:05')
-    assert (short_number(812), short_number(27345), short_number(2.5e7)) == ('812', '27.3k', '25M')
 
 
 def table_lines(caplog, *rows):
