@@ -99,8 +99,10 @@ def stopped(run: Run, folder: RunFolder, state: TrainState) -> dict[str, Any]:
 
 
 def resume_command(run: Run, folder: RunFolder) -> str:
-    """The command that resumes a run in the same precision."""
-    words, precision = ('train.py', '--resume', folder.path), run.accelerator.mixed_precision
+    """The command that resumes a run in the same precision, with the same trackers."""
+    trackers = run.config.run.log_with
+    words = ['train.py', '--resume', folder.path, *(('--log-with', *trackers) if trackers else ())]
+    precision = run.accelerator.mixed_precision
     if run.accelerator.num_processes == 1 and precision == 'no':
         return shlex.join(map(str, ('python', *words)))
     return launch_command(*words, mixed_precision=precision, explicit=True)

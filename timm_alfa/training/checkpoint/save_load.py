@@ -12,6 +12,7 @@ from torch import nn
 from timm_alfa.errors import CheckpointError, first_line
 from timm_alfa.replay.norms import running_buffers
 from timm_alfa.training.checkpoint.resume import division, move_position
+from timm_alfa.training.checkpoint.state_file import content_errors
 from timm_alfa.training.checkpoint.store import CheckpointStore, state_folders
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import load_weights, plain_state
@@ -19,6 +20,7 @@ from timm_alfa.training.console import logger
 from timm_alfa.training.metrics import Totals
 from timm_alfa.utils.distributed import gather, on_main
 from timm_alfa.utils.fsdp import distribute_state, full_state
+from timm_alfa.utils.plain_data import read_json
 
 _SCALE = 'loss_scale.'
 
@@ -92,12 +94,20 @@ def skipped_images(run) -> dict[str, list[int]]:
 
 
 def read_state(path: Path) -> Optional[tuple[Path, dict[str, Any]]]:
-    """The newest usable state in a `last/` folder and its state.json; None if there is none."""
+    """The newest usable state in a `last/` folder and its state.json; None if there is none.
+
+    Raises:
+        CheckpointError: Its state.json holds what train.py does not write.
+    """
     for folder in reversed(state_folders(path)):
         try:
-            return folder, json.loads((folder / 'state.json').read_text())
+            content = read_json(folder / 'state.json')
         except (OSError, ValueError):
             logger.warning("warning: state '%s' cannot be read: ignored", folder)
+            continue
+        if found := list(content_errors(content)):
+            raise CheckpointError(f"state '{folder}' cannot be used, its state.json is invalid: {'; '.join(found)}.")
+        return folder, content
     return None
 
 

@@ -8,12 +8,14 @@ that do not match it, is never loaded.
 import json
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import Callable
 
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.checkpoint.write_errors import write_errors
 from timm_alfa.utils import files
+from timm_alfa.utils.plain_data import read_json
 
 MARKER = 'COMPLETE'
 NAME = re.compile(r'(\d{6,})-update-\d+')
@@ -32,11 +34,14 @@ def _number(path: Path) -> int:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether a state has a marker and its files have the sizes listed there."""
+    """Whether a state has a marker, its files have the sizes listed there, and all of them are regular files."""
     try:
-        sizes = json.loads((path / MARKER).read_text())
-        return all((path / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
+        present = {each.name: each.lstat() for each in path.iterdir()}
+        if not all(stat.S_ISREG(each.st_mode) for each in present.values()):
+            return False
+        sizes = read_json(path / MARKER)
+        return all(present[name].st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError, KeyError):
         return False
 
 

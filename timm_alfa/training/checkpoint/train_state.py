@@ -33,7 +33,7 @@ class TrainState:
     epoch: int = 0
     batch: int = 0
     updates: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, Optional[float]]] = field(default_factory=list)
     best_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)
     best_sha256: Optional[str] = None

@@ -12,6 +12,7 @@ import torch
 from timm.models._hub import save_config_for_hf
 
 from timm_alfa.errors import ConfigError
+from timm_alfa.training.checkpoint.state_file import MAX_COUNT, history_errors
 from timm_alfa.training.checkpoint.store import refuse_link, state_folders
 from timm_alfa.training.checkpoint.weights import save_weights
 from timm_alfa.training.checkpoint.write_errors import write_errors
@@ -19,7 +20,7 @@ from timm_alfa.training.options.config import TrainConfig
 from timm_alfa.training.options.parser import ENVIRONMENT
 from timm_alfa.utils import files
 from timm_alfa.utils.files import sha256_of
-from timm_alfa.utils.plain_data import dump_yaml, read_yaml
+from timm_alfa.utils.plain_data import dump_yaml, read_json, read_yaml
 from timm_alfa.utils.text import shorten_list
 
 LOCK, STATES = '.lock', 'last'
@@ -192,12 +193,12 @@ class RunFolder:
             files.write_text(path, text)
 
     def finished_result(self) -> dict[str, Any]:
-        """The record of a finished run; empty if there is none."""
+        """The record of a finished run; empty if there is none, or none that train.py wrote."""
         try:
-            found = json.loads((self.path / 'result.json').read_text(encoding='utf-8'))
+            found = read_json(self.path / 'result.json')
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return found if is_record(found) else {}
 
     def best_sha256(self) -> Optional[str]:
         """The sha256 of the best weights' file; None if it cannot be read."""
@@ -209,6 +210,14 @@ class RunFolder:
     def remove_result(self) -> None:
         """Removes the record of a run that is resumed: it has none until it is finished again."""
         files.remove_quietly(self.path / 'result.json')
+
+
+def is_record(found: Any) -> bool:
+    """Whether the content of a result.json is a mapping in which a resumed run finds what it looks for."""
+    if not isinstance(found, dict) or any(history_errors(found.get('continued', []), 'continued')):
+        return False
+    reads = found.get('test_reads', 1)
+    return type(reads) is int and 0 <= reads < MAX_COUNT
 
 
 def link_hub_name(folder: Path) -> None:
