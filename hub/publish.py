@@ -9,6 +9,7 @@ import functools
 import json
 import sys
 from pathlib import Path
+from typing import Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs no installation
 
@@ -22,14 +23,14 @@ def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         prog='publish.py',
         description=__doc__.splitlines()[0],
-        epilog='The last line of its output is a JSON record, with the row for timm_alfa/zoo/manifest.json.',
+        epilog='The last line of the output is a JSON record, with the row for timm_alfa/zoo/manifest.json.',
     )
     add = flags.add_argument
     add('run', metavar='RUN', help='run folder of train.py, OUTPUT/EXPERIMENT')
-    add('--repo-id', required=True, metavar='ORG/NAME', help='best called architecture.tag: me/resnet50.alfa_in1k')
-    add('--revision', default='main', metavar='BRANCH', help='branch; made where it is not there (default: main)')
-    add('--private', action='store_true', help='make the repo a private one')
-    add('--exist-ok', action='store_true', help='add a commit to a repo that is there already')
+    add('--repo-id', required=True, metavar='ORG/NAME', help='best named architecture.tag: me/resnet50.alfa_in1k')
+    add('--revision', default='main', metavar='BRANCH', help='branch, created if it does not exist (default: main)')
+    add('--private', action='store_true', help='create a private repo')
+    add('--exist-ok', action='store_true', help='add a commit to a repo that exists')
     add('--standard', metavar='RUN', help='run folder of standard training, to compare with on the card')
     add(
         '--validated',
@@ -39,29 +40,29 @@ def parser() -> argparse.ArgumentParser:
     add(
         '--license',
         metavar='ID',
-        help="the Hub's identifier (default: as known of the data set "
-        'and of the starting weights; needed where it is not)',
+        help='identifier of the Hub (default: that of the dataset and the starting weights; required if it is not '
+        'known)',
     )
-    add('--dataset-id', metavar='ORG/NAME', help="the data set on the Hub, where the run's --dataset does not say it")
+    add('--dataset-id', metavar='ORG/NAME', help="the dataset on the Hub, if the run's --dataset does not say it")
     add('--data-dir', metavar='DIR', help='where the data is, if not where the run had it')
     add(
         '--samples',
         type=int,
         default=1000,
         metavar='N',
-        help='images of the measured split that the accuracy is reproduced on, if the data is at hand (0: none)',
+        help='images of the evaluated split to reproduce the accuracy on, if the data is on this machine (0: none)',
     )
     add('--dry-run', action='store_true', help='send nothing: write to --output what would be sent')
     add('--output', metavar='DIR', help='with --dry-run: a folder, new or empty')
     return flags
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Publish; one line on stderr and exit status 1 for what a user can mend."""
+def main(argv: Optional[list[str]] = None) -> int:
+    """Publish; what a user can fix is one line on stderr and exit status 1."""
     flags = parser()
     args = flags.parse_args(argv)
     if args.dry_run != (args.output is not None):
-        flags.error('--dry-run and --output DIR belong together: give both or none')
+        flags.error('--dry-run and --output DIR belong together: pass both or neither')
     publication = Publication(
         args.run, args.repo_id, args.revision, args.standard, args.license, args.dataset_id, args.validated
     )
@@ -75,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(f'{record["status"]}: {", ".join(record["files"])}')
     if record['reproduced_on'] is None:
-        print('the recorded accuracy was not reproduced: the data is not at hand, or --samples is 0')
+        print('the recorded accuracy was not reproduced: the data is not on this machine, or --samples is 0')
     print(json.dumps(record))
     return 0
 

@@ -1,4 +1,4 @@
-"""Put a run's small weights into the package: timm_alfa/zoo/files/NAME, and their row into manifest.json.
+"""Copy a run's small weights into the package, timm_alfa/zoo/files/NAME, and write their row into manifest.json.
 
 python hub/ship.py RUN --name resnet20s.alfa_c10
 """
@@ -9,6 +9,7 @@ import functools
 import json
 import sys
 from pathlib import Path
+from typing import Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs no installation
 
@@ -17,8 +18,8 @@ from timm_alfa.publishing.ship import ship
 from timm_alfa.publishing.verify import sample_accuracy
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Ship; one line on stderr and exit status 1 for what a user can mend."""
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
     flags = argparse.ArgumentParser(prog='ship.py', description=__doc__.splitlines()[0])
     flags.add_argument('run', metavar='RUN', help='run folder of train.py, OUTPUT/EXPERIMENT')
     flags.add_argument('--name', required=True, help='architecture.tag, such as resnet20s.alfa_c10')
@@ -28,9 +29,14 @@ def main(argv: list[str] | None = None) -> int:
         type=int,
         default=10000,
         metavar='N',
-        help='images of the measured split that the accuracy is reproduced on (0: none)',
+        help='images of the evaluated split to reproduce the accuracy on (0: none)',
     )
-    args = flags.parse_args(argv)
+    return flags
+
+
+def main(argv: Optional[list[str]] = None) -> int:
+    """Ship; what a user can fix is one line on stderr and exit status 1."""
+    args = parser().parse_args(argv)
     evaluate = functools.partial(sample_accuracy, samples=args.samples, data_dir=args.data_dir)
     try:
         row, count = ship(args.run, args.name, evaluate=evaluate)

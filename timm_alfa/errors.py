@@ -9,11 +9,20 @@ import warnings
 from difflib import get_close_matches
 from typing import Iterable, Sequence
 
+from timm_alfa.utils.text import printable
+
 _LIBRARIES = ('timm_alfa', 'timm', 'torch', 'accelerate')  # between a user's line and the place that warns
 
 
 class AlfaError(ValueError):
-    """Base of the errors that a user can fix."""
+    """Base of the errors that a user can fix.
+
+    Its message is safe to print: control characters in it, which a file's name or a server's answer may hold, are
+    escaped.
+    """
+
+    def __init__(self, message: str = ''):
+        super().__init__(printable(message, keep='\n'))
 
 
 class ConfigError(AlfaError):
@@ -53,7 +62,7 @@ def warn(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get('__name__', '').partition('.')[0] in _LIBRARIES:
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, AlfaWarning, stacklevel=level)
+    warnings.warn(printable(message, keep='\n'), AlfaWarning, stacklevel=level)
 
 
 def one_of(what: str, given, known: Sequence[str]) -> str:

@@ -63,9 +63,9 @@ def write_run(folder: Path, model: str = 'resnet20s', *, num_classes: int = 10, 
     RunFolder(folder).save_config(net, {'tag': 'a1_in1k'}, {}, [f'class{i}' for i in range(num_classes)])
     (folder / 'args.yaml').write_text(yaml.safe_dump({'model': model, 'pretrained': pretrained}))
     (folder / 'summary.csv').write_text('epoch,loss\n0,2.3\n')
-    (folder / 'curves.png').write_bytes(b'\x89PNG')
+    (folder / 'curves.png').write_bytes(b'\x89PNG\r\n\x1a\n')
     if record.get('eta'):
-        (folder / 'eta.png').write_bytes(b'\x89PNG')
+        (folder / 'eta.png').write_bytes(b'\x89PNG\r\n\x1a\n')
     values = {**RECORD, 'model': model, 'num_classes': num_classes, 'run': str(folder), **record}
     (folder / 'result.json').write_text(json.dumps(values))
     return folder

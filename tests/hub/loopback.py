@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Optional
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -19,8 +20,11 @@ OWNER, READER = 'hf_owner', 'hf_reader'  # tokens: one may write to `me/`, one m
 class Fault:
     """What goes wrong: the first `times` requests of `method` whose path contains `path`, after `skip` good ones.
 
-    status: answered in place of the work. cut: closed before the work, 'before'; after it and without an answer,
-    'after'; in the middle of a body, 'body'. tamper: a byte of the body is another.
+    Attributes:
+        status: Answered in place of the work, with `headers` and `body`.
+        cut: Closed before the work, 'before'; after it and without an answer, 'after'; in the middle of a body, 'body'.
+        tamper: A byte of the body is changed.
+        drip: Seconds between two bytes of a body, of which only a few are sent.
     """
 
     method: str
@@ -28,6 +32,8 @@ class Fault:
     status: int = 0
     cut: str = ''
     tamper: bool = False
+    drip: float = 0
+    body: bytes = b'{"error": "planted"}'
     times: int = 1
     skip: int = 0
     headers: dict = dataclasses.field(default_factory=dict)
@@ -307,7 +313,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.log.append((self.command, path))
         fault = self.server.fault(self.command, path) or Fault('', '')
         if fault.status:
-            return self._answer(fault.status, b'{"error": "planted"}', fault.headers)
+            return self._answer(fault.status, fault.body, fault.headers)
         if fault.cut == 'before':
             return self._hang_up()
         token = (self.headers.get('Authorization') or '').removeprefix('Bearer ') or None
@@ -358,7 +364,17 @@ class Handler(BaseHTTPRequestHandler):
             },
         )
 
+    def _drip(self, data: bytes, headers: dict[str, str], seconds: float):
+        self._answer(200, b'', {**headers, 'Content-Length': str(len(data))})
+        for byte in data[:20]:
+            time.sleep(seconds)
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+        self._hang_up()
+
     def _content(self, data: bytes, headers: dict[str, str], fault: Fault):
+        if fault.drip:
+            return self._drip(data, headers, fault.drip)
         if fault.tamper:
             data = data[:-1] + bytes([data[-1] ^ 1])
         if not (found := re.fullmatch(r'bytes=(\d+)-', self.headers.get('Range') or '')):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
@@ -199,6 +200,91 @@ result = str(fetch('large.x', row))
     assert [headers.get('Range') for headers in hub.cdn_headers] == [None, f'bytes={10 * 2**20}-']
 
 
+@pytest.mark.parametrize('name', ['../../../../escaped', '/{root}/escaped', '..\\..\\..\\..\\escaped', '.'])
+def test_a_path_as_an_etag_writes_and_removes_nothing(client, hub, name):
+    """The client makes a file's name in its cache of an etag."""
+    root = Path(client('from huggingface_hub import constants; result = constants.HF_HUB_CACHE')).parents[1]
+    victim = root / 'escaped'
+    victim.write_text('mine')
+    for repo, exists in (('me/resnet20s.etag_old', True), ('me/resnet20s.etag_new', False)):
+        if not exists:
+            victim.unlink()
+        hub.repos[repo] = loopback.Repo(False)
+        hub.repos[repo].add('main', {'model.safetensors': (name.format(root=root), b'theirs')})
+        before = sorted(path for path in root.rglob('*') if 'hub' not in path.parts)
+        with pytest.raises(Failed, match=r'HubError: cannot load me/.*which is not a file name: do not trust'):
+            client(f"from timm_alfa.zoo import fetch; fetch({repo[3:]!r}, org='me')")
+        assert sorted(path for path in root.rglob('*') if 'hub' not in path.parts) == before
+        assert victim.exists() == exists
+        assert not exists or victim.read_text() == 'mine'
+
+
+def test_a_path_as_a_commit_writes_nothing(client, hub):
+    """The client notes in its cache, by commit, that a file does not exist."""
+    root = Path(client('from huggingface_hub import constants; result = constants.HF_HUB_CACHE')).parents[1]
+    hub.repos['me/resnet20s.commit'] = loopback.Repo(False)
+    hub.repos['me/resnet20s.commit'].add('main', {})
+    headers = {'X-Error-Code': 'EntryNotFound', 'X-Repo-Commit': '../../../../no_exist'}
+    hub.faults.append(Fault('HEAD', '/resolve/', status=404, headers=headers, times=FOREVER))
+    with pytest.raises(Failed, match=r'which is not a file name: do not trust'):
+        client("from timm_alfa.zoo import fetch; fetch('resnet20s.commit', org='me')")
+    assert not (root / 'no_exist').exists()
+
+
+def test_a_link_in_the_cache_that_leads_out_of_it_is_not_followed_to_remove_a_file(client, hub, publish, tmp_path):
+    """Another user of a shared cache may have planted it; weights that do not match are removed from the cache."""
+    row = publish('me/resnet20s.planted')['manifest_row']
+    victim = tmp_path / 'victim'
+    victim.write_text('mine')
+    code = f"""
+from pathlib import Path
+from timm_alfa.zoo import Row, fetch
+row = Row(**{row!r})
+path = fetch(row.name, row) / 'model.safetensors'
+path.unlink()
+path.symlink_to({str(victim)!r})
+result = str(path)
+fetch(row.name, row)
+"""
+    with pytest.raises(Failed, match='not what was published'):
+        client(code)
+    assert victim.read_text() == 'mine'
+    assert len(client(f"from timm_alfa.zoo import Row, fetch; result = str(fetch('x', Row(**{row!r})))")) > 0
+
+
+def test_a_download_has_a_time_limit(client, hub, publish):
+    """One byte every quarter of a second never runs into the client's own timeout, which is between two of them."""
+    publish('me/resnet20s.slow')
+    hub.faults.append(Fault('GET', '/cdn/', drip=0.25))
+    code = "from timm_alfa.zoo import fetch; fetch('resnet20s.slow', org='me')"
+    with pytest.raises(Failed, match=r'took longer than 1 seconds and was abandoned.*TIMM_ALFA_DOWNLOAD_TIMEOUT'):
+        client(code, TIMM_ALFA_DOWNLOAD_TIMEOUT='1')
+    client("import threading; [each.join(30) for each in threading.enumerate() if each.name == 'download']")
+    with pytest.raises(Failed, match=r"TIMM_ALFA_DOWNLOAD_TIMEOUT is 'soon': set it to a number of seconds"):
+        client(code, TIMM_ALFA_DOWNLOAD_TIMEOUT='soon')
+
+
+def test_what_a_server_says_is_printable_and_redacted(hub, send):
+    body = {
+        'errors': [{'message': '\x1b[2J\x1b]0;evil\x07 rejected hf_abcdefghijklmnopqrstuvwxyz\u202e'}],
+        'warnings': [],
+    }
+    hub.faults.append(
+        Fault(
+            'POST',
+            '/validate-yaml',
+            status=400,
+            body=json.dumps(body).encode(),
+            headers={'Content-Type': 'application/json'},
+        )
+    )
+    with pytest.raises(Failed, match=r'rejected') as failed:
+        send()
+    assert failed.value.message.isprintable()
+    assert r'\x1b[2J' in failed.value.message
+    assert 'hf_abc' not in failed.value.message
+
+
 def test_loading_a_private_repo(client, hub, publish):
     publish('me/resnet20s.alfa_c100_private', private=True)
     assert hub.repos['me/resnet20s.alfa_c100_private'].private
@@ -225,9 +311,9 @@ def test_loading_what_is_not_there_is_one_line_and_no_traceback_of_the_client(cl
 
 def test_a_repo_that_exists(client, hub, publish):
     first = publish()
-    with pytest.raises(Failed, match=r'is there already: add --exist-ok'):
+    with pytest.raises(Failed, match=r'already exists: add --exist-ok'):
         publish()
-    with pytest.raises(Failed, match=r'public: drop --private'):
+    with pytest.raises(Failed, match=r'is public: drop --private'):
         publish(exist_ok=True, private=True)
     assert len(hub.repos[REPO].commits) == 2
     assert publish(exist_ok=True)['revision'] == first['revision']  # nothing changed: no empty commit
@@ -317,7 +403,7 @@ def test_a_lasting_fault_leaves_the_hub_as_it_was(hub, send, stage, status, says
     assert 'Nothing was published and the Hub is as it was.' in failed.value.message
     assert '\n' not in failed.value.message
     hub.faults.clear()
-    send(exist_ok=exists)  # the same command, when that is mended
+    send(exist_ok=exists)  # the same command, when that is fixed
 
 
 def test_a_repo_that_cannot_be_removed_again_is_named(hub, send):
@@ -334,7 +420,7 @@ def test_a_commit_that_may_have_arrived_is_not_called_failed(hub, send):
         Fault('POST', '/commit/', cut='before', times=FOREVER),
         Fault('GET', '/revision/main', status=503, skip=1, times=FOREVER),
     ]
-    with pytest.raises(Failed, match=r'cannot be asked whether the commit arrived') as failed:
+    with pytest.raises(Failed, match=r'cannot be asked whether it arrived') as failed:
         send()
     assert 'Nothing was published' not in failed.value.message
     assert len(hub.repos[REPO].commits) == 2  # it had, and nobody has deleted it
@@ -349,7 +435,7 @@ def test_a_branch_is_made_and_loaded_from(client, hub, publish):
     assert record['revision'] != main
     assert load(client, f'hf-hub:{REPO}@v2') == expected(publish.run)
     hub.faults.append(Fault('POST', '/commit/', status=400, times=FOREVER))
-    (publish.run / 'summary.csv').write_text('changed again')
+    (publish.run / 'summary.csv').write_text('changed_again')
     with pytest.raises(Failed, match='the Hub is as it was'):
         publish(revision='v3', exist_ok=True)
     assert set(hub.repos[REPO].branches) == {'main', 'v2'}

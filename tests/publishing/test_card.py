@@ -10,8 +10,9 @@ from huggingface_hub import ModelCard
 
 from timm_alfa import list_tasks
 from timm_alfa.errors import HubError
-from timm_alfa.publishing.card import accuracy_rows, build_card, paper_rows, spell
+from timm_alfa.publishing.card import build_card
 from timm_alfa.publishing.card_data import base_model, dataset_names
+from timm_alfa.publishing.card_sections import accuracy_rows, format_value, paper_rows
 from timm_alfa.publishing.snippets import snippets
 from timm_alfa.tasks import TASKS
 from timm_alfa.training.run_dir.finished import read_run
@@ -54,19 +55,19 @@ def test_every_method_has_a_card(make_run):
 def test_the_text_states_the_run(make_run):
     text = card(make_run()).text
     for part in (
-        '| this run | 91.75 | 99.60 |',
-        '| the paper (table 2): standard training | 91.25 |',
-        '| the paper (table 2): ALFA | 92.52 |',
+        '| This model | 91.75 | 99.60 |',
+        '| Paper, table 2: standard training | 91.25 |',
+        '| Paper, table 2: ALFA | 92.52 |',
         '| `steps` | 5 |',
         '| `step_size` | 0.5/255 |',
-        '| `features found` | `layer3` |',
+        '| perturbed features | `layer3` |',
         'train.py --model resnet20s --alfa-step-size 0.5/255',
         'torch 2.15',
         '1.50 hours',
         'a test',
         'c0ffee',
         '(10000 images)',
-        'read once',
+        'evaluated once',
         '![losses',
     ):
         assert part in text, part
@@ -78,7 +79,7 @@ def test_an_l_alfa_card_shows_eta(make_run):
     assert '| `act1` | 0.2500 |' in text
     assert '| `layer3` | 0.7500 |' in text
     assert '(eta.png)' in text
-    assert 'eta' not in card(make_run()).text
+    assert 'eta' not in card(make_run()).text.split()
 
 
 @pytest.mark.parametrize('split', [None, 'test', 'train (10% held out)'])
@@ -87,13 +88,13 @@ def test_a_figure_of_the_split_that_chose_the_checkpoint_is_called_that(make_run
     assert made.data.eval_results[0].dataset_split == (split or 'validation')
     assert f'on the split `{split or "validation"}` (5000 images)' in made.text
     assert 'optimistic' in made.text
-    assert 'read once' not in made.text
+    assert 'evaluated once' not in made.text
 
 
 def test_a_figure_of_another_split_names_the_one_that_chose_the_checkpoint(make_run):
     made = card(make_run(val_split='train (10% held out)'))
     assert made.data.eval_results[0].dataset_split == 'test'
-    assert '`train (10% held out)` (epoch 180); `test` was read once' in made.text
+    assert '`train (10% held out)`, after epoch 180. The split `test` was\nevaluated once' in made.text
     assert 'optimistic' not in made.text
 
 
@@ -106,10 +107,10 @@ def test_a_run_that_went_on_with_other_options_says_so(make_run):
             ],
         )
     ).text
-    assert '`test` was read 2 times' in text and 'read once' not in text
+    assert 'evaluated 2 times' in text and 'evaluated once' not in text
     assert (
         'accelerate launch train.py --model resnet20s --alfa-step-size 0.5/255\n'
-        '# after epoch 3, with other options:\n'
+        '# resumed after epoch 3 with other options:\n'
         "accelerate launch --mixed_precision fp16 train.py --resume 'x y'\n```"
     ) in text
 
@@ -129,7 +130,7 @@ def started(run, **args):
 
 def test_no_terms_are_claimed_that_nobody_stated(make_run):
     run = make_run('test_resnet', num_classes=1000, dataset='/data/ilsvrc')
-    with pytest.raises(HubError, match=r"--dataset '/data/ilsvrc' are not known: add --license ID"):
+    with pytest.raises(HubError, match=r"--dataset '/data/ilsvrc' is not known: add --license ID"):
         card(run, 'me/x')
     assert card(run, 'me/x', license='cc-by-4.0').data.license == 'cc-by-4.0'
     made = card(run, 'me/x', dataset_id='ILSVRC/imagenet-1k')
@@ -167,14 +168,17 @@ def test_our_own_weights_keep_theirs(make_run):
 
 def test_the_standard_run_stands_beside_it(make_run):
     run, standard = make_run(), read_run(make_run(task='standard', test_top1=91.0, test_top5=None))
-    assert {'title': 'standard training, the same code', 'top1': '91.00', 'top5': '', 'robust': ''} in accuracy_rows(
-        read_run(run), standard
-    )
+    assert {
+        'title': 'Standard training with the same code',
+        'top1': '91.00',
+        'top5': '',
+        'robust': '',
+    } in accuracy_rows(read_run(run), standard)
     assert '91.00' in card(run, standard=standard).text
     with pytest.raises(HubError, match=r'its task is alfa'):
         accuracy_rows(read_run(run), read_run(make_run()))
     other = read_run(make_run(task='standard', epochs=100, test_top1=None))
-    with pytest.raises(HubError, match=r'its epochs is 100, this run has 200; it was measured on validation'):
+    with pytest.raises(HubError, match=r'its epochs is 100, this run has 200; it was evaluated on validation'):
         accuracy_rows(read_run(run), other)
 
 
@@ -219,8 +223,8 @@ def test_base_model(make_run):
         (16 / 255, '16/255'),
     ],
 )
-def test_spell(value, text):
-    assert spell(value) == text
+def test_format_value(value, text):
+    assert format_value(value) == text
 
 
 def test_the_papers_rows_are_of_models_and_data_that_are_known():
@@ -237,11 +241,11 @@ def test_a_method_is_one_row(make_run, monkeypatch, known, title):
     """Also one that the paper has a figure of; of a row that is not there, its name."""
     row = dataclasses.replace(TASKS['standard'], name='mine', title='My method', text='It does little.')
     figure = {'model': 'resnet20s', 'dataset': 'c10', 'method': 'mine', 'top1': 90.0, 'table': 9}
-    monkeypatch.setattr('timm_alfa.publishing.card.paper_rows', lambda: (figure,))
+    monkeypatch.setattr('timm_alfa.publishing.card_sections.paper_rows', lambda: (figure,))
     if known:
         monkeypatch.setitem(TASKS, 'mine', row)
     text = card(make_run(task='mine')).text
-    assert f'the paper (table 9): {title} | 90.00' in text
+    assert f'Paper, table 9: {title} | 90.00' in text
     assert ('It does little.' in text) == known
 
 

@@ -41,8 +41,8 @@ def test_save_and_load_agree(tmp_path):
         ([{**ROW, 'sha': 1}], 'unknown sha'),
         ([{**ROW, 'repo_id': None}], 'neither repo_id nor file'),
         ([ROW, ROW], 'twice'),
-        (['x'], 'no row'),
-        ({'a': 1}, 'no row'),
+        (['x'], 'not a row'),
+        ({'a': 1}, 'not a row'),
     ],
 )
 def test_wrong_rows_are_named(tmp_path, rows, says):
@@ -55,11 +55,11 @@ def test_all_faults_at_once(tmp_path):
         load_manifest(write(tmp_path, [{**ROW, 'sha256': ''}, ROW]))
 
 
-def test_no_json(tmp_path):
+def test_a_file_that_is_not_a_manifest(tmp_path):
     (tmp_path / 'm.json').write_text('{')
-    with pytest.raises(HubError, match='no manifest'):
+    with pytest.raises(HubError, match='not a manifest'):
         load_manifest(tmp_path / 'm.json')
-    with pytest.raises(HubError, match='no manifest'):
+    with pytest.raises(HubError, match='not a manifest'):
         load_manifest(tmp_path / 'none.json')
 
 

@@ -1,4 +1,4 @@
-"""Under which terms weights are published: those that were said, or those known of what they were trained on."""
+"""The license that weights are published under: the one passed, or the one known for what they were trained on."""
 
 from typing import Optional
 
@@ -9,28 +9,28 @@ from timm_alfa.training.run_dir.finished import Run
 from timm_alfa.zoo.tags import DATASETS, TAGS, DataSet
 
 _IMAGENET = {'in1k', 'in12k', 'in21k', 'in22k'}  # parts of timm's tags
-_OPEN = (None, 'apache-2.0', 'bsd-3-clause', 'mit')  # what adds nothing to ImageNet's terms
+_OPEN = (None, 'apache-2.0', 'bsd-3-clause', 'mit')  # licenses that add nothing to ImageNet's terms
 
 
-def terms(run: Run, license: Optional[str] = None, dataset_id: Optional[str] = None) -> dict[str, str]:
-    """The terms as fields of the card's metadata; ImageNet's where anything came from ImageNet.
+def license_fields(run: Run, license: Optional[str] = None, dataset_id: Optional[str] = None) -> dict[str, str]:
+    """The license as fields of the card's metadata; ImageNet's terms if anything came from ImageNet.
 
     Args:
         run: What is published.
-        license: An identifier of the Hub's, in place of what is known.
+        license: An identifier of the Hub, in place of what is known.
         dataset_id: As in `sources`.
 
     Raises:
-        HubError: None were given, and those of something that the weights come from are not known.
+        HubError: No license was passed, and that of something that the weights come from is not known.
     """
     if license:
         return {'license': license}
     found = sources(run, dataset_id)
     if unknown := [what for what, row in found.items() if row is None]:
+        imagenet = '' if run.dataset else ' (or --dataset-id ILSVRC/imagenet-1k, if it is ImageNet by another name)'
         raise HubError(
-            f'the terms of weights from {" and ".join(unknown)} are not known: add --license ID, an identifier of the '
-            "Hub's such as apache-2.0, cc-by-nc-4.0 or other"
-            f'{"" if run.dataset else " (or, of ImageNet by another name, --dataset-id ILSVRC/imagenet-1k)"}.'
+            f'the license of weights from {" and ".join(unknown)} is not known: add --license ID, with an identifier '
+            f'of the Hub such as apache-2.0, cc-by-nc-4.0 or other{imagenet}.'
         )
     return max(found.values(), key=_is_imagenet).license
 
@@ -41,11 +41,11 @@ def from_imagenet(run: Run, dataset_id: Optional[str] = None) -> bool:
 
 
 def sources(run: Run, dataset_id: Optional[str] = None) -> dict[str, Optional[DataSet]]:
-    """What the weights come from, in words, and its data set (None: not a known one).
+    """What the weights come from: the flag that named it, and its dataset (None if it is not a known one).
 
     Args:
         run: What is published.
-        dataset_id: The data set's id on the Hub, where the run's `--dataset` does not say it.
+        dataset_id: The dataset's id on the Hub, if the run's `--dataset` does not say it.
     """
     found = {f"--dataset '{run.record['dataset']}'": run.dataset_as(dataset_id)}
     if run.args.get('initial_checkpoint'):
@@ -57,7 +57,7 @@ def sources(run: Run, dataset_id: Optional[str] = None) -> dict[str, Optional[Da
 
 
 def _trained_on(model: str) -> Optional[DataSet]:
-    """The data set of a model's published weights, where it and nothing else decides on their terms."""
+    """The dataset of a model's published weights, if it alone decides on their license."""
     try:
         cfg = timm.get_pretrained_cfg(model)
     except RuntimeError:  # a tag that this timm does not know
@@ -66,7 +66,8 @@ def _trained_on(model: str) -> Optional[DataSet]:
         return None
     if (tag := TAGS.get(f'{cfg.architecture}.{cfg.tag}')) is not None:
         return tag.dataset
-    return DATASETS['in1k'] if _IMAGENET & set(cfg.tag.split('_')) and cfg.license in _OPEN else None
+    is_imagenet = bool(_IMAGENET & set(cfg.tag.split('_'))) and cfg.license in _OPEN
+    return DATASETS['in1k'] if is_imagenet else None
 
 
 def _is_imagenet(row: DataSet) -> bool:

@@ -1,4 +1,4 @@
-"""A folder as one commit on the Hub: all of it arrives, or the Hub is as it was."""
+"""Send a folder to the Hub as one commit: either all of it arrives, or the Hub stays as it was."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +14,26 @@ if TYPE_CHECKING:
 
 
 class Sent(NamedTuple):
-    """The commit and its repo's page."""
+    """The commit, and the page of its repo."""
 
     commit: str
     url: str
+
+
+class Target(NamedTuple):
+    """Where a commit goes, through which client, and how often a request is retried."""
+
+    api: 'HfApi'
+    repo_id: str
+    revision: str
+    waits: Sequence[float]
+
+
+class Undo(NamedTuple):
+    """How to remove what was created, and what to tell the user if that fails."""
+
+    remove: Callable[[], None]
+    otherwise: str
 
 
 def push(
@@ -33,153 +49,150 @@ def push(
 ) -> Sent:
     """Send the files of a folder as one commit.
 
-    A repo or a branch that this call made is removed again when the commit fails. Requests that failed for a reason
-    that may pass are made again; a commit whose answer was lost is looked for before it is sent twice.
+    If the commit fails, a repo or branch that this call created is removed again. Requests that failed for a reason
+    that may pass are retried; if the answer to a commit was lost, the commit is looked for before it is sent again.
 
     Args:
         folder: Files only; model.safetensors among them.
         repo_id: ORG/NAME.
         message: Of the commit.
         revision: A branch.
-        private: Of a repo that is made.
-        exist_ok: Whether the repo may be there already.
-        token: In place of the one logged in with.
+        private: Whether a repo that is created is private.
+        exist_ok: Whether the repo may exist already.
+        token: In place of the one that the user is logged in with.
         waits: Seconds before each further attempt.
 
     Raises:
-        HubError: Why, that nothing was published, and how to go on.
+        HubError: Why it failed, that nothing was published, and what to do.
     """
     from huggingface_hub import HfApi, get_token
 
     if not (token or get_token()):
         raise HubError(
             f'publishing needs a token, and there is none: {LOGIN} (https://huggingface.co/settings/tokens, '
-            'with the right to write). Nothing was sent.'
+            'with permission to write). Nothing was sent.'
         )
     api = HfApi(token=token, library_name='timm_alfa')
-    undo: list[tuple[str, Callable[[], None]]] = []
+    target = Target(api, repo_id, revision, waits)
+    created: list[Undo] = []
     try:
-        _make_repo(api, repo_id, private, exist_ok, waits, undo, revision)
-        parent = _make_branch(api, repo_id, revision, waits, undo)
-        commit = _commit(api, folder, repo_id, revision, parent, message, waits)
+        _ensure_repo(target, private, exist_ok, created)
+        parent = _ensure_branch(target, created)
+        commit = _commit(target, folder, parent, message)
     except HubError:
         raise
     except BaseException as error:
-        left = _undo(undo)
+        left = _undo(created)
         if not isinstance(error, Exception):  # the user interrupted
             raise
         raise HubError(f'publishing to {repo_id} failed: {explain(error, repo_id)}. {left}') from None
     return Sent(commit, f'{api.endpoint}/{repo_id}')
 
 
-def _make_repo(
-    api: 'HfApi',
-    repo_id: str,
-    private: bool,
-    exist_ok: bool,
-    waits: Sequence[float],
-    undo: list,
-    revision: str,
-) -> None:
+def _ensure_repo(target: Target, private: bool, exist_ok: bool, created: list[Undo]) -> None:
+    """Create the repo if it does not exist."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    api, repo_id = target.api, target.repo_id
     try:
-        info = persist(lambda: api.model_info(repo_id), waits)
+        info = persist(lambda: api.model_info(repo_id), target.waits)
     except RepositoryNotFoundError:
-        # Asked for again after a lost answer it may be there already: it was not before, so it is ours.
-        undo.append(
-            (
-                f'an empty repo may be left at {api.endpoint}/{repo_id}: run again with --exist-ok, or delete it.',
-                lambda: _delete_empty(api, repo_id, revision),
-            )
-        )
-        persist(lambda: api.create_repo(repo_id, private=private, exist_ok=True), waits)
+        otherwise = f'an empty repo may be left at {api.endpoint}/{repo_id}: run again with --exist-ok, or delete it.'
+        created.append(Undo(lambda: _delete_empty(target), otherwise))
+        # exist_ok: if the answer was lost it exists when asked for again; it did not before, so it is this call's
+        persist(lambda: api.create_repo(repo_id, private=private, exist_ok=True), target.waits)
         return
     if not exist_ok:
-        raise HubError(f'{repo_id} is there already: add --exist-ok to add a commit to it, or give another --repo-id.')
+        raise HubError(f'{repo_id} already exists: add --exist-ok to add a commit to it, or use another --repo-id.')
     if private and not info.private:
-        raise HubError(f'{repo_id} is there already and public: drop --private, or change it in its settings first.')
+        raise HubError(f'{repo_id} already exists and is public: drop --private, or change it in its settings first.')
 
 
-def _delete_empty(api: 'HfApi', repo_id: str, revision: str) -> None:
-    """Delete a repo that this call made, if nothing has arrived in it (not even what is not known to have)."""
+def _delete_empty(target: Target) -> None:
+    """Delete a repo that this call created, unless something has arrived in it (even something not known to have)."""
     from huggingface_hub.errors import RevisionNotFoundError
 
-    for branch in {None, None if revision == 'main' else revision}:
+    for branch in {None, None if target.revision == 'main' else target.revision}:
         try:
-            files = api.model_info(repo_id, revision=branch).siblings or []
+            files = target.api.model_info(target.repo_id, revision=branch).siblings or []
         except RevisionNotFoundError:
             continue
         if any(file.rfilename not in ('.gitattributes', 'README.md') for file in files):
             raise HubError('it is not empty')
-    api.delete_repo(repo_id, missing_ok=True)
+    target.api.delete_repo(target.repo_id, missing_ok=True)
 
 
-def _make_branch(api: 'HfApi', repo_id: str, revision: str, waits: Sequence[float], undo: list) -> str:
-    """The commit that the branch is at; the branch is made where it is not there."""
+def _ensure_branch(target: Target, created: list[Undo]) -> str:
+    """Create the branch if it does not exist; returns the commit that it is at."""
     from huggingface_hub.errors import RevisionNotFoundError
 
+    api, repo_id, revision = target.api, target.repo_id, target.revision
     try:
-        return persist(lambda: api.model_info(repo_id, revision=revision), waits).sha
+        return persist(lambda: _head(target), target.waits)
     except RevisionNotFoundError:
-        if not undo:  # else the repo goes, and its branches with it
-            undo.append(
-                (
-                    f"a branch '{revision}' may be left in {repo_id}; it has nothing new in it.",
-                    lambda: api.delete_branch(repo_id, branch=revision),
-                )
-            )
-        persist(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), waits)
-    return persist(lambda: api.model_info(repo_id, revision=revision), waits).sha
+        if not created:  # else the repo is removed, and its branches with it
+            otherwise = f"a branch '{revision}' may be left in {repo_id}, without changes."
+            created.append(Undo(lambda: api.delete_branch(repo_id, branch=revision), otherwise))
+        persist(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), target.waits)
+    return persist(lambda: _head(target), target.waits)
 
 
-def _commit(
-    api: 'HfApi', folder: Path, repo_id: str, revision: str, parent: str, message: str, waits: Sequence[float]
-) -> str:
+def _head(target: Target) -> str:
+    return target.api.model_info(target.repo_id, revision=target.revision).sha
+
+
+def _commit(target: Target, folder: Path, parent: str, message: str) -> str:
     from huggingface_hub import CommitOperationAdd
 
+    api, repo_id, revision = target.api, target.repo_id, target.revision
     adds = [CommitOperationAdd(path.name, str(path)) for path in sorted(folder.iterdir())]
-    # The large files first; the client repeats these requests itself, and sends nothing twice.
+    # The large files first; the client retries these requests itself, and sends nothing twice.
     api.preupload_lfs_files(repo_id, adds, revision=revision, free_memory=False)
-    sha256, asked = sha256_of(folder / WEIGHTS), []
+    sha256 = sha256_of(folder / WEIGHTS)
+    answers: list[bool] = []  # whether the Hub could be asked for the commit, each time that it was looked for
 
-    def landed() -> Optional[str]:
-        """The branch's commit, if it is a new one with these weights: it arrived although its answer did not."""
-        asked.append(False)
+    def create() -> str:
+        return api.create_commit(repo_id, adds, commit_message=message, revision=revision, parent_commit=parent).oid
+
+    def find() -> Optional[str]:
         try:
-            head = api.model_info(repo_id, revision=revision).sha
-            files = api.get_paths_info(repo_id, [WEIGHTS], revision=revision) if head != parent else []
+            found = _find_commit(target, parent, sha256)
         except Exception:  # the Hub cannot be asked now: what the commit raised is what counts
+            answers.append(False)
             return None
-        asked[-1] = True
-        return head if any(file.lfs and file.lfs.sha256 == sha256 for file in files) else None
+        answers.append(True)
+        return found
 
     try:
-        return persist(
-            lambda: (
-                api.create_commit(repo_id, adds, commit_message=message, revision=revision, parent_commit=parent).oid
-            ),
-            waits,
-            done=landed,
-        )
+        return persist(create, target.waits, done=find)
     except Exception as error:
-        if is_transient(error) and not asked[-1]:
+        if is_transient(error) and not answers[-1]:
             raise HubError(
-                f'the connection was lost while {repo_id} was committed to, and the Hub cannot be asked whether the '
-                f'commit arrived ({type(error).__name__}): look at {api.endpoint}/{repo_id}; if it did not, run again '
+                f'the connection was lost during the commit to {repo_id}, and the Hub cannot be asked whether it '
+                f'arrived ({type(error).__name__}): look at {api.endpoint}/{repo_id}; if it did not, run again '
                 'with --exist-ok.'
             ) from None
         raise
 
 
-def _undo(steps: list[tuple[str, Callable[[], None]]]) -> str:
-    """Take back what was made; the line that says how things are and how to go on."""
+def _find_commit(target: Target, parent: str, sha256: str) -> Optional[str]:
+    """The branch's commit, if it is a new one with these weights: it arrived although its answer was lost."""
+    head = _head(target)
+    if head == parent:
+        return None
+    files = target.api.get_paths_info(target.repo_id, [WEIGHTS], revision=target.revision)
+    return head if any(file.lfs and file.lfs.sha256 == sha256 for file in files) else None
+
+
+def _undo(created: list[Undo]) -> str:
+    """Remove what was created; returns the sentences that say how things are and what to do."""
     left = []
-    for otherwise, step in reversed(steps):
+    for each in reversed(created):
         try:
-            step()
+            each.remove()
         except Exception as error:
             if status_of(error) != 404:
-                left.append(otherwise)
-    state = ' '.join(left) if left else 'Run the same command again when that is mended.'
-    return f'Nothing was published{"; " if left else " and the Hub is as it was. "}{state}'
+                left.append(each.otherwise)
+    if left:
+        return f'Nothing was published; {" ".join(left)}'
+    return 'Nothing was published and the Hub is as it was. Run the same command again when this is fixed.'

@@ -1,18 +1,21 @@
-"""What validate.py measured of a run's weights after training: accuracy under attack."""
+"""Accuracy under attack, as validate.py measured it for a run's weights after training."""
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Union
 
 from timm_alfa.errors import HubError
-from timm_alfa.publishing.verify import check_reproduced
+from timm_alfa.publishing.record_checks import is_count, is_mapping, is_number
+from timm_alfa.publishing.verify import check_accuracy
 from timm_alfa.training.run_dir.finished import Run
 from timm_alfa.utils.files import sha256_of
+from timm_alfa.utils.redact import redact
 
 
-def read_validated(path: Union[str, Path]) -> list[dict[str, Any]]:
-    """validate.py's records: the lines of a file that are JSON.
+def read_records(path: Union[str, Path]) -> list[dict[str, Any]]:
+    """Read validate.py's records: the lines of a file that are JSON.
 
     Raises:
         HubError: It cannot be read, or holds none.
@@ -20,52 +23,64 @@ def read_validated(path: Union[str, Path]) -> list[dict[str, Any]]:
     try:
         lines = Path(path).read_text(encoding='utf-8').splitlines()
         records = [json.loads(line) for line in lines if line.startswith('{')]
-        fault = None if records else 'it holds no record'
-    except (OSError, ValueError) as error:
-        fault = str(error)
-    if fault:
+        error = None if records else 'it holds no record'
+    except OSError as failed:
+        error = failed.strerror
+    except ValueError as failed:
+        error = str(failed)
+    if error:
         raise HubError(
-            f"--validated '{path}' cannot be used: {fault}. Give a file with the last line of validate.py's "
-            'output: validate.py --checkpoint RUN --robust > FILE'
+            f"--validated '{path}' cannot be used: {error}. It must hold the last line of validate.py's output: "
+            'validate.py --checkpoint RUN --robust > FILE'
         )
     return records
 
 
 def with_robust(records: list[dict[str, Any]], runs: list[Run]) -> list[Run]:
-    """Runs with the accuracy under attack that records state of their weights, told apart by sha256.
+    """Add the accuracy under attack to the runs whose weights, identified by sha256, the records measured.
 
     Raises:
         HubError: A record is of other weights or of another split, or was made without --robust.
         CheckpointError: Its clean accuracy is not the run's.
     """
-    own = {record.get('checkpoint_sha256'): record for record in records}
+    by_sha256 = {record.get('checkpoint_sha256'): record for record in records}
     sums = [sha256_of(run.weights) for run in runs]
-    if strange := sorted(str(record.get('checkpoint')) for sha256, record in own.items() if sha256 not in sums):
+    if foreign := sorted(str(record.get('checkpoint')) for key, record in by_sha256.items() if key not in sums):
         raise HubError(
-            f"--validated has a record of '{strange[0]}', whose checkpoint_sha256 is not that of the "
+            f"--validated has a record of '{foreign[0]}', whose checkpoint_sha256 is not that of the "
             f'weights that are published: validate.py --checkpoint {runs[0].folder} --robust'
         )
-    return [_measured(run, own[sha256]) if sha256 in own else run for run, sha256 in zip(runs, sums, strict=True)]
+    return [_with_record(run, by_sha256[key]) if key in by_sha256 else run for run, key in zip(runs, sums, strict=True)]
 
 
-def _measured(run: Run, record: dict[str, Any]) -> Run:
-    found, robust, attack = run.evaluation, record.get('robust_top1'), record.get('attack')
-    faults = [] if robust is not None and attack else ['it was made without --robust']
-    if record.get('split') != found.split or record.get('count') != (found.images or record.get('count')):
-        faults.append(
-            f'it is of {record.get("count")} images of split {record.get("split")}, the accuracy of the run '
-            f'of {found.images or "those"} of split {found.split}'
-        )
-    if faults:
-        advice = (
-            f'validate.py --checkpoint {run.folder} --split {found.split} --robust'
-            if ' ' not in found.split
-            else 'A held-out part of the training split cannot be scored apart: leave --validated out.'
-        )
-        raise HubError(f"--validated does not fit '{run.folder}': {'; '.join(faults)}. {advice}")
-    check_reproduced(found.top1, record['top1'], record['count'], found.images, found.split)
+def _with_record(run: Run, record: dict[str, Any]) -> Run:
+    found = run.evaluation
+    if errors := list(_errors(found, record)):
+        advice = f'Run validate.py --checkpoint {run.folder} --split {found.split} --robust'
+        if ' ' in found.split:
+            advice = 'A held-out part of the training split cannot be scored separately: leave --validated out.'
+        raise HubError(f"--validated does not fit '{run.folder}': {'; '.join(errors)}. {advice}")
+    check_accuracy(found.top1, record['top1'], record['count'], found.images, found.split)
+    robust, attack = record['robust_top1'], redact(record['attack'])
     return dataclasses.replace(
         run,
         record={**run.record, 'robust_top1': robust, 'attack': attack},
         evaluation=dataclasses.replace(found, robust_top1=robust, attack=attack),
     )
+
+
+def _errors(found, record: dict[str, Any]) -> Iterator[str]:
+    """Why a record is not one of a run's accuracy under attack."""
+    count = record.get('count')
+    if record.get('robust_top1') is None or not record.get('attack'):
+        yield 'it was made without --robust'
+    elif not is_mapping(record['attack']):
+        yield f'its attack is {record["attack"]!r}, expected a mapping'
+    for key, value in (('top1', record.get('top1')), ('robust_top1', record.get('robust_top1') or 0)):
+        if not (is_number(value) and 0 <= value <= 100):
+            yield f'its {key} is {value!r}, expected a percentage'
+    if record.get('split') != found.split or count != (found.images or count) or not is_count(count):
+        yield (
+            f'it is of {count} images of split {record.get("split")}, the accuracy of the run '
+            f'of {found.images or "those"} of split {found.split}'
+        )

@@ -14,7 +14,7 @@ class Snippet(NamedTuple):
 
 
 def snippets(repo_id: str, revision: str, architecture: str, input_size: tuple[int, int, int]) -> list[Snippet]:
-    """Three ways to use it; each runs as it stands.
+    """Three ways to use a model; each runs as it is.
 
     Args:
         repo_id: ORG/NAME.
@@ -22,41 +22,58 @@ def snippets(repo_id: str, revision: str, architecture: str, input_size: tuple[i
         architecture: timm's name.
         input_size: Channels, height, width.
     """
-    org, _, name = repo_id.partition('/')
     source = f'hf-hub:{repo_id}' + (f'@{revision}' if revision != 'main' else '')
-    ours = 'import timm_alfa  # registers the architecture\n' if architecture in resnet_cifar.default_cfgs else ''
+    registers = 'import timm_alfa  # registers the architecture\n' if architecture in resnet_cifar.default_cfgs else ''
+    name = repo_id.partition('/')[2]
+    second = _embeddings(source, registers)
+    if name in TAGS and revision == 'main':
+        second = _by_name(repo_id)
+    return [_classification(source, registers, input_size), second, _fine_tuning(source, input_size)]
+
+
+def _classification(source: str, registers: str, input_size: tuple[int, int, int]) -> Snippet:
     mode = 'L' if input_size[0] == 1 else 'RGB'
-    classify = f"""import timm
-{ours}import torch
+    code = f"""import timm
+{registers}import torch
 from PIL import Image
 
-model = timm.create_model('{source}', pretrained=True).eval()
+model = timm.create_model({source!r}, pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-image = Image.new('{mode}', (64, 64))  # yours: Image.open('image.png').convert('{mode}')
+
+image = Image.new({mode!r}, (64, 64))  # or Image.open('image.png').convert({mode!r})
 with torch.inference_mode():
-    probabilities = model(transform(image).unsqueeze(0)).softmax(-1)
-top5 = probabilities.topk(min(5, model.num_classes))"""
-    by_name = f"""import os
+    output = model(transform(image).unsqueeze(0))
+top5_probabilities, top5_classes = output.softmax(-1).topk(min(5, model.num_classes))"""
+    return Snippet('Image classification', code)
+
+
+def _by_name(repo_id: str) -> Snippet:
+    org, _, name = repo_id.partition('/')
+    code = f"""import os
 import timm
 import timm_alfa  # registers the name
 
-os.environ['TIMM_ALFA_HUB_ORG'] = '{org}'  # not needed for names that timm.list_pretrained() shows
-model = timm.create_model('{name}', pretrained=True)"""
-    features = f"""import timm
-{ours}
-model = timm.create_model('{source}', pretrained=True, num_classes=0).eval()  # images to vectors"""
+os.environ['TIMM_ALFA_HUB_ORG'] = {org!r}  # not needed for names that timm.list_pretrained() shows
+model = timm.create_model({name!r}, pretrained=True)"""
+    return Snippet('By name', code)
+
+
+def _embeddings(source: str, registers: str) -> Snippet:
+    code = f"""import timm
+{registers}
+model = timm.create_model({source!r}, pretrained=True, num_classes=0).eval()  # images to vectors"""
+    return Snippet('Image embeddings', code)
+
+
+def _fine_tuning(source: str, input_size: tuple[int, int, int]) -> Snippet:
     shape = ', '.join(map(str, input_size))
-    finetune = f"""import timm
+    code = f"""import timm
 import timm_alfa
 import torch
 
-model = timm.create_model('{source}', pretrained=True, num_classes=5)
+model = timm.create_model({source!r}, pretrained=True, num_classes=5)
 task = timm_alfa.create_task('alfa', model, blocks='last', steps=5, step_size=1 / 255)
-input, target = torch.randn(8, {shape}), torch.randint(5, (8,))  # your batch
+
+input, target = torch.randn(8, {shape}), torch.randint(5, (8,))  # a batch of your data
 task(input, target)['loss'].backward()"""
-    registered = name in TAGS and revision == 'main'
-    return [
-        Snippet('Classify an image', classify),
-        Snippet('By its name', by_name) if registered else Snippet('As an encoder', features),
-        Snippet('Fine-tune on classes of your own, again with ALFA', finetune),
-    ]
+    return Snippet('Fine-tuning with ALFA', code)

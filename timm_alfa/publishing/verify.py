@@ -1,8 +1,8 @@
-"""Is the accuracy that a record states the one that its weights have?"""
+"""Verify that the accuracy that a record states is the one that its weights have."""
 
 import dataclasses
 import math
-from typing import Optional
+from typing import Any, Optional
 
 import timm
 import torch
@@ -17,24 +17,31 @@ from timm_alfa.training.run_dir.finished import Run
 
 
 def tolerance(top1: float, count: int, total: Optional[int]) -> float:
-    """How far from `top1` (percent, of `total` images) a random sample of `count` of them may fall, in points.
+    """How far a random sample's accuracy may be from that of the whole split, in points.
 
-    Four standard deviations of a sample drawn without replacement, and one image or a thousandth of them for
-    arithmetic in another precision or order. Of the whole split that leaves the second alone.
+    Four standard deviations of a sample drawn without replacement, plus one image or a thousandth of the sample for
+    arithmetic in another precision or order. If the sample is the whole split, only the second is left.
+
+    Args:
+        top1: Percent, on the whole split.
+        count: Images in the sample.
+        total: Images in the split, or None if it is not known.
     """
-    share = min(max(top1 / 100, 1 / max(count, 2)), 1 - 1 / max(count, 2))
+    smallest = 1 / max(count, 2)
+    share = min(max(top1 / 100, smallest), 1 - smallest)
     left_out = 1.0 if total is None else max(total - count, 0) / max(total - 1, 1)
-    return 400 * math.sqrt(share * (1 - share) / count * left_out) + 100 * max(1 / count, 0.001)
+    deviation = math.sqrt(share * (1 - share) / count * left_out)
+    return 400 * deviation + 100 * max(1 / count, 0.001)
 
 
-def check_reproduced(recorded: float, measured: float, count: int, total: Optional[int], split: str) -> None:
+def check_accuracy(recorded: float, measured: float, count: int, total: Optional[int], split: str) -> None:
     """Compare the recorded accuracy with one measured now.
 
     Args:
-        recorded: Percent, of the whole split.
-        measured: Percent, of the sample.
+        recorded: Percent, on the whole split.
+        measured: Percent, on the sample.
         count: Images in the sample.
-        total: Images in the split, where it is known.
+        total: Images in the split, or None if it is not known.
         split: Its name, for the message.
 
     Raises:
@@ -55,16 +62,16 @@ def sample_accuracy(
     samples: int,
     data_dir: Optional[str] = None,
 ) -> Optional[tuple[float, int]]:
-    """Top-1 (percent) of a model on a random sample of the split that the record's accuracy is of.
+    """Measure the top-1 accuracy (percent) of a model on a random sample of the split that the record was measured on.
 
     Args:
         model: On the CPU, in evaluation mode.
-        run: Says which data, and how it was split.
-        samples: Images at most; 0 for none.
+        run: Its options say which data to read and how it was split.
+        samples: The largest number of images; 0 for none.
         data_dir: Where the data is on this machine, if not where the run had it.
 
     Returns:
-        Accuracy and number of images, or None where the data is not at hand: nothing is downloaded.
+        The accuracy and the number of images, or None if the data is not on this machine: nothing is downloaded.
 
     Raises:
         DataError: The data is there, but an image cannot be read.
@@ -76,30 +83,37 @@ def sample_accuracy(
         info = inspect_data(data, seed=run.record.get('seed') or 0)
     except (AlfaError, OSError):
         return None
-    part = info.val if run.evaluation.split == run.evaluation.chosen_on or info.test is None else info.test
-    chosen = dataclasses.replace(part, indices=random_subset(part.indices, min(samples, len(part)), seed=0))
-    one = dataclasses.replace(info.train, indices=info.train.indices[:1])  # the training set is not needed
+
+    # the split that the record was measured on, and of the training set (which is not needed) one image
+    scored_val = run.evaluation.split == run.evaluation.chosen_on or info.test is None
+    part = info.val if scored_val else info.test
+    sample = dataclasses.replace(part, indices=random_subset(part.indices, min(samples, len(part)), seed=0))
+    one = dataclasses.replace(info.train, indices=info.train.indices[:1])
     loaders = create_data(
         data,
         AugConfig(),
         model_config=timm.data.resolve_model_data_config(model),
-        info=dataclasses.replace(info, train=one, val=chosen, test=None),
+        info=dataclasses.replace(info, train=one, val=sample, test=None),
     )
     try:
-        with torch.no_grad():  # inference_mode does not reach the loader's thread, which reuses its tensors
-            hits = [int((model(input).argmax(-1) == target).sum()) for input, target in loaders.val]
+        return 100 * _count_correct(model, loaders.val) / len(sample), len(sample)
     finally:
         loaders.close()
-    return 100 * sum(hits) / len(chosen), len(chosen)
+
+
+@torch.no_grad()  # inference_mode does not reach the loader's thread, which reuses its tensors
+def _count_correct(model: nn.Module, loader: Any) -> int:
+    correct = [int((model(input).argmax(-1) == target).sum()) for input, target in loader]
+    return sum(correct)
 
 
 def data_config(run: Run, data_dir: Optional[str] = None) -> Optional[DataConfig]:
-    """The run's data options, or None where its args.yaml does not hold them."""
+    """The run's data options, or None if its args.yaml does not hold them."""
     names = {field.name for field in dataclasses.fields(DataConfig)}
     values = {key: value for key, value in run.args.items() if key in names}
     if 'val_split' not in values:
         return None
-    if loader := (run.args.get('environment') or {}).get('loader'):  # what 'auto' came to
+    if loader := (run.args.get('environment') or {}).get('loader'):  # what 'auto' stood for
         values['loader'] = loader
     values.update(dataset_download=False, workers=0, num_classes=run.record['num_classes'])
     if data_dir:

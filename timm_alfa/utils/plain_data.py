@@ -24,14 +24,14 @@ class PlainDataError(ValueError):
     """A file is not plain data; the message is a clause without its path, such as "line 3 repeats 'lr'"."""
 
 
-def read_yaml(path: Union[str, Path]) -> Any:
+def read_yaml(path: Union[str, Path], follow_links: bool = True) -> Any:
     """A YAML file as numbers, text, booleans, None, lists and mappings.
 
     Raises:
         OSError: It cannot be read, or is not a regular file.
         PlainDataError: It is too large or too deep, not UTF-8 or not YAML; it repeats a key; or it has aliases or tags.
     """
-    return parse_yaml(_read_text(path, MAX_YAML_BYTES))
+    return parse_yaml(_read_text(path, MAX_YAML_BYTES, follow_links))
 
 
 def parse_yaml(text: str) -> Any:
@@ -53,14 +53,14 @@ def dump_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def read_json(path: Union[str, Path]) -> Any:
+def read_json(path: Union[str, Path], follow_links: bool = True) -> Any:
     """A JSON file.
 
     Raises:
         OSError: It cannot be read, or is not a regular file.
         PlainDataError: It is too large or too deep, not UTF-8 or not JSON.
     """
-    text = _read_text(path, MAX_JSON_BYTES)
+    text = _read_text(path, MAX_JSON_BYTES, follow_links)
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -69,8 +69,8 @@ def read_json(path: Union[str, Path]) -> Any:
         raise PlainDataError(f'it is not valid JSON: {error}') from error
 
 
-def _read_text(path: Union[str, Path], most: int) -> str:
-    with open_regular(path, follow_links=True) as file:
+def _read_text(path: Union[str, Path], most: int, follow_links: bool) -> str:
+    with open_regular(path, follow_links) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise PlainDataError(f'it is larger than {most >> 10} KiB')

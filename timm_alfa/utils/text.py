@@ -43,13 +43,21 @@ def short_number(value: float) -> str:
     return f'{value:.3g}' if isinstance(value, float) else str(value)
 
 
-def printable(text: str) -> str:
+def printable(text: str, keep: str = '') -> str:
     """Text that a terminal, a model card or YAML shows as it is, on one line.
 
     Whatever Python does not call printable is written as in its `repr`: control characters such as an escape sequence,
     line breaks (also U+0085, U+2028 and U+2029), marks that reverse the direction of text, and lone surrogates.
+
+    Args:
+        text: From anywhere.
+        keep: Characters that stay as they are.
     """
-    return ''.join(char if char.isprintable() else char.encode('unicode_escape').decode('ascii') for char in text)
+    return ''.join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode('unicode_escape').decode('ascii')
 
 
 def shorten_list(names: Sequence[str], most: int) -> str:

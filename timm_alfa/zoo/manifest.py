@@ -19,19 +19,19 @@ _FEW = 100  # class names that a row has room for; ImageNet's are in the repo's 
 class Row:
     """One published checkpoint.
 
-    Args:
+    Attributes:
         name: `architecture.tag`, as `timm.create_model` takes it.
         sha256: Of model.safetensors, 64 hexadecimal digits.
-        size: Of model.safetensors, bytes.
+        size: Of model.safetensors, in bytes.
         top1: Percent, on `split`.
-        split: The data set's split that `top1` was measured on.
-        precision: What `top1` was measured in, 'bf16' or 'fp16'; None for float32.
-        repo_id: Where it is on the Hub; None for weights that are in the package only.
+        split: The dataset's split that `top1` was measured on.
+        precision: The precision that `top1` was measured in, 'bf16' or 'fp16'; None for float32.
+        repo_id: Its repo on the Hub; None for weights that are only in the package.
         revision: The Hub's commit.
         commit: This project's commit that trained it.
-        file: The folder with model.safetensors, relative to the manifest, of weights that ship in the package; where
-            it is there it goes before repo_id.
-        pretrained_cfg: Input size, normalization and classes (with names where they are few), as in config.json.
+        file: The folder with model.safetensors, relative to the manifest, for weights that ship in the package; it
+            takes precedence over `repo_id` if it is there.
+        pretrained_cfg: Input size, normalization and classes (with names if they are few), as in config.json.
     """
 
     name: str
@@ -47,34 +47,22 @@ class Row:
     pretrained_cfg: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+_FIELDS = {field.name for field in dataclasses.fields(Row)}
+_REQUIRED = {'name', 'sha256', 'size', 'top1', 'split'}
+
+
 def cfg_of(config: dict) -> dict[str, Any]:
     """What a row keeps of a published config.json."""
     both = {**config.get('pretrained_cfg', {}), 'num_classes': config['num_classes']}
     kept = {key: both[key] for key in _CFG_KEYS if key in both}
     labels = config.get('label_names')
-    return {**kept, 'label_names': labels} if isinstance(labels, list) and len(labels) <= _FEW else kept
-
-
-def _faults(values: Any) -> Iterable[str]:
-    fields = {field.name: field for field in dataclasses.fields(Row)}
-    if not isinstance(values, dict):
-        yield f'{values!r} is no row: give a mapping'
-        return
-    needed = {name for name, field in fields.items() if name in ('name', 'sha256', 'size', 'top1', 'split')}
-    if missing := sorted(needed - values.keys()):
-        yield f'{values.get("name", "a row")} lacks {", ".join(missing)}'
-    if unknown := sorted(values.keys() - fields.keys()):
-        yield f'{values.get("name", "a row")} has unknown {", ".join(unknown)}'
-    if not re.fullmatch('[0-9a-f]{64}', str(values.get('sha256'))):
-        yield f'{values.get("name", "a row")}: sha256 must be 64 hexadecimal digits'
-    if unknown := sorted(set(values.get('pretrained_cfg') or {}) - {*_CFG_KEYS, 'label_names'}):
-        yield f'{values.get("name", "a row")}: pretrained_cfg has unknown {", ".join(unknown)}'
-    if not values.get('repo_id') and not values.get('file'):
-        yield f'{values.get("name", "a row")} has neither repo_id nor file'
+    if isinstance(labels, list) and len(labels) <= _FEW:
+        kept['label_names'] = labels
+    return kept
 
 
 def load_manifest(path: Union[str, Path] = MANIFEST) -> dict[str, Row]:
-    """Rows by name.
+    """Read the rows, by name.
 
     Raises:
         HubError: The file cannot be read, or rows are wrong: all of them in one line.
@@ -82,19 +70,41 @@ def load_manifest(path: Union[str, Path] = MANIFEST) -> dict[str, Row]:
     try:
         values = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise HubError(f'{path} is no manifest ({error}): give a JSON list of rows.') from error
-    found = [fault for row in values for fault in _faults(row)]
-    names = [row.get('name') for row in values if isinstance(row, dict)]
-    found += [f'{name} is there twice' for name in sorted({n for n in names if names.count(n) > 1}, key=str)]
+        raise HubError(f'{path} is not a manifest ({error}): it must hold a JSON list of rows.') from error
+    found = [error for row in values for error in _errors(row)]
+    found += [f'{name} is listed twice' for name in _repeated(values)]
     if found:
         raise HubError(f'{path}: {"; ".join(found)}.')
     return {row['name']: Row(**row) for row in values}
 
 
 def save_manifest(rows: Iterable[Row], path: Union[str, Path] = MANIFEST) -> None:
-    """Write rows, sorted by name, without the fields that are empty."""
-    values = [
-        {key: value for key, value in dataclasses.asdict(row).items() if value not in (None, {})}
-        for row in sorted(rows, key=lambda row: row.name)
-    ]
+    """Write rows, sorted by name, without their empty fields."""
+    values = []
+    for row in sorted(rows, key=lambda row: row.name):
+        fields = dataclasses.asdict(row)
+        values.append({key: value for key, value in fields.items() if value not in (None, {})})
     write_json(path, values)
+
+
+def _errors(values: Any) -> Iterable[str]:
+    """What is wrong with a row, one line each."""
+    if not isinstance(values, dict):
+        yield f'{values!r} is not a row: a row is a mapping'
+        return
+    name = values.get('name', 'a row')
+    if missing := sorted(_REQUIRED - values.keys()):
+        yield f'{name} lacks {", ".join(missing)}'
+    if unknown := sorted(values.keys() - _FIELDS):
+        yield f'{name} has unknown {", ".join(unknown)}'
+    if not re.fullmatch('[0-9a-f]{64}', str(values.get('sha256'))):
+        yield f'{name}: sha256 must be 64 hexadecimal digits'
+    if unknown := sorted(set(values.get('pretrained_cfg') or {}) - {*_CFG_KEYS, 'label_names'}):
+        yield f'{name}: pretrained_cfg has unknown {", ".join(unknown)}'
+    if not values.get('repo_id') and not values.get('file'):
+        yield f'{name} has neither repo_id nor file'
+
+
+def _repeated(values: list[Any]) -> list[str]:
+    names = [str(row.get('name')) for row in values if isinstance(row, dict)]
+    return sorted({name for name in names if names.count(name) > 1})

@@ -1,21 +1,22 @@
 """What train.py leaves behind, read and checked before it is published."""
 
 import dataclasses
-import json
 import math
+import os
+import re
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Callable, Optional, Union
 
 import timm
 import torch
-import yaml
 from torch import nn
 
 from timm_alfa.errors import AlfaError, CheckpointError, HubError, first_line
 from timm_alfa.models.factory import create_model
 from timm_alfa.training.checkpoint.weights import misfits, read_safetensors
-from timm_alfa.utils.files import sha256_of
+from timm_alfa.utils.files import open_regular, sha256_of
 from timm_alfa.utils.launcher import launch_command
+from timm_alfa.utils.plain_data import PlainDataError, read_json, read_yaml
 from timm_alfa.utils.text import shorten_list
 from timm_alfa.zoo.tags import TAGS, DataSet, dataset_by_id, find_dataset
 
@@ -95,8 +96,7 @@ def read_run(folder: Union[str, Path]) -> Run:
         raise CheckpointError(f"{folder / 'config.json'} lacks {', '.join(missing)}: it is not in timm's form.")
 
     run = Run(folder, record, _read_args(folder / 'args.yaml'), config, evaluation)
-    if not run.weights.is_file():
-        raise CheckpointError(f"'{run.weights}' is missing: a finished run has its best weights there.")
+    _check_weights(run)
     if record.get('checkpoint_sha256') not in (None, sha256_of(run.weights)):
         raise CheckpointError(
             f"'{run.weights}' is not the file that result.json evaluated (its checkpoint_sha256 differs): the run was "
@@ -121,23 +121,43 @@ def _read_record(folder: Path, resume: str) -> dict[str, Any]:
     return record
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _check_weights(run: Run) -> None:
+    """Checks that the weights are a file of the run folder, not one elsewhere that a path or a link leads to."""
+    name = run.record.get('checkpoint') or 'model_best.safetensors'
+    if not isinstance(name, str) or not re.fullmatch(r'[A-Za-z0-9_][\w.-]*\.safetensors', name):
+        raise CheckpointError(
+            f'{run.folder / "result.json"} has checkpoint {name!r}: expected the name of a safetensors file in the run '
+            'folder, such as model_best.safetensors.'
+        )
+    if not os.path.lexists(run.weights):
+        raise CheckpointError(f"'{run.weights}' is missing: a finished run has its best weights there.")
     try:
-        values = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"'{path}' cannot be read: {first_line(error)}.") from error
+        open_regular(run.weights).close()
+    except OSError as error:
+        raise CheckpointError(f"'{run.weights}' cannot be read: {_reason(error)}.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return _mapping(path, read_json)
+
+
+def _read_args(path: Path) -> dict[str, Any]:
+    return _mapping(path, read_yaml) if os.path.lexists(path) else {}
+
+
+def _mapping(path: Path, read: Callable[..., Any]) -> dict[str, Any]:
+    """The mapping in a regular file; no symbolic link is followed."""
+    try:
+        values = read(path, follow_links=False)
+    except (OSError, PlainDataError) as error:
+        raise CheckpointError(f"'{path}' cannot be read: {_reason(error)}.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"'{path}' cannot be read: it does not hold a mapping.")
     return values
 
 
-def _read_args(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    except yaml.YAMLError as error:
-        raise CheckpointError(f"'{path}' cannot be read: {error}.") from error
+def _reason(error: Exception) -> str:
+    return getattr(error, 'strerror', None) or first_line(error)
 
 
 def _evaluation(record: dict[str, Any], folder: Path) -> Evaluation:
