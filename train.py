@@ -5,7 +5,7 @@ from timm_alfa.training.exit import before_work, run_main
 
 
 def main() -> None:
-    """Parse, build, train, record."""
+    """Parse, prepare, train, print the record."""
     from timm_alfa.training.console import setup_logging
     from timm_alfa.training.options.train_args import parse_args
     from timm_alfa.training.preflight.dry_run import dry_run
@@ -18,7 +18,7 @@ def main() -> None:
         config = parse_args()
         run = prepare(config)
         if config.run.dry_run:
-            choose_folder(config)  # refuses what the run itself would be refused for
+            choose_folder(config)  # raises what the run itself would raise
     if config.run.dry_run:
         dry_run(run)
         return

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""Scores a checkpoint on a split: `accelerate launch validate.py --help`."""
+"""Evaluates a checkpoint on a split: `accelerate launch validate.py --help`."""
 
 from timm_alfa.training.exit import before_work, run_main
 
 
 def main() -> None:
-    """Parse, build, score, record."""
+    """Parse, prepare, evaluate, report."""
     from timm_alfa.training.console import setup_logging
-    from timm_alfa.training.validate import parse_args, report, run, validate
+    from timm_alfa.training.options.validate_args import parse_args
+    from timm_alfa.training.validate import prepare, report, validate
 
     setup_logging()
     with before_work():
         config = parse_args()
-        accelerator, *opened = run(config)
-    report(accelerator, validate(config, accelerator, *opened))
+        prepared = prepare(config)
+    report(prepared.accelerator, validate(config, prepared))
 
 
 if __name__ == '__main__':

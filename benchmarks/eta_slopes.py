@@ -21,9 +21,10 @@ from torch import nn
 
 import timm_alfa
 from timm_alfa.errors import ConfigError, first_line
-from timm_alfa.training import validate
 from timm_alfa.training.console import setup_logging
 from timm_alfa.training.exit import before_work, run_main
+from timm_alfa.training.options.validate_args import parse_args
+from timm_alfa.training.validate import prepare
 
 KEPT = ('blocks', 'steps', 'step_size', 'mode')
 
@@ -98,10 +99,10 @@ def main() -> None:
     name = own.name or own.record.stem
     with before_work():
         search, eta = search_of(read_record(own.record))
-        _, model, loader, _ = validate.run(validate.parse_args(rest))
+        opened = prepare(parse_args(rest))
     if own.even:
         eta = [1 / len(eta)] * len(eta)
-    found, count = slopes(model, loader, own.batches, eta, **search)
+    found, count = slopes(opened.model, opened.loader, own.batches, eta, **search)
     rows = [
         {'feature': block, 'eta': value, 'slope there': slope, 'images': count}
         for (block, slope), value in zip(found.items(), eta, strict=True)

@@ -113,11 +113,11 @@ def test_a_sharded_run_with_norms_ends_as_a_run_does(tmp_path):
         ((), {'VERSION': '1', 'CPU_RAM_EFFICIENT_LOADING': 'false'}, 'fsdp_version: 2'),
         ((), {'ACTIVATION_CHECKPOINTING': 'true'}, '--grad-checkpointing'),
         ((), {'OFFLOAD_PARAMS': 'true'}, 'fsdp_offload_params'),
-        (('--torchcompile', 'aot_eager'), {}, '--torchcompile does not go with FSDP2'),
+        (('--torchcompile', 'aot_eager'), {}, '--torchcompile does not work with FSDP2'),
         ((), {'IGNORED_MODULES': '.*head'}, 'fsdp_ignored_modules'),
         ((), {**BLOCKS, 'TRANSFORMER_CLS_TO_WRAP': 'Nonsense'}, 'fsdp_auto_wrap_policy'),
         (('--clip-grad', '0.01', '--clip-mode', 'agc'), {}, '--clip-mode agc fails on sharded weights'),
-        (('--opt', 'muon'), {}, "--opt 'muon' updates sharded weights in another way"),
+        (('--opt', 'muon'), {}, "--opt 'muon' updates sharded weights differently"),
     ],
 )
 def test_what_cannot_be_sharded_is_refused_with_what_to_type(argv, options, said, tmp_path):
@@ -129,4 +129,4 @@ def test_what_cannot_be_sharded_is_refused_with_what_to_type(argv, options, said
 
 def test_fsdp_that_accelerate_leaves_out_is_told(tmp_path):
     run = Processes(tmp_path, train_args(tmp_path, 'run', *VIT), count=2, variables={'ACCELERATE_USE_FSDP': 'true'})
-    assert run.wait(60) == [2, 2] and 'leaves fsdp_config out' in run.stderr and not (tmp_path / 'run').exists()
+    assert run.wait(60) == [2, 2] and 'ignores fsdp_config' in run.stderr and not (tmp_path / 'run').exists()

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from timm_alfa.training.options.train_args import parse_args
-from timm_alfa.training.validate import parse_args as parse_validate_args
+from timm_alfa.training.options.validate_args import parse_args as parse_validate_args
 
 
 @pytest.fixture(params=['recipe', 'run'])

@@ -8,12 +8,14 @@ import timm
 from safetensors.torch import save_file
 
 from timm_alfa.errors import AlfaWarning, CheckpointError, ConfigError
-from timm_alfa.training.validate import parse_args, run, validate
+from timm_alfa.training.options.validate_args import parse_args
+from timm_alfa.training.validate import prepare, validate
 from timm_alfa.utils.files import sha256_of
 
 
 def score(*argv):
-    return validate(config := parse_args(list(argv)), *run(config))
+    config = parse_args(list(argv))
+    return validate(config, prepare(config))
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +50,7 @@ def test_a_crop_that_the_loader_does_not_make_is_told(trained):
 def test_a_bare_file_with_its_model(trained, tmp_path):
     folder, result = trained
     (tmp_path / 'w.safetensors').write_bytes((folder / 'model_best.safetensors').read_bytes())
-    with pytest.raises(CheckpointError, match=r'no config.json beside .*give --model'):
+    with pytest.raises(CheckpointError, match=r'no config.json next to .*pass --model'):
         score('--checkpoint', str(tmp_path / 'w.safetensors'))
     found = score('--checkpoint', str(tmp_path / 'w.safetensors'), '--model', 'test_resnet', '--img-size', '32')
     assert found['top1'] == pytest.approx(result['val_top1'])
@@ -73,7 +75,7 @@ def test_a_model_that_is_named_does_not_hide_the_runs_config(trained, tmp_path):
     named = ('--checkpoint', str(tmp_path), '--model', 'test_resnet', '--img-size', '32')
     assert score(*named)['top1'] == pytest.approx(result['val_top1'])
     (tmp_path / 'config.json').write_text('{')
-    with pytest.raises(CheckpointError, match='cannot be read.*Mend or remove it'):
+    with pytest.raises(CheckpointError, match='cannot be read.*Fix or remove it'):
         score(*named)
 
 
@@ -124,7 +126,7 @@ def test_a_split_that_lacks_a_class_is_numbered_as_the_run_was(tmp_path):
         (['--checkpoint', 'x', '--model', 'resnet81', '--split-', 'y'], "unknown option '--split-'"),
         (['--checkpoint', 'x', '--model', 'resnet81'], "unknown model 'resnet81'"),
         (['--checkpoint', 'x', '--pretrained'], 'cannot be combined'),
-        (['--model', 'resnet20s.alfa_c10', '--pretrained'], 'says nothing of the data: add --dataset'),
+        (['--model', 'resnet20s.alfa_c10', '--pretrained'], 'does not say which data to use: add --dataset'),
     ],
 )
 def test_faults(argv, part):

@@ -1,4 +1,4 @@
-"""From options to what the loop turns: model, criterion, task, optimizer, schedule."""
+"""From options to what the loop trains with: model, criterion, optimizer, schedule."""
 
 import warnings
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import nn
 from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError, first_line
 from timm_alfa.models.factory import create_model
 from timm_alfa.training.checkpoint.weights import load_weights, read_weights
-from timm_alfa.training.options.config import InputConfig, ModelConfig, OptimConfig, TrainConfig
+from timm_alfa.training.options.config import InputConfig, ModelConfig, OptimConfig, ScheduleConfig, TrainConfig
 
 
 def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
@@ -59,7 +59,7 @@ def _checkpoint_gradients(model: nn.Module, name: str) -> None:
 
 
 def input_config(options: InputConfig, model: nn.Module) -> dict[str, Any]:
-    """What the model takes in, in timm's words: input_size, mean, std, interpolation, crop_pct.
+    """How the model takes images, in timm's words: input_size, mean, std, interpolation, crop_pct.
 
     Raises:
         ConfigError: The options do not fit the model.
@@ -72,7 +72,7 @@ def input_config(options: InputConfig, model: nn.Module) -> dict[str, Any]:
 
 
 def evaluated_input(inputs: dict[str, Any], options: InputConfig, loader: str) -> dict[str, Any]:
-    """What `input_config` gave, as a loader evaluates images: the memory loader shows all of an image.
+    """The input as a loader evaluates images: the memory loader does not crop them.
 
     Args:
         loader: 'memory' or 'timm'.
@@ -90,7 +90,7 @@ def evaluated_input(inputs: dict[str, Any], options: InputConfig, loader: str) -
 
 
 def place_model(model: nn.Module, options: ModelConfig, device: torch.device) -> nn.Module:
-    """The model on its device, in its memory format, with the norms asked for."""
+    """The model on its device, in its memory format, with the norms that were requested."""
     model.to(device)
     if options.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -170,17 +170,13 @@ def build_schedule(
     """
     options, epochs = config.schedule, config.epochs
     milestones = options.decay_milestones or (epochs / 4, epochs * 3 / 4)
-    decay, shares = options.decay_epochs, options.sched in ('wsd', 'rsqrt')
     arguments = dict(
         num_epochs=epochs * updates_per_epoch,
         warmup_epochs=warmup_updates(config, updates_per_epoch),
         # timm lets a milestone act one step early; one more makes the rate change right after that many epochs
         decay_milestones=[round(milestone * updates_per_epoch) + 1 for milestone in milestones],
-        # a share of the run stays one, where timm takes shares
-        decay_epochs=decay if decay is None or (shares and decay < 1) else max(1, round(decay * updates_per_epoch)),
+        decay_epochs=decay_updates(options, updates_per_epoch),
     )
-    if options.sched == 'step' and decay is None:
-        arguments['decay_epochs'] = 90 * updates_per_epoch
     try:
         schedule, _ = create_scheduler_v2(
             optimizer,
@@ -195,6 +191,16 @@ def build_schedule(
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"--sched '{options.sched}': {first_line(error)}.") from error
     return schedule
+
+
+def decay_updates(options: ScheduleConfig, updates_per_epoch: int) -> Optional[float]:
+    """--decay-epochs in updates; schedules that take a fraction of the run get it as it is."""
+    epochs = options.decay_epochs
+    if epochs is None:
+        return 90 * updates_per_epoch if options.sched == 'step' else None
+    if options.sched in ('wsd', 'rsqrt') and epochs < 1:
+        return epochs
+    return max(1, round(epochs * updates_per_epoch))
 
 
 def warmup_updates(config: TrainConfig, updates_per_epoch: int) -> int:

@@ -1,9 +1,10 @@
-"""What a run says: log lines and a progress bar to stderr, from the main process alone."""
+"""Log lines, the table of epochs and a progress bar, on stderr, from the main process only."""
 
 import logging
 import sys
 import time
-from typing import Any
+import warnings
+from typing import Any, NamedTuple, Optional
 
 from tqdm import tqdm
 
@@ -21,7 +22,7 @@ class _Formatter(logging.Formatter):
 
 
 class _TqdmHandler(logging.Handler):
-    """Log lines above the bar, not through it."""
+    """Writes log lines above the progress bar, not through it."""
 
     def emit(self, record):
         tqdm.write(self.format(record), file=sys.stderr)
@@ -29,82 +30,91 @@ class _TqdmHandler(logging.Handler):
 
 
 def setup_logging() -> None:
-    """Sends our log and all warnings to stderr, one line each; other processes than the first stay silent."""
+    """Sends our log and all warnings to stderr, one line each; processes other than the first log errors only."""
     handler = _TqdmHandler()
     handler.setFormatter(_Formatter())
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO if is_main_process() else logging.ERROR)
 
-    import warnings
-
     def show(message, category, filename, lineno, file=None, line=None):
         logger.warning('warning: %s', message)
 
     warnings.showwarning = show
-    # DDP's rank-local buffers are what we want, and have no other spelling yet
+    # DDP without broadcast buffers is what we want, and there is no other way to request it yet
     warnings.filterwarnings('ignore', message='.*broadcast_buffers.*')
 
 
+class Column(NamedTuple):
+    """A column of the table of epochs.
+
+    Attributes:
+        key: Of an epoch's row.
+        width: In characters.
+        format: Of a value; None for a time.
+    """
+
+    title: str
+    key: str
+    width: int
+    format: Optional[str]
+
+    def cell(self, value: Any) -> str:
+        """A value, or '-' for none, as wide as the column."""
+        if value is None:
+            text = '-'
+        elif self.format is None:
+            text = duration(value)
+        else:
+            text = format(value, self.format)
+        return text.rjust(self.width)
+
+
 COLUMNS = (
-    # title, row's key, format
-    ('epoch', 'epoch', '5d'),
-    ('lr', 'lr', '9.2e'),
-    ('loss', 'train_loss', '8.4f'),
-    ('adv loss', 'train_loss_adv', '8.4f'),
-    ('|delta|', 'delta_norm', '8.4f'),
-    ('train top1', 'train_top1', '10.2f'),
-    ('val loss', 'val_loss', '8.4f'),
-    ('val top1', 'val_top1', '8.2f'),
-    ('images/s', 'images_per_second', '8.0f'),
-    ('time', 'seconds', ''),
+    Column('epoch', 'epoch', 5, 'd'),
+    Column('lr', 'lr', 9, '.2e'),
+    Column('loss', 'train_loss', 8, '.4f'),
+    Column('adv loss', 'train_loss_adv', 8, '.4f'),
+    Column('|delta|', 'delta_norm', 8, '.4f'),
+    Column('train top1', 'train_top1', 10, '.2f'),
+    Column('val loss', 'val_loss', 8, '.4f'),
+    Column('val top1', 'val_top1', 8, '.2f'),
+    Column('images/s', 'images_per_second', 8, '.0f'),
+    Column('time', 'seconds', 7, None),
 )
 
 
 class Table:
-    """The table of epochs, a row at a time; a column is there from the first row on that has it."""
+    """The table of epochs, row by row; a column is shown from the first row on that has a value for it."""
 
     def __init__(self):
-        self.columns: list[tuple] = []
+        self.columns: list[Column] = []
 
     def row(self, row: dict[str, Any], best: bool) -> None:
         """Logs one epoch; `best` marks the best so far."""
-        columns = [column for column in COLUMNS if column in self.columns or row.get(column[1]) is not None]
+        columns = [column for column in COLUMNS if column in self.columns or row.get(column.key) is not None]
         if columns != self.columns:
             self.columns = columns
-            logger.info('  '.join(title.rjust(self._width(spec, title)) for title, _, spec in self.columns))
-        logger.info(
-            '  '.join(self._cell(row.get(key), spec, title) for title, key, spec in self.columns)
-            + ('  *' if best else '')
-        )
-
-    @staticmethod
-    def _width(spec: str, title: str) -> int:
-        return max(len(title), int(spec.split('.')[0].rstrip('d') or 7) if spec else 7)
-
-    def _cell(self, value: Any, spec: str, title: str) -> str:
-        if value is None:
-            text = '-'
-        elif not spec:
-            text = duration(value)
-        else:
-            text = format(value, spec)
-        return text.rjust(self._width(spec, title))
+            logger.info('  '.join(column.title.rjust(column.width) for column in columns))
+        cells = [column.cell(row.get(column.key)) for column in columns]
+        if best:
+            cells.append('*')
+        logger.info('  '.join(cells))
 
 
 class Progress:
-    """A bar over all images of the run on a terminal, else a log line every so many updates.
+    """A bar over all images of the run on a terminal, otherwise a log line every so many updates.
 
     Args:
         total: Images of the whole run.
-        done: Images already seen, in a resumed run.
+        done: Images that a resumed run has already seen.
         log_interval: Updates between lines.
-        active: Whether this process speaks at all.
+        active: Whether this process shows anything.
     """
 
     def __init__(self, total: int, done: int, log_interval: int, active: bool):
         self.total, self.done, self.start, self.began = total, done, done, time.perf_counter()
         self.log_interval, self.active, self.updates = log_interval, active, 0
-        self.bar = None
+        self.label, self.bar = '', None
         if active and sys.stderr.isatty():
             self.bar = tqdm(
                 total=total,
@@ -118,7 +128,7 @@ class Progress:
             )
 
     def epoch(self, epoch: int, epochs: int) -> None:
-        """Names the epoch (from 1) that begins."""
+        """Starts an epoch, counted from 1."""
         self.label = f'epoch {epoch}/{epochs}'
         if self.bar is not None:
             self.bar.set_description(self.label)

@@ -1,4 +1,4 @@
-"""Clean and robust accuracy over any number of processes, each image counted once."""
+"""Clean and robust accuracy with any number of processes, each image counted once."""
 
 from typing import Optional
 
@@ -16,9 +16,9 @@ def evaluate(model: nn.Module, loader, accelerator: Accelerator, stop: Optional[
     """Cross-entropy, top-1 and top-5 of a plain model.
 
     Args:
-        loader: Gives (input [B, C, H, W], class indices [B]) on the device; this process's share of the images,
-            each image in exactly one share. Shares may differ in length: no process waits for another in a batch.
-        stop: Once it is set, this process leaves out the rest of its share.
+        loader: Yields (input [B, C, H, W], class indices [B]) on the device: this process's share of the images, each
+            image in exactly one share. Shares may differ in length: no process waits for another within the loop.
+        stop: Once it is set, this process skips the rest of its share.
 
     Returns:
         `loss`, `top1`, `top5` (percent), `correct` and `count`, over all processes.
@@ -41,12 +41,12 @@ def evaluate(model: nn.Module, loader, accelerator: Accelerator, stop: Optional[
 
 
 def evaluate_robust(model: nn.Module, loader, accelerator: Accelerator, seed: int = 0, **attack) -> dict[str, float]:
-    """Accuracy under PGD: an image counts if it is right, and still is after every attack.
+    """Accuracy under PGD: an image counts if it is classified correctly, and still is after every attack.
 
     Args:
         loader: As for `evaluate`.
-        seed: Of the random starts; with several processes each draws its own, so the last digit may depend on how many.
-        attack: Options of `timm_alfa.perturb.pgd.pgd`. It runs in single precision, whatever the clean pass runs in.
+        seed: Of the random starts. Each process draws its own, so the last digit may depend on their number.
+        attack: Options of `timm_alfa.perturb.pgd.pgd`. It runs in single precision, even if the clean pass does not.
 
     Returns:
         `robust_top1` (percent) and `robust_correct`, over all processes.

@@ -1,4 +1,4 @@
-"""How a script ends: one line a fault, an exit code a shell can read, no process left waiting for another."""
+"""How a script exits: one line per error, an exit code for the shell, no process left waiting for another."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ PEER_GONE = (
 
 @contextmanager
 def before_work():
-    """Errors in here are about what was asked: all processes raise the same, and the exit code is 2."""
+    """Errors inside are about the options: all processes raise the same one, and the exit code is 2."""
     try:
         yield
     except AlfaError as error:
@@ -28,7 +28,7 @@ def before_work():
 
 
 def run_main(main) -> None:
-    """Runs a script's main and exits: 0 done, 1 failed on the way, 2 asked for wrongly, 130 a second Ctrl-C."""
+    """Runs a script's main and exits: 0 done, 1 failed while working, 2 wrong options, 130 after a second Ctrl-C."""
     rank, processes = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
     try:
         main()
@@ -40,23 +40,24 @@ def run_main(main) -> None:
         shown = rank == 0 or not getattr(error, 'shared', False)
         lines = [f'error: {line}' for line in str(error).splitlines()] if shown else []
     except Exception as error:
-        code, lines = FAILED, describe(error, processes)
-    where = f'process {rank}: ' if processes > 1 and rank else ''
-    sys.stderr.write(''.join(f'{where}{line}\n' for line in lines))
+        code, lines = FAILED, unexpected_error(error, processes)
+    prefix = f'process {rank}: ' if processes > 1 and rank else ''
+    for line in lines:
+        sys.stderr.write(f'{prefix}{line}\n')
     sys.stderr.flush()
     sys.stdout.flush()
     if processes > 1:
-        os._exit(code)  # leaving in the usual way would wait for processes that wait for this one
+        os._exit(code)  # a normal exit would wait for processes that wait for this one
     sys.exit(code)
 
 
-def describe(error: Exception, processes: int) -> list[str]:
-    """An unexpected error: its traceback, or one line where another process, or one that reads images, failed."""
+def unexpected_error(error: Exception, processes: int) -> list[str]:
+    """The lines of an unexpected error: its traceback, or one line if another process, or a loader's worker, failed."""
     from timm_alfa.data import worker_error
 
     died = worker_error(error)
     if died is not None:
         return [f'error: {died}']
     if processes > 1 and any(sign in str(error).lower() for sign in PEER_GONE):
-        return ['another process has ended: stopping too']
+        return ['another process has exited: stopping too']
     return traceback.format_exc().splitlines()

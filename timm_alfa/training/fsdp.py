@@ -1,4 +1,4 @@
-"""FSDP2: which of accelerate's options hold, a run's modules in pieces, and whole copies of them."""
+"""FSDP2: which of accelerate's options work here, sharding the modules of a run, and whole copies of them."""
 
 import copy
 import os
@@ -25,48 +25,48 @@ PLAIN = (
 
 def check_launch(accelerator: Accelerator) -> None:
     """Raises:
-    ConfigError: accelerate was asked for something other than one process, DDP or FSDP, or leaves FSDP out.
+    ConfigError: accelerate is configured for something other than one process, DDP or FSDP, or ignores FSDP.
     """
     kind = accelerator.distributed_type
     if kind in PLAIN and os.environ.get('ACCELERATE_USE_FSDP', 'false').lower() == 'true':
         raise ConfigError(
-            'FSDP needs GPUs and accelerate launch: accelerate leaves fsdp_config out here. Remove it '
-            'from the config, or launch on GPUs.'
+            'FSDP needs GPUs and accelerate launch: accelerate ignores fsdp_config here. Remove it from '
+            'the config, or launch on GPUs.'
         )
     if kind not in (*PLAIN, DistributedType.FSDP):
         raise ConfigError(
-            f'{kind.value} is not supported. To shard weights, take FSDP2: accelerate launch --use_fsdp '
-            '--fsdp_version 2, or in its config distributed_type: FSDP and fsdp_version: 2. Else launch '
-            'with DDP (--multi_gpu).'
+            f'{kind.value} is not supported. To shard weights, use FSDP2: accelerate launch --use_fsdp '
+            '--fsdp_version 2, or in its config distributed_type: FSDP and fsdp_version: 2. Otherwise '
+            'launch with DDP (--multi_gpu).'
         )
 
 
 def check_sharding(accelerator: Accelerator, compiles: bool) -> None:
     """Raises:
-    ConfigError: Parts of FSDP's config do not work here: all of them at once.
+    ConfigError: Parts of FSDP's config do not work here; it lists all of them.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
         faults = list(_faults(accelerator))
         if compiles:
             # dynamo drops guards inside of FSDP's modules, which a search changes between its passes
-            faults.append('--torchcompile does not go with FSDP2: leave it out, or launch with DDP (--multi_gpu).')
+            faults.append('--torchcompile does not work with FSDP2: leave it out, or launch with DDP (--multi_gpu).')
         if faults:
             raise ConfigError(faults)
 
 
 def _faults(accelerator: Accelerator) -> Iterator[str]:
-    """What of an FSDP config does not work, one line each."""
+    """A line for each part of an FSDP config that does not work here."""
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
         yield (
-            f'FSDP {plugin.fsdp_version} is not supported: give fsdp_version: 2 in the config, or accelerate launch '
-            '--fsdp_version 2.'
+            f'FSDP {plugin.fsdp_version} is not supported: set fsdp_version: 2 in the config, or pass '
+            '--fsdp_version 2 to accelerate launch.'
         )
         return
     if plugin.activation_checkpointing:
         yield (
-            'fsdp_activation_checkpointing wraps modules that a search enters: set it to false, and give train.py '
-            '--grad-checkpointing.'
+            'fsdp_activation_checkpointing wraps modules that a search enters: set it to false, and pass '
+            '--grad-checkpointing to train.py.'
         )
     if type(plugin.cpu_offload).__name__ == 'CPUOffloadPolicy':
         yield 'fsdp_offload_params: weights on the CPU are not supported: set it to false.'
@@ -80,7 +80,7 @@ def _faults(accelerator: Accelerator) -> Iterator[str]:
 
 
 def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[ModelEmaV3]) -> tuple:
-    """The task and its optimizer as accelerate shards them; the average in place, sharded in the same way.
+    """The task and its optimizer as accelerate shards them; the EMA is sharded in the same way, in place.
 
     Raises:
         ConfigError: They cannot be sharded.
@@ -88,7 +88,7 @@ def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[Mo
     from accelerate.utils import fsdp2_prepare_model
 
     plugin = accelerator.state.fsdp_plugin
-    # for transformers' loading: here all processes have the weights, and buffers would be lost
+    # meant for loading by transformers: here all processes have the weights, and buffers would be lost
     plugin.cpu_ram_efficient_loading = False
     # weights cast as a whole would round a search's steps away: autocast, as under DDP, does not
     plugin.mixed_precision_policy = None
@@ -104,8 +104,8 @@ def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[Mo
         raise
     except (ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(
-            f'FSDP2 cannot shard this model: {first_line(error)}. Give another fsdp_auto_wrap_policy '
-            '(NO_WRAP shards the model as one piece), or launch with DDP (--multi_gpu).'
+            f'FSDP2 cannot shard this model: {first_line(error)}. Choose another fsdp_auto_wrap_policy '
+            '(NO_WRAP shards the model as one unit), or launch with DDP (--multi_gpu).'
         ) from error
     return task, optimizer
 

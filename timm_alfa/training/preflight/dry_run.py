@@ -1,4 +1,4 @@
-"""--dry-run: what a run would be, without a trace of it."""
+"""--dry-run: shows what a run would be, and writes nothing."""
 
 import json
 from typing import Any
@@ -14,31 +14,29 @@ from timm_alfa.utils.text import printable
 
 
 def dry_run(run: Run) -> None:
-    """Prints the resolved options, the blocks with their features' shapes and the parameters; the last line is JSON."""
+    """Prints the resolved options, the shapes of features and the number of parameters, and last one line of JSON."""
     model = run.whole(run.model)
     if not run.accelerator.is_main_process:
         return
     options = redact(run.config.flat())
     blocks = feature_shapes(model, run.blocks or (), run.input_config['input_size'])
     parameters = sum(p.numel() for p in run.model.parameters())
+
     print('\n'.join(map(printable, dump_yaml(options).split('\n'))))
     for name, shape in blocks.items():
         print(f'block {name}: {shape_text(shape)}')
     print(f'parameters: {parameters:,}')
-    print(
-        json.dumps(
-            dict(
-                status='dry_run',
-                options=options,
-                blocks=blocks,
-                params=parameters,
-                lr=run.lr,
-                epochs=run.config.epochs,
-                batch_size=run.effective_batch,
-            )
-        ),
-        flush=True,
+
+    record = dict(
+        status='dry_run',
+        options=options,
+        blocks=blocks,
+        params=parameters,
+        lr=run.lr,
+        epochs=run.config.epochs,
+        batch_size=run.effective_batch,
     )
+    print(json.dumps(record), flush=True)
 
 
 def shape_text(shape: Any) -> str:
@@ -50,21 +48,21 @@ def shape_text(shape: Any) -> str:
 
 @torch.no_grad()
 def feature_shapes(model: nn.Module, names, input_size) -> dict[str, Any]:
-    """Shape of each named module's output for one image, without the batch; several where it gives several.
+    """Shape of each named module's output for one image, without the batch; a list of shapes if it returns several.
 
     Args:
         names: Names of modules.
         input_size: (C, H, W).
     """
     shapes: dict[str, Any] = {}
-    modules, first = dict(model.named_modules()), next(model.parameters())
-    handles = [
-        modules[name].register_forward_hook(
-            lambda module, args, output, name=name: shapes.__setitem__(name, feature_shape(output))
-        )
-        for name in names
-    ]
-    training = model.training
+    handles = []
+    for name in names:
+
+        def note_shape(module, args, output, name=name):
+            shapes[name] = feature_shape(output)
+
+        handles.append(model.get_submodule(name).register_forward_hook(note_shape))
+    first, training = next(model.parameters()), model.training
     try:
         model.eval()(torch.zeros(1, *input_size, device=first.device, dtype=first.dtype))
     finally:

@@ -1,4 +1,4 @@
-"""An optimizer and its clipping tried on sharded weights: most treat each element alone, some need a tensor whole."""
+"""The optimizer and its clipping, tried on sharded weights: most work element by element, some need whole tensors."""
 
 import copy
 import dataclasses
@@ -20,11 +20,11 @@ def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
     """Updates a small sharded module and the same module whole, with the same gradients. Every process calls it.
 
     Raises:
-        ConfigError: The optimizer or the clipping fails on sharded weights, or updates them in another way.
+        ConfigError: The optimizer or the clipping fails on sharded weights, or updates them differently.
     """
     from torch.distributed.fsdp import fully_shard
 
-    options = dataclasses.replace(options, layer_decay=None)  # the small module has no layers to tell apart
+    options = dataclasses.replace(options, layer_decay=None)  # the small module has no layers to group
     generator = torch.Generator().manual_seed(0)
     alone = _small_module(generator).to(accelerator.device)
     sharded = fully_shard(copy.deepcopy(alone))
@@ -36,12 +36,12 @@ def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
         raise ConfigError(_fault(options, f'fails on sharded weights: {first_line(error)[:120]}')) from error
     pairs = zip(alone.parameters(), sharded.parameters(), strict=True)
     if not all(torch.allclose(p.detach(), full_tensor(q), rtol=1e-4, atol=1e-6) for p, q in pairs):
-        raise ConfigError(_fault(options, 'updates sharded weights in another way than whole ones'))
+        raise ConfigError(_fault(options, 'updates sharded weights differently from whole ones'))
 
 
 @torch.no_grad()
 def _small_module(generator: torch.Generator) -> nn.Module:
-    """Parameters of the usual shapes, few of which fall evenly into processes; the same on all of them."""
+    """Parameters of the usual shapes, few of which divide evenly among processes; the same on every process."""
     module = nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.Linear(7, 5))
     for param in module.parameters():
         param.copy_(torch.randn(param.shape, generator=generator))
@@ -62,4 +62,4 @@ def _update(module: nn.Module, options: OptimConfig, grads: list[list[torch.Tens
 
 def _fault(options: OptimConfig, what: str) -> str:
     clipped = f' with --clip-mode {options.clip_mode}' if options.clip_grad is not None else ''
-    return f"--opt '{options.opt}'{clipped} {what}. Give --opt sgd or adamw and --clip-mode norm, or launch with DDP."
+    return f"--opt '{options.opt}'{clipped} {what}. Use --opt sgd or adamw and --clip-mode norm, or launch with DDP."

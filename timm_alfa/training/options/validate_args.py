@@ -1,0 +1,187 @@
+"""validate.py's command line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Optional, Sequence
+
+from timm_alfa.data import DataConfig
+from timm_alfa.errors import ConfigError
+from timm_alfa.models.arguments import argument_errors
+from timm_alfa.options import option
+from timm_alfa.perturb.pgd import AttackConfig
+from timm_alfa.training.console import logger
+from timm_alfa.training.options.checks import model_errors
+from timm_alfa.training.options.config import InputConfig
+from timm_alfa.training.options.outside import reached
+from timm_alfa.training.options.parser import (
+    ENVIRONMENT,
+    Given,
+    Option,
+    build_parser,
+    group_options,
+    load_yaml,
+    read_command_line,
+    resolve_groups,
+)
+
+DESCRIPTION = (
+    'Evaluates a checkpoint: top-1, top-5 and loss on clean images, with --robust also top-1 under a PGD attack. The '
+    'last line of output is a JSON record.'
+)
+DATA_KEYS = (
+    'dataset',
+    'data_dir',
+    'train_split',
+    'input_key',
+    'target_key',
+    'class_map',
+    'dataset_download',
+    'batch_size',
+    'workers',
+    'loader',
+    'skip_corrupt',
+    'pin_mem',
+)
+# Keys of a run's args.yaml that describe its data, and the keys that they have here.
+FROM_RUN = {
+    'dataset': 'dataset',
+    'data_dir': 'data_dir',
+    'input_key': 'input_key',
+    'target_key': 'target_key',
+    'class_map': 'class_map',
+    'train_split': 'train_split',
+    'val_split': 'split',
+}
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Which checkpoint, and what its model is."""
+
+    checkpoint: Optional[str] = option(
+        None, "weights file, folder of a run, 'local-dir:FOLDER' or 'hf-hub:OWNER/NAME'", metavar='PATH'
+    )
+    model: Optional[str] = option(None, 'timm model, if there is no config.json next to the checkpoint')
+    pretrained: bool = option(False, "evaluate the model's pretrained weights; needs no --checkpoint")
+    num_classes: Optional[int] = option(None, "number of classes (default: the checkpoint's)", low=1)
+    model_kwargs: dict = option({}, 'additional arguments of the model, as name=value ...')
+    channels_last: bool = option(False, 'use the channels_last memory layout')
+
+    def errors(self, flag_name):
+        if self.checkpoint is None and not (self.model and self.pretrained):
+            yield (
+                f'nothing to score: pass {flag_name("checkpoint")}, or '
+                f'{flag_name("model")} NAME {flag_name("pretrained")}.'
+            )
+        if self.checkpoint is not None and self.pretrained:
+            yield f'{flag_name("checkpoint")} and {flag_name("pretrained")} cannot be combined.'
+        if self.model is not None:
+            yield from model_errors(self.model)
+        yield from argument_errors(self.model_kwargs, flag_name('model_kwargs'))
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which part of the data."""
+
+    split: str = option('validation', 'split to evaluate on; for the folder of a run, by default its --val-split')
+
+
+@dataclass(frozen=True)
+class RobustConfig:
+    """Whether to attack."""
+
+    robust: bool = option(False, 'also evaluate under a PGD attack')
+
+
+GROUPS = {
+    'checkpoint': CheckpointConfig,
+    'input': InputConfig,
+    'data': DataConfig,
+    'split': SplitConfig,
+    'robust': RobustConfig,
+    'attack': AttackConfig,
+}
+TITLES = {
+    'checkpoint': 'Model',
+    'input': 'Input of the model',
+    'data': 'Data',
+    'split': 'Split',
+    'robust': 'Robust accuracy',
+    'attack': 'Attack of --robust',
+}
+
+
+@dataclass(frozen=True)
+class ValidateConfig:
+    """All options of validate.py."""
+
+    checkpoint: CheckpointConfig
+    input: InputConfig
+    data: DataConfig
+    split: SplitConfig
+    robust: RobustConfig = RobustConfig()
+    attack: AttackConfig = AttackConfig()
+
+
+def all_options() -> list[Option]:
+    """Every flag of validate.py."""
+    options = []
+    for name, cls in GROUPS.items():
+        options += [item for item in group_options(name, cls) if name != 'data' or item.key in DATA_KEYS]
+    return options
+
+
+def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
+    """The resolved options.
+
+    Raises:
+        ConfigError: With all errors.
+    """
+    options = all_options()
+    given, errors = read_command_line(build_parser('validate.py', DESCRIPTION, TITLES, options), argv, options)
+    errors += fill_data_from_run(given)
+    groups, found = resolve_groups(GROUPS, given)
+    errors += [*found, *errors_across(given)]
+    if errors:
+        raise ConfigError(errors)
+    for line in reached(given, options):
+        logger.info(line)
+    return ValidateConfig(**groups)
+
+
+def errors_across(given: Given) -> Iterator[str]:
+    """Errors that involve more than one group."""
+    if not given.values.get('robust'):
+        for key in given.values:
+            if key.startswith('attack_'):
+                yield f'{given.flag_name(key)} has no effect without --robust: add it.'
+    if given.values.get('pretrained') and not names_data(given):
+        yield '--pretrained does not say which data to use: add --dataset NAME or --data-dir FOLDER.'
+
+
+def names_data(given: Given) -> bool:
+    """Whether the data are named."""
+    return bool(given.values.get('dataset') or given.values.get('data_dir'))
+
+
+def fill_data_from_run(given: Given) -> list[str]:
+    """Without --dataset and --data-dir, takes the data from the args.yaml of the run; returns its errors."""
+    if names_data(given) or not given.values.get('checkpoint'):
+        return []
+    path = Path(str(given.values['checkpoint']).removeprefix('local-dir:'))
+    file = (path if path.is_dir() else path.parent) / 'args.yaml'
+    if not file.is_file():
+        return []
+    content, error = load_yaml(str(file), '--checkpoint')
+    found = {own: content.get(key) for key, own in FROM_RUN.items()}
+
+    # the loader that 'auto' was resolved to
+    environment = content.get(ENVIRONMENT)
+    loader = environment.get('loader') if isinstance(environment, dict) else None
+    found['loader'] = loader or content.get('loader')
+
+    for key, value in found.items():
+        if value and key not in given.values:
+            given.inherit(key, value, str(file))
+    return [error] if error else []
