@@ -46,9 +46,9 @@ def test_what_is_not_plain_data_is_refused(options_file, refused, text, part):
 @pytest.mark.parametrize('value', ['1e-3', '1E-3', '0.1e-2', '.1e-2'])
 def test_numbers_with_an_exponent_are_numbers(options_file, value):
     file, argv = options_file
-    file.write_text(f'opt: adamw\nopt_kwargs: {{eps: {value}}}\nlr: {value}\n')
+    file.write_text(f'opt: adamp\nopt_kwargs: {{delta: {value}}}\nlr: {value}\n')
     config = parse_args(argv)
-    assert config.optim.opt_kwargs == {'eps': 1e-3} and config.optim.lr == 1e-3
+    assert config.optim.opt_kwargs == {'delta': 1e-3} and config.optim.lr == 1e-3
 
 
 def test_text_that_looks_like_a_number_survives_args_yaml(runs):

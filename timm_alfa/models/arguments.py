@@ -88,7 +88,7 @@ def argument_errors(arguments: Mapping[str, Any], origin: str, architecture: Opt
                 f"{origin} has '{name}', which is not an argument of {architecture}.{hint} "
                 f'Allowed: {", ".join(sorted(allowed))}.'
             )
-        elif error := _value_error(value):
+        elif error := value_error(value):
             yield f"{origin} has '{name}', {error}: use numbers, text, booleans, and lists or mappings of these."
 
 
@@ -104,7 +104,7 @@ def _factory_error(name: str, origin: str) -> str:
     )
 
 
-def _value_error(value: Any) -> Optional[str]:
+def value_error(value: Any) -> Optional[str]:
     """What is wrong with a value, or None."""
     queue, count = [(value, 1)], 0
     while queue:

@@ -5,6 +5,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 from timm_alfa.data import pair_errors
 from timm_alfa.errors import nearest, one_of
 from timm_alfa.models.arguments import argument_errors
+from timm_alfa.training.options.opt_kwargs import optimizer_argument_errors
 from timm_alfa.zoo import TAGS
 
 
@@ -17,6 +18,7 @@ def errors_across(config, flag_name) -> Iterator[str]:
     """
     yield from _unknown_names(config)
     yield from argument_errors(config.model.model_kwargs, flag_name('model_kwargs'), _architecture(config.model.model))
+    yield from optimizer_argument_errors(config.optim.opt_kwargs, flag_name('opt_kwargs'), config.optim.opt)
     yield from pair_errors(config.data, config.aug, flag_name)
     epochs, warmup = config.epochs, config.schedule.warmup_epochs
     if warmup > epochs:

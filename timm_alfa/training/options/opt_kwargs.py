@@ -1,0 +1,62 @@
+"""Which further arguments of an optimizer are taken from a user, a recipe or a run folder."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, Optional
+
+from timm_alfa.errors import one_of
+from timm_alfa.models.arguments import value_error
+
+# Arguments that have a flag of their own.
+FLAGS = {
+    'opt': '--opt',
+    'lr': '--lr',
+    'weight_decay': '--weight-decay',
+    'momentum': '--momentum',
+    'eps': '--opt-eps',
+    'betas': '--opt-betas',
+    'filter_bias_and_bn': '--filter-bias-and-bn',
+    'layer_decay': '--layer-decay',
+}
+# Arguments of timm's factory that are objects and code.
+NOT_DATA = ('params', 'model_or_params', 'param_group_fn')
+# Arguments of timm's factory that are plain data.
+OF_FACTORY = (
+    'foreach',
+    'fallback_list',
+    'fallback_no_weight_decay',
+    'layer_decay_min_scale',
+    'layer_decay_no_opt_scale',
+)
+
+
+def optimizer_argument_errors(arguments: Mapping[str, Any], origin: str, optimizer: str) -> Iterator[str]:
+    """A line for each argument that must not reach timm's optimizer: an unknown name, or not plain data.
+
+    Args:
+        arguments: By name.
+        origin: Where they come from, for the message: a flag, or a key and its file.
+        optimizer: timm's name of it.
+    """
+    allowed = constructor_arguments(optimizer)
+    for name, value in arguments.items():
+        if name in FLAGS:
+            yield f"{origin} has '{name}': use {FLAGS[name]}."
+        elif name in NOT_DATA:
+            yield f"{origin} has '{name}', which is not an option: leave it out."
+        elif allowed is not None and name not in allowed:
+            yield f'{origin}: ' + one_of(f'argument of {optimizer}', name, sorted(allowed))
+        elif error := value_error(value):
+            yield f"{origin} has '{name}', {error}: use numbers, text, booleans, and lists of these."
+
+
+def constructor_arguments(optimizer: str) -> Optional[frozenset[str]]:
+    """Names of an optimizer's further arguments; None if timm does not know it, or it is of another package."""
+    from timm.optim import get_optimizer_info
+
+    try:
+        optimizer_class = get_optimizer_info(optimizer.lower()).opt_class
+        names = inspect.signature(optimizer_class).parameters
+    except (ValueError, TypeError):
+        return None
+    return frozenset((*names, *OF_FACTORY)) - {*NOT_DATA, *FLAGS}
