@@ -33,7 +33,7 @@ class Failed(Exception):
 
 
 class Client:
-    """Runs code in the worker, as the owner unless told."""
+    """Runs code in the worker, with the owner's token unless HF_TOKEN is passed."""
 
     def __init__(self, process, hub):
         self.process, self.hub = process, hub

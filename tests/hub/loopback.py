@@ -60,7 +60,7 @@ def git_hash(data: bytes) -> str:
 
 
 class Refused(Exception):
-    """An answer that is no success."""
+    """An answer with an error status."""
 
     def __init__(self, status: int, code: str = '', body: Any = None):
         self.status, self.code, self.body = status, code, body or {'error': code or str(status)}

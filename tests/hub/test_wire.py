@@ -32,7 +32,7 @@ FOREVER = 99
 
 @pytest.fixture
 def publish(client, make_run):
-    """Publishes the test's run (`publish.run`) or another; gives the record."""
+    """Publishes the test's run (`publish.run`) or another; returns the record."""
 
     def call(repo=REPO, revision='main', private=False, exist_ok=False, run=None, **env):
         return client(
@@ -46,7 +46,7 @@ def publish(client, make_run):
 
 @pytest.fixture
 def send(client, tmp_path):
-    """Sends a folder without the checks of a run: what the wire's faults are about. Gives the commit."""
+    """Sends a folder without the checks of a run; returns the commit."""
     folder = tmp_path / 'staged'
     folder.mkdir()
     save_file({'x': torch.arange(1000.0)}, folder / 'model.safetensors')
@@ -345,7 +345,7 @@ STAGES = [
         (STAGES[-2], 500),
     ],
 )
-def test_a_passing_fault_of_the_server_is_outlasted(hub, send, stage, status):
+def test_a_transient_fault_of_the_server_is_retried(hub, send, stage, status):
     hub.faults.append(Fault(*stage, status=status, headers={'Retry-After': '0'}))
     commit = send()
     assert hub.faults[0].times == 0
@@ -354,7 +354,7 @@ def test_a_passing_fault_of_the_server_is_outlasted(hub, send, stage, status):
 
 
 @pytest.mark.parametrize('stage', STAGES)
-def test_a_cut_connection_is_outlasted(hub, send, stage):
+def test_a_cut_connection_is_retried(hub, send, stage):
     hub.faults.append(Fault(*stage, cut='before'))
     commit = send()
     assert hub.faults[0].times == 0

@@ -83,7 +83,7 @@ def test_an_l_alfa_card_shows_eta(make_run):
 
 
 @pytest.mark.parametrize('split', [None, 'test', 'train (10% held out)'])
-def test_a_figure_of_the_split_that_chose_the_checkpoint_is_called_that(make_run, split):
+def test_an_accuracy_on_the_split_that_chose_the_checkpoint_is_called_optimistic(make_run, split):
     made = card(make_run(test_top1=None, test_top5=None, test_split=None, val_split=split))
     assert made.data.eval_results[0].dataset_split == (split or 'validation')
     assert f'on the split `{split or "validation"}` (5000 images)' in made.text
@@ -91,14 +91,14 @@ def test_a_figure_of_the_split_that_chose_the_checkpoint_is_called_that(make_run
     assert 'evaluated once' not in made.text
 
 
-def test_a_figure_of_another_split_names_the_one_that_chose_the_checkpoint(make_run):
+def test_an_accuracy_on_another_split_names_the_one_that_chose_the_checkpoint(make_run):
     made = card(make_run(val_split='train (10% held out)'))
     assert made.data.eval_results[0].dataset_split == 'test'
     assert '`train (10% held out)`, after epoch 180. The split `test` was\nevaluated once' in made.text
     assert 'optimistic' not in made.text
 
 
-def test_a_run_that_went_on_with_other_options_says_so(make_run):
+def test_a_run_that_was_resumed_with_other_options_says_so(make_run):
     text = card(
         make_run(
             test_reads=2,
@@ -128,7 +128,7 @@ def started(run, **args):
     return run
 
 
-def test_no_terms_are_claimed_that_nobody_stated(make_run):
+def test_no_license_is_claimed_that_nobody_stated(make_run):
     run = make_run('test_resnet', num_classes=1000, dataset='/data/ilsvrc')
     with pytest.raises(HubError, match=r"--dataset '/data/ilsvrc' is not known: add --license ID"):
         card(run, 'me/x')
@@ -166,7 +166,7 @@ def test_our_own_weights_keep_theirs(make_run):
     assert card(started(make_run(), model='resnet20s.alfa_c10', pretrained=True)).data.license == 'apache-2.0'
 
 
-def test_the_standard_run_stands_beside_it(make_run):
+def test_the_standard_run_is_compared_with(make_run):
     run, standard = make_run(), read_run(make_run(task='standard', test_top1=91.0, test_top5=None))
     assert {
         'title': 'Standard training with the same code',
@@ -238,7 +238,7 @@ def test_the_papers_rows_are_of_models_and_data_that_are_known():
 
 @pytest.mark.parametrize(('known', 'title'), [(True, 'My method'), (False, 'mine')])
 def test_a_method_is_one_row(make_run, monkeypatch, known, title):
-    """Also one that the paper has a figure of; of a row that is not there, its name."""
+    """Also a method that the paper has an accuracy of; one that is not registered is shown by its name."""
     row = dataclasses.replace(TASKS['standard'], name='mine', title='My method', text='It does little.')
     figure = {'model': 'resnet20s', 'dataset': 'c10', 'method': 'mine', 'top1': 90.0, 'table': 9}
     monkeypatch.setattr('timm_alfa.publishing.card_sections.paper_rows', lambda: (figure,))

@@ -1,4 +1,4 @@
-"""Laying a repo out, shipping small weights, and reproducing an accuracy."""
+"""Writing the files of a repo, shipping small weights, and reproducing an accuracy."""
 
 import dataclasses
 import json
@@ -78,7 +78,7 @@ def validated(file, *runs, **values):
     return file
 
 
-def test_accuracy_under_attack_that_validate_measured(make_run, tmp_path):
+def test_accuracy_under_attack_as_validate_measured_it(make_run, tmp_path):
     run, standard = make_run(), make_run(task='standard')
     save_file(
         {key: value + 1 for key, value in load_file(standard / 'model_best.safetensors').items()},
@@ -112,7 +112,7 @@ def test_accuracy_under_attack_that_validate_measured(make_run, tmp_path):
         ({'top1': 80.0}, r'states 91\.75% on test'),
     ],
 )
-def test_a_record_of_validate_that_is_of_something_else(make_run, tmp_path, values, says):
+def test_a_record_of_validate_for_something_else(make_run, tmp_path, values, says):
     run = make_run()
     with pytest.raises(AlfaError, match=says):
         publish(Publication(run, REPO, validated=validated(tmp_path / 'v', run, **values)), output=tmp_path / 'out')
@@ -120,7 +120,7 @@ def test_a_record_of_validate_that_is_of_something_else(make_run, tmp_path, valu
 
 
 @pytest.mark.parametrize('text', ['', 'top-1 3', '{"status": ', None])
-def test_no_record_of_validate(make_run, tmp_path, text):
+def test_a_file_without_a_record_of_validate(make_run, tmp_path, text):
     if text is not None:
         (tmp_path / 'v').write_text(text)
     with pytest.raises(HubError, match=r'--validated .* cannot be used.*validate\.py --checkpoint RUN --robust'):
@@ -128,7 +128,7 @@ def test_no_record_of_validate(make_run, tmp_path, text):
 
 
 @pytest.mark.parametrize('repo_id', ['name', 'a/b/c', 'me/', '/x', 'me/na me', 'me/x--y', '', 'me/x.git', 'me/.x'])
-def test_a_repo_id_that_is_none(repo_id):
+def test_what_is_not_a_repo_id(repo_id):
     with pytest.raises(HubError, match=r'not a repo id.*Use ORG/NAME'):
         check_repo_id(repo_id)
 
@@ -186,7 +186,7 @@ def test_sample_accuracy_counts_what_the_record_counts(make_run, val_split):
         {},
     ],
 )
-def test_data_that_is_not_at_hand_is_not_fetched(make_run, tmp_path, data):
+def test_data_that_is_not_on_this_machine_is_not_downloaded(make_run, tmp_path, data):
     folder = make_run()
     values = {key: value.format(tmp=tmp_path) for key, value in data.items()}
     split = {'val_split': 'test', 'dataset_download': True} if data else {}
@@ -267,7 +267,7 @@ def test_shipping_says_how_to_fix_weights_without_their_row(make_run, tmp_path, 
     assert [row['name'] for row in json.loads((tmp_path / 'manifest.json').read_text())] == ['resnet20s.x']
 
 
-def test_persist_gives_up_at_once_on_what_will_not_pass():
+def test_persist_gives_up_at_once_on_a_lasting_error():
     calls = []
 
     def fail(error):

@@ -31,7 +31,7 @@ PROMISED = {
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    """timm's registry and the environment as they were."""
+    """Restores timm's registry after each test, and hides TIMM_ALFA_HUB_ORG."""
     monkeypatch.delenv('TIMM_ALFA_HUB_ORG', raising=False)
     tables = [(getattr(_registry, name), copy.deepcopy(getattr(_registry, name))) for name in timm_registry._PRIVATE]
     rows = dict(zoo._registered)
@@ -44,7 +44,7 @@ def registered(monkeypatch):
 
 
 def ship(root, name: str, **row) -> dict:
-    """Weights in a package folder and their manifest; gives the state."""
+    """Write weights into a package folder, and their manifest; returns the state."""
     folder = root / 'files' / name
     folder.mkdir(parents=True)
     torch.manual_seed(3)

@@ -1,11 +1,12 @@
-"""Published weights by name. Importing this package registers the names with timm."""
+"""Load published weights by name. Importing this package registers the names with timm."""
 
 from pathlib import Path
 from typing import Optional, Union
 
 import timm
+from timm.models import PretrainedCfg
 
-import timm_alfa.models  # noqa: F401  registers the CIFAR networks, which the tags name
+import timm_alfa.models  # noqa: F401  registers the CIFAR networks that tags name
 from timm_alfa.errors import HubError
 from timm_alfa.zoo.download import PublishedWeights, fetch
 from timm_alfa.zoo.manifest import MANIFEST, Row, load_manifest, save_manifest
@@ -18,12 +19,12 @@ _registered: dict[str, Optional[Row]] = {}
 
 
 def register_tags(manifest: Union[str, Path] = MANIFEST, org: Optional[str] = None) -> tuple[str, ...]:
-    """Register the names with timm: those of `TAGS`, and others that the manifest has.
+    """Register names with timm: those of `TAGS`, and the others in the manifest.
 
     Args:
-        manifest: What is published.
-        org: Load all names from this organisation; by default from TIMM_ALFA_HUB_ORG, read at each load, or as
-            the manifest says.
+        manifest: The list of what is published.
+        org: Load all names from this organisation; by default from TIMM_ALFA_HUB_ORG, read at each load, or else from
+            where the manifest says.
 
     Returns:
         The names.
@@ -32,25 +33,23 @@ def register_tags(manifest: Union[str, Path] = MANIFEST, org: Optional[str] = No
         HubError: The manifest cannot be read, or names an architecture that timm does not know.
     """
     rows = load_manifest(manifest)
-    strange = sorted(name for name in rows if not timm.is_model(name) or '.' not in name)
-    if strange:
+    if unknown := sorted(name for name in rows if not timm.is_model(name) or '.' not in name):
         raise HubError(
-            f'{manifest} names {", ".join(strange)}: give ARCHITECTURE.TAG, with an architecture of timm.list_models().'
+            f'{manifest} has the names {", ".join(unknown)}: a name is ARCHITECTURE.TAG, with an architecture of '
+            'timm.list_models().'
         )
+    # names registered before stay, though they may no longer have weights
     names = tuple(dict.fromkeys((*_registered, *TAGS, *rows)))
-    cfgs = {
-        name: pretrained_cfg(
-            name,
-            **(rows[name].pretrained_cfg if name in rows else {}),
-            source='local-dir',
-            file=PublishedWeights(name, rows.get(name), org, Path(manifest).parent),
-        )
-        for name in names
-    }
-    add_tags(cfgs, published=rows)
+    root = Path(manifest).parent
+    add_tags({name: _cfg(name, rows.get(name), org, root) for name in names}, published=rows)
     _registered.clear()
     _registered.update({name: rows.get(name) for name in names})
     return names
+
+
+def _cfg(name: str, row: Optional[Row], org: Optional[str], root: Path) -> PretrainedCfg:
+    overrides = row.pretrained_cfg if row else {}
+    return pretrained_cfg(name, **overrides, source='local-dir', file=PublishedWeights(name, row, org, root))
 
 
 def list_published() -> list[str]:

@@ -1,4 +1,4 @@
-"""The names this project gives to weights, `architecture.method_dataset`, as rows."""
+"""The names of published weights, `architecture.method_dataset`, and the datasets that they name."""
 
 import dataclasses
 import itertools
@@ -7,7 +7,7 @@ from typing import Any, Optional
 import timm
 from timm.models import PretrainedCfg
 
-# What a tag takes from its architecture: everything that says how weights and images fit it, nothing of their source.
+# What a tag takes from its architecture: how weights and images fit it, and nothing about where weights come from.
 _STRUCTURE = (
     'input_size',
     'fixed_input_size',
@@ -24,17 +24,17 @@ _CIFAR100_NORM = {'mean': (0.5071, 0.4865, 0.4409), 'std': (0.2673, 0.2564, 0.27
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """A data set that tags and cards know.
+    """A dataset that tags and cards know.
 
-    Args:
+    Attributes:
         key: The end of a tag.
-        title: For people.
-        hub_id: Its page on the Hub; None where it has none.
-        num_classes: Of its labels.
-        aliases: Last parts of what `--dataset` calls it.
+        title: Its name in text.
+        hub_id: Its id on the Hub; None if it has none.
+        num_classes: The number of its labels.
+        aliases: Last parts of the values of `--dataset` that mean it.
         flags: How to train on it.
-        cfg: What a tag's pretrained_cfg has of it.
-        license: The terms of weights trained on it: fields of the card's metadata.
+        cfg: What it contributes to a tag's pretrained_cfg.
+        license: The license of weights trained on it: fields of the card's metadata.
     """
 
     key: str
@@ -47,7 +47,7 @@ class DataSet:
     license: dict[str, str] = dataclasses.field(default_factory=lambda: {'license': 'apache-2.0'})
 
 
-# timm says of its own weights: assume that ImageNet's terms (non-commercial research) apply to them.
+# timm's advice about its own weights: assume that ImageNet's terms (non-commercial research) apply to them.
 _IMAGENET_TERMS = {
     'license': 'other',
     'license_name': 'imagenet-terms-of-access',
@@ -101,39 +101,49 @@ class Tag:
         return f'{self.model}.{self.method}_{self.dataset.key}'
 
 
-TAGS = {
-    tag.name: tag
-    for tag in (Tag(model, method, DATASETS[key]) for row in _GRID for model, method, key in itertools.product(*row))
-}
+def _tags() -> dict[str, Tag]:
+    tags = {}
+    for models, methods, keys in _GRID:
+        for model, method, key in itertools.product(models, methods, keys):
+            tag = Tag(model, method, DATASETS[key])
+            tags[tag.name] = tag
+    return tags
+
+
+TAGS = _tags()
 
 
 def find_dataset(name: Optional[str], num_classes: Optional[int]) -> Optional[DataSet]:
-    """The row of what `--dataset` (or an image folder's name) calls a data set, or None.
+    """The row that a value of `--dataset` or the name of an image folder means, or None.
 
     The number of classes must agree: a folder called 'cifar10' may hold anything.
     """
     last = (name or '').rstrip('/').rsplit('/', 1)[-1].lower().replace('_', '-')
-    rows = (row for row in DATASETS.values() if last in row.aliases and num_classes == row.num_classes)
-    return next(rows, None)
+    for row in DATASETS.values():
+        if last in row.aliases and num_classes == row.num_classes:
+            return row
+    return None
 
 
 def dataset_by_id(hub_id: Optional[str], num_classes: Optional[int]) -> Optional[DataSet]:
-    """The row of a data set's id on the Hub, or None."""
-    return next(
-        (row for row in DATASETS.values() if hub_id and (row.hub_id, row.num_classes) == (hub_id, num_classes)), None
-    )
+    """The row of a dataset's id on the Hub, or None."""
+    for row in DATASETS.values():
+        if hub_id and (row.hub_id, row.num_classes) == (hub_id, num_classes):
+            return row
+    return None
 
 
 def pretrained_cfg(name: str, **overrides) -> PretrainedCfg:
-    """timm's record of a name: its architecture's structure, its data set's classes, and `overrides`.
+    """timm's record of a name: its architecture's structure, its dataset's classes, and `overrides`.
 
     Raises:
-        RuntimeError: timm has no such architecture, in timm's words.
+        RuntimeError: timm has no such architecture.
     """
     model, _, tag = name.partition('.')
     base = timm.get_pretrained_cfg(model, allow_unregistered=False)
     fields = {key: getattr(base, key) for key in _STRUCTURE}
     if name in TAGS:
         fields.update(TAGS[name].dataset.cfg, num_classes=TAGS[name].dataset.num_classes)
-    fields.update({key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()})
+    for key, value in overrides.items():
+        fields[key] = tuple(value) if isinstance(value, list) else value
     return PretrainedCfg(**{**fields, 'architecture': model, 'tag': tag})
