@@ -12,11 +12,9 @@ from torch import nn
 
 from timm_alfa.errors import AlfaWarning, BlockError, CheckpointError, ConfigError
 from timm_alfa.replay.norms import RunningStatistics
-from timm_alfa.training import step, trainer
-from timm_alfa.training.agreement import is_finite
+from timm_alfa.training import trainer
 from timm_alfa.training.checkpoint.store import state_folders
 from timm_alfa.training.step import TrainStep
-from timm_alfa.training.stop import StopFlag
 from timm_alfa.training.trainer import Trainer, TrainingError
 
 
@@ -209,59 +207,9 @@ def test_an_epoch_without_a_finite_loss_to_evaluate_is_not_kept(runs, poison, mo
     assert len(runs.rows('run')) == 1
 
 
-@pytest.mark.parametrize(
-    'spoil',
-    [
-        lambda model: model[0].weight.data[0].fill_(float('inf')),
-        lambda model: model[1].running_var[1:].fill_(float('nan')),
-    ],
-)
-def test_what_is_not_finite_is_seen(spoil):
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    assert is_finite(model) and is_finite(nn.Identity())
-    spoil(model)
-    assert not is_finite(model)
-
-
-def test_weights_that_do_not_train_may_be_infinite():
-    model = nn.Linear(2, 2).requires_grad_(False)
-    model.weight.data[0, 0] = float('-inf')
-    assert is_finite(model)
-
-
 def test_a_finite_loss_resets_the_patience(runs, poison):
     poison(1, 2, 4, 5)
     assert runs('--task', 'standard', '--nan-patience', '3', '--epochs', '1')['skipped_updates'] == 4
-
-
-def test_agc_leaves_the_classifier_alone(runs):
-    run = runs.prepare('--task', 'standard', '--clip-grad', '0.01', '--clip-mode', 'agc')
-    clipped = {id(p) for p in run.task.clip_parameters(exclude_head=True)}
-    assert [name for name, p in run.model.named_parameters() if id(p) not in clipped] == ['fc.weight', 'fc.bias']
-    assert len(run.task.clip_parameters()) == len(clipped) + 2
-
-
-def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
-    """Gradients that follow from all that is clipped have the norm asked for."""
-    from timm_alfa.training.step import dispatch_clip_grad
-
-    norms = []
-
-    def clip(parameters, *args):
-        dispatch_clip_grad(parameters, *args)
-        norms.append(torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in everything if p.grad is not None])))
-
-    run = runs.prepare(
-        '--task', 'l_alfa', '--alfa-blocks', 'all', '--alfa-bn', 'aux', '--clip-grad', '1e-3', '--epochs', '1'
-    )
-    everything = [p for p in run.task.parameters() if p is not run.task.eta]
-    monkeypatch.setattr(step, 'dispatch_clip_grad', clip)
-    from timm_alfa.training.train import train
-
-    train(run)
-    assert len(everything) > len(list(run.model.parameters()))
-    assert norms and all(norm <= 1.001e-3 for norm in norms)
-    assert id(run.task.eta) not in {id(p) for p in run.task.clip_parameters()}
 
 
 def test_accumulation_that_accelerate_is_told_of_divides_no_loss(runs, monkeypatch):
@@ -345,18 +293,6 @@ def test_a_method_is_tried_even_if_it_acts_in_few_steps(runs):
         runs('--task', 'moex', '--moex-layer', 'global_pool', '--moex-prob', '0.001')
     assert not (runs.output / 'run').exists()
     assert runs.prepare('--task', 'moex', '--moex-prob', '0.001').task.prob == 0.001
-
-
-def test_signals_set_a_flag_and_a_second_interrupt_stops(monkeypatch):
-    with StopFlag() as stop:
-        assert not stop
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop
-        os.kill(os.getpid(), signal.SIGINT)  # handed on by a launcher: the same wish
-        stop.at -= 2
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_signal_ends_after_the_update_with_a_state(runs, monkeypatch):
