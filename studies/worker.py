@@ -111,7 +111,7 @@ class Worker:
         log = self.workspace.log(self.job)
         out, mode = (self._robust_output(), 'w') if self.robust else (log, 'a')
         with out.open(mode, encoding='utf-8') as stdout, log.open('a', encoding='utf-8') as stderr:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # nosec B603  # a script of this repository, without a shell
                 command,
                 cwd=ROOT,
                 env=self.workspace.environment(self.job),
