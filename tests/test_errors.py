@@ -2,7 +2,7 @@
 
 import pytest
 
-from timm_alfa.errors import first_line, nearest
+from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError, first_line, nearest, warn
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,12 @@ def test_nearest_lists_few_names_and_says_where_many_are():
     assert nearest('model', 'net99', known, 'See there') == (
         "unknown model 'net99'. Did you mean 'net9' or 'net8' or 'net7'? See there."
     )
+
+
+def test_a_message_holds_no_control_characters():
+    for error in (AlfaError('\x1b[2Jname\u202e'), ConfigError(['\x1b[2J', 'two\r'])):
+        assert str(error).replace('\n', '').isprintable()
+    assert str(ConfigError(['a', 'b'])) == 'a\nb'
+    with pytest.warns(AlfaWarning) as caught:
+        warn('\x1b]0;title\x07')
+    assert str(caught[0].message) == r'\x1b]0;title\x07'

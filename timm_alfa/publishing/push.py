@@ -146,10 +146,13 @@ def _commit(target: Target, folder: Path, parent: str, message: str) -> str:
 
     api, repo_id, revision = target.api, target.repo_id, target.revision
     adds = [CommitOperationAdd(path.name, str(path)) for path in sorted(folder.iterdir())]
-    # The large files first; the client retries these requests itself, and sends nothing twice.
+
+    # the large files first; the client retries these requests itself, and sends nothing twice
     api.preupload_lfs_files(repo_id, adds, revision=revision, free_memory=False)
+
+    # the commit, which is looked for after each failure
     sha256 = sha256_of(folder / WEIGHTS)
-    answers: list[bool] = []  # whether the Hub could be asked for the commit, each time that it was looked for
+    answers: list[bool] = []  # whether the Hub could be asked for it, each time
 
     def create() -> str:
         return api.create_commit(repo_id, adds, commit_message=message, revision=revision, parent_commit=parent).oid

@@ -17,7 +17,7 @@ for _row in (
         'standard',
         'cross-entropy on clean images',
         'standard training',
-        'The cross-entropy of clean images alone: a baseline.',
+        'The training loss was the cross-entropy on clean images: a baseline.',
     ),
     TaskRow(
         'alfa',
@@ -26,8 +26,8 @@ for _row in (
         'alfa',
         'adversarial perturbations of features',
         'ALFA',
-        'Adversarial feature augmentation: beside the clean loss, the network was trained on features '
-        'moved by a few steps of sign ascent on the loss, at the features named below.',
+        'Adversarial feature augmentation: in addition to the clean loss, the network was trained on features that a '
+        'few steps of sign ascent on the loss had perturbed.',
     ),
     TaskRow(
         'l_alfa',
@@ -36,8 +36,8 @@ for _row in (
         'alfa',
         'the same on many blocks, magnitudes learned',
         'L-ALFA',
-        'Learnable adversarial feature augmentation: beside the clean loss, the network was trained '
-        'on features moved by sign ascent on the loss, with a learned weight eta for each feature.',
+        'Learnable adversarial feature augmentation: in addition to the clean loss, the network was trained on '
+        'features perturbed by sign ascent on the loss, with a learned weight eta for each feature.',
     ),
     TaskRow(
         'noise',
@@ -46,7 +46,7 @@ for _row in (
         'noise',
         'Gaussian noise on features',
         'feature noise',
-        'Gaussian noise in place of the adversarial perturbation: a baseline of ALFA.',
+        'Features were perturbed with Gaussian noise instead of adversarially: a baseline for ALFA.',
     ),
     TaskRow(
         'moex',
@@ -55,7 +55,7 @@ for _row in (
         'moex',
         'moments of an early feature exchanged between images',
         'MoEx',
-        'Moment exchange between images, after the first layers: a baseline of ALFA.',
+        'The moments of an early feature were exchanged between images: a baseline for ALFA.',
     ),
     TaskRow(
         'advprop',
@@ -64,7 +64,7 @@ for _row in (
         'advprop',
         'clean images, and adversarial images through batch norms of their own',
         'AdvProp',
-        'Adversarial images with auxiliary batch norms, which are gone from these weights.',
+        'The network was also trained on adversarial images, with auxiliary batch norms that are not in these weights.',
     ),
     TaskRow(
         'adv_train',
@@ -73,7 +73,7 @@ for _row in (
         'adv-train',
         'adversarial images alone',
         'adversarial training',
-        'Trained on adversarial images only.',
+        'The network was trained on adversarial images only.',
     ),
 ):
     register_task(_row)

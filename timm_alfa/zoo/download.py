@@ -8,7 +8,7 @@ from typing import Optional
 from timm_alfa.errors import HubError
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.launcher import launch_command
-from timm_alfa.zoo.hub_client import WAITS, explain, persist, refusing_paths, within
+from timm_alfa.zoo.hub_client import WAITS, TooSlow, explain, persist, refusing_paths, within
 from timm_alfa.zoo.manifest import MANIFEST, Row
 from timm_alfa.zoo.tags import TAGS
 
@@ -101,7 +101,7 @@ def _from_hub(repo_id: str, revision: Optional[str], row: Optional[Row]) -> Path
     limit = time_limit()
     try:
         path, stated = within(limit, lambda: _download(repo_id, revision, stated=row is None))
-    except TimeoutError:
+    except TooSlow:
         raise HubError(
             f'cannot load {at}: the download took longer than {limit:g} seconds and was abandoned. Check the '
             f'connection, or set {TIMEOUT} to more seconds.'
@@ -110,19 +110,19 @@ def _from_hub(repo_id: str, revision: Optional[str], row: Optional[Row]) -> Path
         # From None: forty frames of the client say less than this line.
         raise HubError(f'cannot load {at}: {explain(error, repo_id)}.') from None
     sha256 = row.sha256 if row else stated
-    if sha256 is None:
-        return path.parent
-    try:
-        verify(
-            path,
-            sha256,
-            f'{WEIGHTS} of {repo_id}',
-            'It was removed from the cache; load it again, and if this repeats, do not use it and tell its publisher.',
-        )
-    except HubError:
-        _remove_from_cache(path)  # the cache looks files up by name, not by content: it would return this one for ever
-        raise
+    if sha256 is not None:
+        _verify_cached(path, sha256, repo_id)
     return path.parent
+
+
+def _verify_cached(path: Path, sha256: str, repo_id: str) -> None:
+    """Verify a cached file; one that differs is removed, because the cache would return it for ever."""
+    advice = 'It was removed from the cache; load it again, and if this repeats, do not use it and tell its publisher.'
+    try:
+        verify(path, sha256, f'{WEIGHTS} of {repo_id}', advice)
+    except HubError:
+        _remove_from_cache(path)
+        raise
 
 
 def time_limit() -> float:

@@ -29,6 +29,10 @@ _BY_STATUS = {
 }
 
 
+class TooSlow(Exception):
+    """A request took longer than its time limit."""
+
+
 def persist(call: Callable[[], Any], waits: Sequence[float] = WAITS, done: Callable[[], Any] = lambda: None) -> Any:
     """Call a function, and again after each of `waits` (seconds) if it failed for a reason that may pass.
 
@@ -59,7 +63,7 @@ def within(seconds: float, call: Callable[[], Any]) -> Any:
     every few seconds would keep it waiting for ever. The thread cannot be stopped; it ends with the process.
 
     Raises:
-        TimeoutError: The time is over.
+        TooSlow: The time is over.
         BaseException: What the function raised.
     """
     outcome: dict[str, Any] = {}
@@ -76,7 +80,7 @@ def within(seconds: float, call: Callable[[], Any]) -> Any:
     if 'error' in outcome:
         raise outcome['error']
     if 'result' not in outcome:
-        raise TimeoutError
+        raise TooSlow
     return outcome['result']
 
 
