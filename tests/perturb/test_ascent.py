@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from timm_alfa.perturb.ascent import (
-    ascend,
-    direction,
-    project,
-    project_hyperplane,
-    project_simplex,
-    random_within,
-    sample_norm,
-)
+from timm_alfa.perturb.ascent import ascend, direction, random_within, sample_norm
+from timm_alfa.perturb.projections import project_ball, project_hyperplane, project_simplex
 
 numbers = st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=40)
 
@@ -149,13 +142,13 @@ def test_a_known_first_gradient_is_used_once():
 def test_projection_is_within_the_ball_and_no_further(norm, seed, eps, scale):
     delta = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * scale
     order = math.inf if norm == 'linf' else 2
-    moved = project(delta, eps, norm)
+    moved = project_ball(delta, eps, norm)
     lengths = torch.linalg.vector_norm(moved.flatten(1), order, 1)
     before = torch.linalg.vector_norm(delta.flatten(1), order, 1)
     assert (lengths <= eps * (1 + 1e-12)).all()
     torch.testing.assert_close(lengths, before.clamp_max(eps), rtol=1e-9, atol=0)
-    torch.testing.assert_close(project(moved, eps, norm), moved, rtol=1e-12, atol=0)
-    torch.testing.assert_close(project(delta, None, norm), delta, rtol=0, atol=0)
+    torch.testing.assert_close(project_ball(moved, eps, norm), moved, rtol=1e-12, atol=0)
+    torch.testing.assert_close(project_ball(delta, None, norm), delta, rtol=0, atol=0)
 
 
 def test_directions_of_zero_and_of_broken_gradients():

@@ -78,13 +78,13 @@ def test_the_graph_is_gone():
 def test_gradients_are_freed_by_the_backward_pass_though_the_loss_is_kept(monkeypatch):
     x, params, loss = setting()
     waiting = []
-    apply = accumulate._Handed.apply
+    apply = accumulate._StoredGradients.apply
 
     def watched(value, grads, *inputs):
         waiting.extend(weakref.ref(g) for g in grads if g is not None)
         return apply(value, grads, *inputs)
 
-    monkeypatch.setattr(accumulate._Handed, 'apply', watched)
+    monkeypatch.setattr(accumulate._StoredGradients, 'apply', watched)
     value = deferred_loss(loss, (x, {'b': x}), params)
     value.backward(retain_graph=True)
     value.backward()

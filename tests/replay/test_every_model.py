@@ -55,7 +55,7 @@ def check(row, blocks, steps=1):
 def compare(model, task, input):
     with torch.no_grad(), norms.freeze_running_stats(model):
         torch.manual_seed(1)
-        record = task._replay.record(input)
+        record = task._replay.record(input, None)
         for i, name in enumerate(task.blocks):
             shift = [
                 0.1 * torch.randn(f.shape, generator=torch.Generator().manual_seed(i)).to(f.dtype)

@@ -107,13 +107,13 @@ class _Saved:
 def held_by(monkeypatch, task, input, target):
     task(input, target)['loss'].backward()
     held = Held([*task.model.parameters(), *task.model.buffers(), input])
-    apply = accumulate._Handed.apply
+    apply = accumulate._StoredGradients.apply
 
     def besides(value, grads, *inputs):
         held.besides.update(g.untyped_storage().data_ptr() for g in grads if g is not None)
         return apply(value, grads, *inputs)
 
-    monkeypatch.setattr(accumulate._Handed, 'apply', besides)
+    monkeypatch.setattr(accumulate._StoredGradients, 'apply', besides)
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda saved: saved.x):
         loss = task(input, target)['loss']
     monkeypatch.undo()

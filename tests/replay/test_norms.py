@@ -8,6 +8,7 @@ import torch
 import torch.nn as nn
 from helpers.settings import tiny
 
+from timm_alfa import create_task
 from timm_alfa.replay import norms
 
 
@@ -92,3 +93,48 @@ def test_auxiliary_norms_answer_for_the_models():
     assert all(torch.equal(v, before[k]) for k, v in model.named_buffers())
     assert all(int(m.num_batches_tracked) == 1 for m in aux.values())
     assert not any('_compiled_call_impl' in m.__dict__ for m in model.modules())
+
+
+@pytest.mark.parametrize('bn', ['clean', 'aux'])
+def test_a_step_looks_for_norms_once(monkeypatch, bn):
+    """Not before each of its backward passes: a walk of all modules takes as long as a layer."""
+    model, input, target = tiny(size=16)
+    task = create_task('alfa', model, steps=4, blocks='all', bn=bn)
+    task(input, target)
+    asked, has_statistics = [], norms._has_statistics
+    monkeypatch.setattr(norms, '_has_statistics', lambda module: asked.append(module) or has_statistics(module))
+    model.conv1.register_forward_pre_hook(lambda module, args: walks.append(len(asked)))
+    walks = []
+    task(input, target)
+    assert walks == [len(list(model.modules()))]
+    if bn == 'clean':
+        assert len(asked) == walks[0]
+
+
+def test_a_norm_that_is_swapped_between_steps_is_frozen():
+    model, input, target = tiny(size=16)
+    task = create_task('alfa', model, steps=2, blocks='1')
+    task(input, target)
+    model.layer3[0].bn1 = copy.deepcopy(model.layer3[0].bn1)
+    before = int(model.layer3[0].bn1.num_batches_tracked)
+    task(input, target)
+    assert model.layer3[0].bn1.num_batches_tracked == before + 1
+
+
+def test_statistics_of_every_dtype_are_restored():
+    model, input, _ = tiny(size=16)
+    model.layer1[0].bn1.float()
+    model.layer1[0].bn1.register_forward_pre_hook(lambda module, args: (args[0].float(),))
+    model.layer1[0].bn1.register_forward_hook(lambda module, args, output: output.double())
+    statistics, before = norms.RunningStatistics(model), numbers(model)
+    assert {len({buffer.dtype for buffer in buffers}) for buffers in statistics.buffers} == {1}
+    assert len(statistics.buffers) == 3
+    model(input)
+    moved = numbers(model)
+    statistics.restore()
+    assert all(torch.equal(v, before[k]) for k, v in model.named_buffers())
+    model(input)
+    statistics.remember()
+    model(input)
+    statistics.restore()
+    assert all(torch.equal(v, moved[k]) for k, v in model.named_buffers())

@@ -343,9 +343,9 @@ def test_a_feature_beside_the_way_is_kept_but_others_cost_no_memory():
     assert replay.stands_alone(0)
     held = {
         x.untyped_storage().data_ptr(): x.untyped_storage().nbytes()
-        for calls in record.answers.values()
+        for calls in record.calls.values()
         for call in calls
-        for x in pytree.tensors(call.value)
+        for x in pytree.tensors(call.output)
     }
     assert sum(held.values()) <= sum(x.nbytes for x in pytree.tensors(record.features)) + 1000
 

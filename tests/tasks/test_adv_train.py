@@ -57,7 +57,7 @@ def test_images_stay_in_0_1_and_within_eps():
     mean, std = (input.new_tensor(v).view(-1, 1, 1) for v in (MEAN, STD))
     pixels = torch.rand_like(input).mul(1.4).sub(0.2).clamp(0, 1)
     task = create_task('adv_train', model, mean=MEAN, std=STD, steps=3)
-    images, delta = task.moved((pixels - mean) / std, target)
+    images, delta = task.attack((pixels - mean) / std, target)
     found = images * std + mean
     assert found.min() >= -1e-12
     assert found.max() <= 1 + 1e-12
@@ -76,5 +76,5 @@ def test_a_network_in_half_precision_is_attacked_in_large_batches():
     """Its loss is in half precision, too, and must not be scaled beyond that."""
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 5)).half()
     task = create_task('adv_train', model, mean=MEAN, std=STD, steps=1, random_start=False)
-    _, delta = task.moved(torch.zeros(128, 3, 4, 4).half(), torch.arange(128) % 5)
+    _, delta = task.attack(torch.zeros(128, 3, 4, 4).half(), torch.arange(128) % 5)
     assert delta.ne(0).double().mean() > 0.9

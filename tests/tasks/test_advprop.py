@@ -209,7 +209,7 @@ def test_what_has_no_effect_is_said(config, says):
         (dict(step_size=1.5), 'such as 1.5/255'),
         (dict(eps=0), 'above 0'),
         (dict(mean=(0.5,)), 'go together'),
-        (dict(mean=(0.5,), std=(0.5, 0.5)), 'as many of the one'),
+        (dict(mean=(0.5,), std=(0.5, 0.5)), 'equally many of each'),
         (dict(mean=(0.5,), std=(0.0,)), 'above 0'),
     ],
     ids=str,

@@ -97,7 +97,7 @@ def test_every_kind_of_model_is_the_rewriting(arch, size, kwargs, config):
         (dict(steps=0, random_start=True, step_size=0), ['nothing is perturbed, the clean loss is counted twice']),
         (dict(step_size=0), ['5 steps are paid for and nothing is perturbed']),
         (dict(step_size=0, random_start=True), ['5 steps are paid for and nothing is perturbed']),
-        (dict(step_size=0, random_start=True, eps=0.1), ['5 steps are paid for and features are moved at random only']),
+        (dict(step_size=0, random_start=True, eps=0.1), ['5 steps are paid for and perturbations are random only']),
         (dict(eps=1), ['eps=1 cannot bind']),
         (dict(eps=1, random_start=True), []),
     ],

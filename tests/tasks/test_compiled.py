@@ -51,7 +51,7 @@ def test_inductor_agrees():
     task = create_task('alfa', other, blocks='3', **QUICK)
     task.compile()
     plain = create_task('alfa', model, blocks='3', **QUICK)
-    for _ in range(2):  # the front is found in the first step and compiled in the second
+    for _ in range(2):  # the prefix is found in the first step and compiled in the second
         results = []
         for each in (plain, task):
             each.zero_grad()
@@ -60,10 +60,10 @@ def test_inductor_agrees():
         torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
         for a, b in zip(model.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-4)
-    assert task._replay._front is not None
+    assert task._replay._prefix is not None
 
 
-def test_compiled_replays_skip_the_front():
+def test_compiled_replays_skip_the_prefix():
     torch.compiler.reset()
     model, input, target = tiny(size=16, batch=2)
     task = create_task('alfa', model, blocks='2', **QUICK)
@@ -72,7 +72,7 @@ def test_compiled_replays_skip_the_front():
     task.compile(backend=counting)
     task(input, target)['loss'].backward()
     ran.clear()
-    record = task._replay.record(input)
+    record = task._replay.record(input, target)
     assert len(ran) == 2  # all before the feature in one, layer3
     ran.clear()
     task._replay.run(record, {0: lambda f: f + 1})
@@ -80,10 +80,10 @@ def test_compiled_replays_skip_the_front():
 
 
 @pytest.mark.parametrize('hooked', [None, '', 'layer2'], ids=['plain', 'model', 'layer'])
-def test_compiled_fronts_are_equal_whatever_is_random_or_changes(hooked):
+def test_compiled_prefixes_are_equal_whatever_is_random_or_changes(hooked):
     torch.compiler.reset()
     model, input, target = tiny(size=16, drop_path_rate=0.5, drop_rate=0.5)
-    if hooked is not None:  # where the front might not see it, or see it twice
+    if hooked is not None:  # where the prefix might not see it, or see it twice
         model.get_submodule(hooked).register_forward_pre_hook(lambda m, args: (args[0] * 2,))
     other = copy.deepcopy(model)
     plain, task = create_task('alfa', model, blocks='2', **QUICK), create_task('alfa', other, blocks='2', **QUICK)
@@ -98,10 +98,10 @@ def test_compiled_fronts_are_equal_whatever_is_random_or_changes(hooked):
         torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-9)
         assert_same_grads(gradients(other), gradients(model))
         assert_same_buffers(other, dict(model.named_buffers()))
-    assert (task._replay._front is None) == (hooked is not None)
+    assert (task._replay._prefix is None) == (hooked is not None)
 
 
-def test_fronts_of_like_networks_are_not_mixed_up():
+def test_prefixes_of_similar_networks_are_not_mixed_up():
     torch.compiler.reset()
     model, input, target = tiny(size=16)
     for blocks in ('1', '2', '3'):
@@ -166,13 +166,13 @@ def test_a_second_compilation_replaces_the_first():
         assert set(ran) == {name}
 
 
-def test_a_front_that_fails_leaves_nothing_on_the_model():
+def test_a_prefix_that_fails_leaves_nothing_on_the_model():
     torch.compiler.reset()
     model, input, target = tiny(size=16, batch=2)
     task = create_task('alfa', model, blocks='2', **QUICK)
     task.compile(backend='eager')
     task(input, target)
     with pytest.raises(RuntimeError):
-        task._replay._front(torch.randn(2, 7, 16, 16, dtype=torch.float64))
+        task._replay._prefix(torch.randn(2, 7, 16, 16, dtype=torch.float64))
     assert not [m for m in model.modules() if type(m).__name__ == '_Exit']
     assert torch.isfinite(task(input, target)['loss'])

@@ -181,3 +181,28 @@ def test_without_gradients_the_pass_is_plain():
     with torch.no_grad():
         result = task(torch.randn(2, 3, 32, 32), torch.tensor([1, 2]))
     assert 'loss_adv' not in result
+
+
+def test_states_of_earlier_versions_load():
+    """The keys on disk stay what they are, whatever the code calls them."""
+    model = tiny(size=16, dtype=torch.float32)[0]
+    task = create_task('l_alfa', model, blocks='1,2', bn='aux')
+    old = {
+        'updates': 7,
+        'loss_scale': {'value': 2048.0, 'steady': 3},
+        'own': {name: torch.full_like(value, 2) for name, value in task.get_task_state()['own'].items()},
+    }
+    assert {'eta', 'aux.layer1/0/bn1.weight', 'aux.layer1/0/bn1.running_mean'} < set(old['own'])
+    task.load_task_state(copy.deepcopy(old))
+    found = task.get_task_state()
+    assert found.keys() == old.keys()
+    assert (found['updates'], found['loss_scale']) == (7, old['loss_scale'])
+    assert task.eta.tolist() == [2, 2]
+    assert all(torch.equal(value, old['own'][name]) for name, value in found['own'].items())
+
+
+def test_constraints_are_enforced_apart_from_counting():
+    task = create_task('l_alfa', tiny(size=16)[0], blocks='1,2')
+    task.constrain()
+    assert float(task.eta.sum()) == pytest.approx(1)
+    assert task.updates == 0

@@ -13,6 +13,7 @@ from timm.utils.model import freeze_batch_norm_2d
 from timm_alfa import create_task
 from timm_alfa.errors import AlfaWarning, BlockError
 from timm_alfa.perturb import ascent
+from timm_alfa.utils import pytree
 
 QUICK = dict(steps=2, step_size=0.05)
 
@@ -165,8 +166,12 @@ def test_no_graph_links_the_steps_of_a_search(monkeypatch, eps):
     model, input, target = tiny(size=16)
     linked, ascend = [], ascent.ascend
 
-    def watching(gradient, *args):
-        return ascend(lambda delta: linked.append(any(d.grad_fn for d in delta)) or gradient(delta), *args)
+    def watching(gradient, *args, **kwargs):
+        def watched(deltas):
+            linked.append(any(d.grad_fn for d in pytree.floats(deltas)))
+            return gradient(deltas)
+
+        return ascend(watched, *args, **kwargs)
 
     monkeypatch.setattr(ascent, 'ascend', watching)
     stepped(model, input, target, blocks='1', steps=4, eps=eps)
@@ -328,7 +333,7 @@ def test_a_batch_of_one_in_fp16_does_not_overflow():
         with torch.no_grad():
             model.head.weight.mul_(100)
         result = task(input, target)
-    count = task._replay.record(input).features[0].numel()
+    count = task._replay.record(input, target).features[0].numel()
     assert result['delta_norm'] > 0.8 * 2e-2 * count**0.5 * 0.5
     assert result['loss_adv'] > result['loss_clean']
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from timm_alfa import create_task
 from timm_alfa.errors import AlfaWarning, BlockError, ConfigError
-from timm_alfa.tasks.moex import EPSILON, exchange_moments
+from timm_alfa.perturb.moments import EPSILON, exchange_moments
 
 
 def slices(feature, norm, groups):

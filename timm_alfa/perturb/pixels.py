@@ -1,4 +1,4 @@
-"""Perturbations of images in pixel units, and sign ascent on them. Steps and bounds are in pixels of [0, 1].
+"""Perturbations of images in pixel units, and sign ascent on images. Steps and bounds are in pixels of [0, 1].
 
 A network's input is (pixel - mean) / std. Perturbations are kept in pixel units and divided by std when they are added,
 so the same step size and bound mean the same for every normalisation.
@@ -12,9 +12,9 @@ import torch
 import torch.nn as nn
 
 from timm_alfa.errors import ConfigError
-from timm_alfa.perturb import ascent
-from timm_alfa.perturb.ascent import at_least_float32
+from timm_alfa.perturb.ascent import ascend
 from timm_alfa.perturb.loss_scale import LossScale, gradients
+from timm_alfa.perturb.precision import at_least_float32, search_dtype
 
 Numbers = Optional[Sequence[float]]
 
@@ -23,8 +23,8 @@ Numbers = Optional[Sequence[float]]
 class Pixels:
     """How a network's input images are normalised.
 
-    Args:
-        mean: One number a channel, or one for all.
+    Attributes:
+        mean: One number per channel, or one for all.
         std: The same.
     """
 
@@ -32,21 +32,17 @@ class Pixels:
     std: tuple[float, ...]
 
     def of(self, input: torch.Tensor) -> torch.Tensor:
-        """Normalised images [B, C, H, W] as pixels, 0 to 1."""
+        """The pixels, 0 to 1, of normalised images [B, C, H, W]."""
         return at_least_float32(input) * self._channels(self.std, input) + self._channels(self.mean, input)
 
-    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Pixels [B, C, H, W], 0 to 1, as a network takes them."""
-        return (pixels - self._channels(self.mean, pixels)) / self._channels(self.std, pixels)
-
-    def moved(self, input: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-        """The normalised images [B, C, H, W] with their pixels moved by delta."""
+    def add_delta(self, input: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+        """Normalised images [B, C, H, W] with delta, in pixels, added to them."""
         return (at_least_float32(input) + delta / self._channels(self.std, input)).to(input.dtype)
 
     def bounds(self, input: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Smallest and largest delta [B, C, H, W] that are within eps and leave pixels in [0, 1].
 
-        A pixel that is outside already (random erasing fills with noise) may only move towards [0, 1].
+        A pixel that is outside already (random erasing fills with noise) may only change towards [0, 1].
         """
         pixels = self.of(input)
         return (-pixels).clamp(-eps, 0), (1 - pixels).clamp(0, eps)
@@ -55,13 +51,13 @@ class Pixels:
         if len(values) not in (1, input.shape[1]):
             raise ConfigError(
                 f'mean and std have {len(values)} values and the images {input.shape[1]} channels: give '
-                'one value a channel, or one for all.'
+                'one value per channel, or one for all.'
             )
-        return _column(tuple(values), at_least_float32(input[:0]).dtype, input.device)
+        return _column(tuple(values), search_dtype(input), input.device)
 
 
-@cache  # making it anew would make a GPU wait in every step
-@torch.inference_mode(False)  # an attack keeps it for a backward pass, wherever it is made first
+@cache  # a new one would make a GPU wait in every step
+@torch.inference_mode(False)  # whatever mode it is made in first, a backward pass may save it
 def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
@@ -73,7 +69,8 @@ def pixels_of(model: nn.Module, mean: Numbers = None, std: Numbers = None) -> Pi
         ConfigError: Neither is known.
     """
     known: Any = getattr(model, 'pretrained_cfg', None) or {}
-    mean, std = (given if given is not None else known.get(name) for name, given in (('mean', mean), ('std', std)))
+    mean = mean if mean is not None else known.get('mean')
+    std = std if std is not None else known.get('std')
     if mean is None or std is None:
         raise ConfigError(
             f'steps and bounds are in pixels, and {type(model).__name__} does not say how its images are '
@@ -102,7 +99,7 @@ def ascend_pixels(
         pixels: Their normalisation.
         steps: Number of steps.
         step_size: In pixels.
-        eps: Bound of every pixel's move.
+        eps: Largest change of a pixel.
         random_start: Start uniformly within eps, drawn from the generator of the device, instead of at zero.
         scale: Of the loss, so that gradients in half precision do not underflow.
         generator: Draws the random start, in place of the device's generator.
@@ -115,18 +112,18 @@ def ascend_pixels(
     if random_start:
         delta = delta.uniform_(-eps, eps, generator=generator).clamp(low, high)
 
-    def gradient(found):
+    def gradient(delta: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
-            at = found[0].detach().requires_grad_()
-            return gradients(loss(pixels.moved(input.detach(), at)), [at], scale)
+            leaf = delta.detach().requires_grad_()
+            return gradients(loss(pixels.add_delta(input.detach(), leaf)), [leaf], scale)[0]
 
     for _ in range(steps):
-        delta = ascent.ascend(gradient, [delta], 1, step_size)[0].clamp(low, high)
+        delta = ascend(gradient, delta, steps=1, step_size=step_size).clamp(low, high)
     return delta.detach()
 
 
-def in_pixels(flag_name: Callable[[str], str], **sizes: float):
-    """Yields a fault for each size above 1, which must have been meant for pixels of 0 to 255."""
+def size_errors(flag_name: Callable[[str], str], **sizes: float):
+    """Yields an error for each size above 1, which must have been meant for pixels of 0 to 255."""
     for name, size in sizes.items():
         if size > 1:
             yield f'{flag_name(name)} is {size:g}: pixels lie in [0, 1]; give a fraction such as {size:g}/255.'

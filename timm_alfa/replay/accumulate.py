@@ -1,4 +1,4 @@
-"""Losses whose backward passes run at once; the gradients wait until the whole loss is differentiated.
+"""Losses that are differentiated as soon as they are computed; their gradients wait for the whole loss.
 
 The graph of one perturbed loss is freed before the next one is built. So the losses of several blocks never hold the
 activations of more than one tail, and together they hold one set of gradients instead.
@@ -12,7 +12,9 @@ from timm_alfa.utils import pytree
 from timm_alfa.utils.fsdp import is_sharded
 
 
-class _Handed(torch.autograd.Function):
+class _StoredGradients(torch.autograd.Function):
+    """A loss whose gradients are known; its backward pass returns them."""
+
     @staticmethod
     def forward(ctx, loss, grads, *inputs):
         ctx.save_for_backward(*grads)  # freed with the graph, as an attribute would not be
@@ -28,7 +30,7 @@ class DeferredLosses:
     """A sum of losses that can be differentiated like any other, although the graphs that computed them are freed.
 
     Args:
-        parameters: Everything that the losses depend on beside their features, each once. What is missing here gets no
+        parameters: Everything that the losses depend on except their features, each once. What is missing here gets no
             gradient.
     """
 
@@ -40,9 +42,10 @@ class DeferredLosses:
 
     @property
     def possible(self) -> bool:
-        """Whether gradients can be had at once.
+        """Whether losses may be differentiated at once.
 
-        Those of sharded parameters only a true backward pass reduces, and a parameter's hooks would see them twice.
+        Gradients of sharded parameters are reduced only in a true backward pass, and a parameter's hooks would see its
+        gradients twice.
         """
         return (
             torch.is_grad_enabled()
@@ -64,17 +67,17 @@ class DeferredLosses:
         leaves = pytree.floats(leaf)
         value = loss(leaf)
         found = list(torch.autograd.grad(value, [*leaves, *self.parameters], allow_unused=True))
-        for i in reversed(range(len(self.gradients))):  # each pair goes with its sum: never three sets of gradients
+        for i in reversed(range(len(self.gradients))):  # frees each pair with its sum: never three sets of gradients
             self.gradients[i] = _sum(self.gradients[i], found.pop())
         self.features += zip(pytree.floats(given), found, strict=True)
         self.values.append(value.detach())
         return self.values[-1]
 
     def total(self) -> torch.Tensor:
-        """The sum of all that was added, a scalar, with gradients to the features and the parameters it depends on."""
+        """The sum of all losses, a scalar, with gradients of the features and parameters that it depends on."""
         known = [(p, g) for p, g in zip(self.parameters, self.gradients, strict=True) if g is not None]
         inputs, gradients = zip(*self.features, *known, strict=True)
-        return _Handed.apply(torch.stack(self.values).sum(), gradients, *inputs)
+        return _StoredGradients.apply(torch.stack(self.values).sum(), gradients, *inputs)
 
 
 def _sum(old: Optional[torch.Tensor], new: Optional[torch.Tensor]) -> Optional[torch.Tensor]:

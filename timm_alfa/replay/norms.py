@@ -4,9 +4,10 @@ A search step and an adversarial pass normalise with the statistics of their bat
 move the running statistics that the network is evaluated with.
 """
 
+from collections import defaultdict
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Callable, Container, Iterator
+from typing import Container, Iterator
 
 import torch
 from torch import nn
@@ -25,37 +26,70 @@ def _has_statistics(module: nn.Module) -> bool:
 
 
 def why_no_aux(model: nn.Module) -> str:
-    """Why norms of its own would make no difference to a pass of this model; empty where they would."""
+    """Why auxiliary norms would make no difference to a pass of this model; empty where they would."""
     layers = batch_norms(model).values()
+    if not layers:
+        return f'{type(model).__name__} has no layers with running statistics'
     if all(type(layer).__name__.startswith('Frozen') for layer in layers):
-        kind = 'only frozen batch norm' if layers else 'no layers with running statistics'
-        return f'{type(model).__name__} has {kind}'
+        return f'{type(model).__name__} has only frozen batch norm'
     return ''
+
+
+class RunningNorms:
+    """The layers of some modules whose training pass moves running statistics, found in one walk.
+
+    A step freezes them several times, and a walk of all modules takes as long as the kernels of a small layer.
+
+    Args:
+        modules: Hold the layers. Modules added to them later are not seen.
+    """
+
+    def __init__(self, *modules: nn.Module):
+        found = [child for module in modules for child in module.modules()]
+        self.layers = [child for child in found if _has_statistics(child)]
+        self.can_checkpoint = [child for child in found if hasattr(child, 'grad_checkpointing')]
+
+    def joined_by(self, module: nn.Module) -> 'RunningNorms':
+        """These layers and those of one more module."""
+        joined, other = RunningNorms(), RunningNorms(module)
+        joined.layers = self.layers + other.layers
+        joined.can_checkpoint = self.can_checkpoint + other.can_checkpoint
+        return joined
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While inside, no running statistic moves; layers in training mode still normalise with batch statistics.
+
+        Batch norms are set not to track. That touches no tensor, so it is safe between a forward pass and its backward
+        pass. Other layers with running buffers (EvoNorm, ...) write into copies. Where activations are checkpointed,
+        batch norms do so too: a checkpoint counts the saved tensors, and a batch norm that tracks saves two more.
+        """
+        training = [layer for layer in self.layers if layer.training]
+        if is_checkpointed(self.can_checkpoint):
+            tracking, copying = [], training
+        else:
+            tracking = [layer for layer in training if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+            copying = [layer for layer in training if not isinstance(layer, _BatchNorm)]
+
+        kept = [(layer, dict(layer._buffers)) for layer in copying]
+        try:
+            for layer in tracking:
+                layer.track_running_stats = False
+            for layer, buffers in kept:
+                layer._buffers.update({key: buffer.clone() for key, buffer in buffers.items() if buffer is not None})
+            yield
+        finally:
+            for layer in tracking:
+                layer.track_running_stats = True
+            for layer, buffers in kept:
+                layer._buffers.update(buffers)
 
 
 @contextmanager
 def freeze_running_stats(model: nn.Module) -> Iterator[None]:
-    """While inside, no running statistic of the model moves; layers still normalise with batch statistics.
-
-    Batch norms are told not to track. That touches no tensor, so it is safe between a forward pass and its backward
-    pass. Other layers with running buffers (EvoNorm, ...) write into copies. If activations are checkpointed, batch
-    norms do so too: a checkpoint counts the saved tensors, and a batch norm that tracks saves two more.
-    """
-    modules = [module for module in model.modules() if module.training and _has_statistics(module)]
-    copying = is_checkpointed(model)
-    tracking = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats and not copying]
-    copied = [(m, dict(m._buffers)) for m in modules if copying or not isinstance(m, _BatchNorm)]
-    try:
-        for module in tracking:
-            module.track_running_stats = False
-        for module, buffers in copied:
-            module._buffers.update({k: b.clone() for k, b in buffers.items() if b is not None})
+    """While inside, no running statistic of the model moves: see `RunningNorms.frozen`."""
+    with RunningNorms(model).frozen():
         yield
-    finally:
-        for module in tracking:
-            module.track_running_stats = True
-        for module, buffers in copied:
-            module._buffers.update(buffers)
 
 
 def make_aux_norms(model: nn.Module) -> nn.ModuleDict:
@@ -76,26 +110,23 @@ def swap_norms(model: nn.Module, others: nn.ModuleDict, watched: Container[nn.Mo
     Args:
         model: Its layers with running statistics are replaced.
         others: The copies, as `make_aux_norms` makes them.
-        watched: Layers that keep their place and are only redirected, because a replay answers for them.
+        watched: Layers that keep their place and are only redirected, because a replay returns a value for them.
     """
     layers = batch_norms(model)
     copies = {layers[key.replace('/', '.')]: other for key, other in others.items()}
-    with (
-        redirected({module: _instead(other) for module, other in copies.items()}, root=model),
-        replaced(model, copies, kept=watched),
-    ):
+    targets = {layer: _call_instead(other) for layer, other in copies.items()}
+    with redirected(targets, root=model), replaced(model, copies, kept=watched):
         yield
 
 
-def _instead(other: nn.Module) -> Callable:
-    return lambda _: other
+def _call_instead(other: nn.Module):
+    return lambda original: other
 
 
 def running_buffers(*modules: nn.Module) -> list[torch.Tensor]:
     """The running statistics of all norms that the modules hold."""
-    return [
-        buffer for module in modules for norm in batch_norms(module).values() for buffer in norm.buffers(recurse=False)
-    ]
+    layers = [layer for module in modules for layer in batch_norms(module).values()]
+    return [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
 
 
 class RunningStatistics:
@@ -106,15 +137,20 @@ class RunningStatistics:
     """
 
     def __init__(self, *modules: nn.Module):
-        self.buffers = running_buffers(*modules)
-        self.copies = [buffer.clone() for buffer in self.buffers]
+        by_dtype = defaultdict(list)
+        for buffer in running_buffers(*modules):
+            by_dtype[buffer.dtype].append(buffer)
+        self.buffers = list(by_dtype.values())  # one list per dtype: mixed ones are copied tensor by tensor on a GPU
+        self.copies = [[buffer.clone() for buffer in buffers] for buffers in self.buffers]
 
     @torch.no_grad()
     def remember(self) -> None:
-        if self.buffers:
-            torch._foreach_copy_(self.copies, self.buffers)
+        """Copies the statistics as they are now."""
+        for copies, buffers in zip(self.copies, self.buffers, strict=True):
+            torch._foreach_copy_(copies, buffers)
 
     @torch.no_grad()
     def restore(self) -> None:
-        if self.buffers:
-            torch._foreach_copy_(self.buffers, self.copies)
+        """Puts the statistics back to what was last copied."""
+        for copies, buffers in zip(self.copies, self.buffers, strict=True):
+            torch._foreach_copy_(buffers, copies)

@@ -4,20 +4,23 @@ Parts that are compiled one by one cannot be fused across their seams, and each 
 code: on a CPU a ResNet compiled in stages took 1.4 times as long as one compiled whole.
 """
 
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
+import torch
 import torch.nn as nn
 
-from timm_alfa.replay.redirect import replaced
+from timm_alfa.replay.recorder import ForwardRecord
+from timm_alfa.replay.redirect import redirected, replaced
+from timm_alfa.utils import pytree, rng
 
 
-class Front:
+class Prefix:
     """Runs a model up to the output of one of its modules.
 
     Args:
         model: Called as `model.forward`: hooks of the whole model do not fire.
-        module: Somewhere inside of it.
-        name: Of the feature that this module gives.
+        module: Somewhere inside the model.
+        name: Of the feature that this module returns.
         compiler: Compiles a function, as `torch.compile` does.
     """
 
@@ -26,34 +29,56 @@ class Front:
         self.compiled = compiler(_until_exit)
         self._exit = _Exit(module)
 
-    def __call__(self, input: Any) -> Any:
+    def __call__(self, *args, **kwargs) -> Any:
         """The module's output; None if the pass ends without it."""
         with replaced(self.model, {self.module: self._exit}):
-            return self.compiled(self.model, input)
+            return self.compiled(self.model, *args, **kwargs)
 
 
-class Ahead:
-    """Computes a feature before the model is called, whose module then answers with it."""
+class PrefixCache:
+    """The feature of one pass, computed before the model is called; the feature's module then returns it."""
 
-    def __init__(self, front: Front):
-        self.front, self.value = front, None
+    def __init__(self, prefix: Prefix):
+        self.prefix, self.value = prefix, None
 
-    def whole(self, original: Callable) -> Callable:
-        """Redirects the model's call."""
+    def fill(self, original: Callable) -> Callable:
+        """Redirects the model's call: computes the feature first."""
 
-        def call(input):
-            self.value = self.front(input)
-            return original(input)
+        def call(*args, **kwargs):
+            self.value = self.prefix(*args, **kwargs)
+            return original(*args, **kwargs)
 
         return call
 
-    def feature(self, original: Callable) -> Callable:
-        """Redirects the call of the feature's module."""
+    def read(self, original: Callable) -> Callable:
+        """Redirects the call of the feature's module: returns the feature."""
         return lambda *args, **kwargs: self.value
 
 
+def leads_to_feature(prefix: Prefix, call: Callable, record: ForwardRecord, states: Optional[rng.States]) -> bool:
+    """Whether a prefix computes the first feature of a record.
+
+    Args:
+        prefix: Is tried out.
+        call: As for `Replay`.
+        record: Of a pass of the same model.
+        states: Where the random generators were when that pass began.
+    """
+    cache = PrefixCache(prefix)
+    try:
+        with torch.no_grad(), record.norms.frozen(), rng.preserve_rng(pytree.device_of(record.output)):
+            rng.restore(states or {})
+            with redirected({prefix.model: cache.fill}):
+                call(prefix.model, *record.batch)
+            return pytree.close(cache.value, record.captured[record.first()].value)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # a model may raise anything in a pass that ends early: compiled parts are safe
+        return False
+
+
 def is_hooked(model: nn.Module) -> bool:
-    """Whether hooks might see, or start, a pass that a front takes out of order."""
+    """Whether hooks might see, or start, a pass that a prefix runs out of order."""
     kinds = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
     return any(getattr(module, kind) for module in model.modules() for kind in kinds)
 
@@ -73,9 +98,9 @@ class _Exit(nn.Module):
         raise _Reached(self.module(*args, **kwargs))
 
 
-def _until_exit(model: nn.Module, input: Any) -> Any:
+def _until_exit(model: nn.Module, *args, **kwargs) -> Any:
     try:
-        model.forward(input)
+        model.forward(*args, **kwargs)
     except _Reached as reached:
         return reached.args[0]
     return None

@@ -1,4 +1,4 @@
-"""What a recorded pass keeps, and who keeps it: stand-ins for modules that note what they return."""
+"""What a recorded pass keeps, and the stand-ins for modules that keep it."""
 
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Sequence
@@ -6,136 +6,197 @@ from typing import Any, Callable, Optional, Sequence
 import torch
 
 from timm_alfa.errors import BlockError
+from timm_alfa.replay.module_tree import FeatureTree
+from timm_alfa.replay.norms import RunningNorms
+from timm_alfa.replay.redirect import Redirect
 from timm_alfa.utils import pytree, rng
 
 
 @dataclass
-class Taken:
+class Feature:
     """One feature of a recorded pass.
 
-    Args:
-        value: The output of its module, in the model's graph: a tensor, or a tuple, list or dict of them.
+    Attributes:
+        value: The output of its module, in the model's graph: a tensor, or a tuple, list or dict of tensors.
         moment: How many calls of watched modules had finished by then.
-        states: States of the random generators by then; None if nothing random comes after it.
+        rng_states: States of the random generators at that moment; None if nothing random follows.
     """
 
     value: Any
     moment: int
-    states: Optional[rng.States]
+    rng_states: Optional[rng.States]
 
 
 @dataclass(frozen=True)
-class Call:
-    """A finished call of a watched module: when, its output or a placeholder, and the watched calls around it."""
+class ModuleCall:
+    """A finished call of a watched module.
 
-    moment: int
-    value: Any
-    around: frozenset[str]
-
-
-@dataclass
-class Record:
-    """What a recorded pass leaves for its replays.
-
-    Args:
-        input: What the model was given.
-        output: What it returned.
-        taken: Features by index into the replay's names.
-        answers: Finished calls by name of the watched module.
-        overwritten: Modules whose outputs the model wrote into, if the pass was there to learn.
+    Attributes:
+        moment: How many calls of watched modules had finished by then, this one included.
+        output: What it returned, or a placeholder of the same shape.
+        inside: Names of the watched modules that were running then.
     """
 
-    input: Any
+    moment: int
     output: Any
-    taken: dict[int, Taken]
-    answers: dict[str, list[Call]]
+    inside: frozenset[str]
+
+
+@dataclass(frozen=True)
+class BypassInfo:
+    """How the output of a model depends on what comes before its features.
+
+    Attributes:
+        overwritten: Modules whose outputs the model writes into.
+        bypassed: For each feature, whether the output also depends on earlier outputs other than through the feature.
+        certain: Whether later passes can rely on it: nothing is learned from an output that is not finite.
+    """
+
     overwritten: frozenset[str]
+    bypassed: tuple[bool, ...]
+    certain: bool = True
+
+
+@dataclass(frozen=True)
+class ForwardRecord:
+    """What a recorded pass leaves for its replays.
+
+    Attributes:
+        batch: What the model was called on.
+        output: What the call returned.
+        captured: The features, by index into the replay's names.
+        calls: Finished calls, by name of the watched module.
+        info: What was known of the model; where nothing was (None), every output is kept.
+        overwritten: Modules whose outputs the model wrote into, if nothing was known before.
+        norms: The model's layers with running statistics.
+    """
+
+    batch: tuple
+    output: Any
+    captured: dict[int, Feature]
+    calls: dict[str, list[ModuleCall]]
+    info: Optional[BypassInfo]
+    overwritten: frozenset[str]
+    norms: RunningNorms
 
     @property
     def features(self) -> list:
         """The features in the order of the replay's names."""
-        return [self.taken[i].value for i in sorted(self.taken)]
+        return [self.captured[index].value for index in sorted(self.captured)]
 
+    def first(self, indices: Optional[Sequence[int]] = None) -> int:
+        """The index of the feature that was computed first, of some or of all."""
+        return min(self.captured if indices is None else indices, key=self.moment)
 
-@dataclass(frozen=True)
-class Traits:
-    """What the pass that learns taught.
-
-    Args:
-        overwritten: Modules whose outputs the model writes into.
-        live: For each feature, whether the model's output also depends on outputs that bypass it.
-        certain: Whether that holds for later passes; nothing is learned from an output that is not finite.
-    """
-
-    overwritten: frozenset[str]
-    live: tuple[bool, ...]
-    certain: bool = True
+    def moment(self, index: int) -> int:
+        """When a feature was computed."""
+        return self.captured[index].moment
 
 
 class Recorder:
-    """Stands in for the watched modules while a pass is recorded."""
+    """Stands in for the watched modules during a recorded pass.
 
-    def __init__(self, names: Sequence[str], owners: dict[str, str], kept: list[set[str]], traits: Optional[Traits]):
-        self.names, self.owners, self.kept, self.traits = tuple(names), owners, kept, traits
-        self.taken: dict[int, Taken] = {}
-        self.answers: dict[str, list[Call]] = {}
-        self.running: list[str] = []
-        self.calls = dict.fromkeys(names, 0)
-        self.clock = 0
-        self.given: list[tuple[str, Any, list[int]]] = []
+    Args:
+        tree: The features and the watched modules.
+        info: What is known of the model; None: every output is kept, and what the model writes into is found.
+    """
 
-    def of(self, name: str) -> Callable:
-        return lambda original: lambda *args, **kwargs: self._called(name, original, args, kwargs)
+    def __init__(self, tree: FeatureTree, info: Optional[BypassInfo]):
+        self.tree, self.info = tree, info
+        self.captured: dict[int, Feature] = {}
+        self.calls: dict[str, list[ModuleCall]] = {}
 
-    def _called(self, name: str, original: Callable, args: tuple, kwargs: dict) -> Any:
-        self.running.append(name)
-        value = original(*args, **kwargs)
-        self.running.pop()
-        value = self._finished(name, value)
-        while (name := self.owners.get(name)) is not None and name not in self.running:
-            value = self._finished(name, value)
-        return value
+        bypassed = info.bypassed if info is not None else (True,) * len(tree.names)
+        # by feature that is bypassed: the modules whose outputs its replays need
+        self._needed = [{name, *tree.siblings[i]} for i, name in enumerate(tree.names) if bypassed[i]]
+        self._feature_calls = dict.fromkeys(tree.names, 0)
+        self._running: list[str] = []
+        self._moment = 0
+        self._copies: list[tuple[str, Any, list[int]]] = []
 
-    def _finished(self, name: str, value: Any) -> Any:
-        self.clock += 1
-        if name in self.calls:
-            value = self._feature(name, value)
-        keeps = name in self.calls or any(name in names and names.isdisjoint(self.running) for names in self.kept)
-        self.answers.setdefault(name, []).append(
-            Call(self.clock, value if keeps else pytree.placeholder(value), frozenset(self.running))
+    def stand_in(self, name: str) -> Redirect:
+        """Calls a watched module, and notes what it returns."""
+
+        def redirect(original: Callable) -> Callable:
+            def call(*args, **kwargs):
+                return self._call(name, original, args, kwargs)
+
+            return call
+
+        return redirect
+
+    def _call(self, name: str, original: Callable, args: tuple, kwargs: dict) -> Any:
+        self._running.append(name)
+        output = original(*args, **kwargs)
+        self._running.pop()
+        output = self._note(name, output)
+
+        # what the last child of a Sequential returns is the Sequential's output, if that is not called as a whole
+        owner = self.tree.owners.get(name)
+        while owner is not None and owner not in self._running:
+            output = self._note(owner, output)
+            owner = self.tree.owners.get(owner)
+        return output
+
+    def _note(self, name: str, output: Any) -> Any:
+        """Notes an output, and returns what the model gets to see of it."""
+        self._moment += 1
+        if name in self._feature_calls:
+            output = self._capture(name, output)
+
+        kept = name in self._feature_calls or self._is_needed(name)
+        call = ModuleCall(
+            self._moment, output if kept else pytree.placeholder(output, shared=True), frozenset(self._running)
         )
-        if self.traits is not None and not (keeps and name in self.traits.overwritten):
-            return value
-        given = pytree.cloned(value)
-        if self.traits is None:
-            self.given.append((name, given, pytree.versions(given)))
-        return given
+        self.calls.setdefault(name, []).append(call)
 
-    def _feature(self, name: str, value: Any) -> Any:
-        self.calls[name] += 1
+        if self.info is None:
+            return self._watched_copy(name, output)
+        return pytree.cloned(output) if kept and name in self.info.overwritten else output
+
+    def _is_needed(self, name: str) -> bool:
+        """Whether a replay returns this output: that of a call which is not part of another such call."""
+        return any(name in needed and needed.isdisjoint(self._running) for needed in self._needed)
+
+    def _capture(self, name: str, output: Any) -> Any:
+        self._feature_calls[name] += 1
         if torch.is_grad_enabled():
-            value = pytree.map_floats(_differentiable, value)
-        self.taken[self.names.index(name)] = Taken(value, self.clock, rng.states(pytree.device_of(value)))
-        return value
+            output = pytree.map_floats(_differentiable, output)
+        states = rng.states(pytree.device_of(output))
+        self.captured[self.tree.names.index(name)] = Feature(output, self._moment, states)
+        return output
+
+    def _watched_copy(self, name: str, output: Any) -> Any:
+        """A copy for the model, of which it shows later whether the model wrote into it."""
+        copy = pytree.cloned(output)
+        self._copies.append((name, copy, pytree.versions(copy)))
+        return copy
 
     def overwritten(self) -> frozenset[str]:
-        return frozenset(name for name, given, before in self.given if pytree.versions(given) != before)
+        """The modules whose outputs the model wrote into, as far as copies were watched."""
+        return frozenset(name for name, copy, before in self._copies if pytree.versions(copy) != before)
 
     def check(self) -> None:
-        for name, calls in self.calls.items():
+        """Checks that every feature is defined.
+
+        Raises:
+            BlockError: A module was not called exactly once, or returned no floating-point tensor.
+        """
+        for index, name in enumerate(self.tree.names):
+            calls = self._feature_calls[name]
             if calls != 1:
                 raise BlockError(
                     f"'{name}' is called {calls} times in a forward pass, so its feature is not defined: "
                     'name a module that is called once.'
                 )
-            if not pytree.floats(self.taken[self.names.index(name)].value):
-                raise BlockError(f"'{name}' gives no floating-point tensor, so there is nothing to perturb.")
+            if not pytree.floats(self.captured[index].value):
+                raise BlockError(f"'{name}' returns no floating-point tensor, so there is nothing to perturb.")
 
 
 def _differentiable(x: torch.Tensor) -> torch.Tensor:
     """The same numbers at a place of their own in the graph.
 
-    The module may return its input, and what bypasses the module is no part of the gradient at its output. Or all that
-    comes before is frozen, and there is no graph yet.
+    The module may return its input, and what bypasses the module is not part of the gradient at its output. Or all
+    that comes before is frozen, and there is no graph yet.
     """
     return x.view_as(x) if x.requires_grad else x.detach().requires_grad_()

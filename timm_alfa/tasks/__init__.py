@@ -1,4 +1,4 @@
-"""The methods, as training tasks of timm."""
+"""The methods, as training tasks of timm. A method is a file here, a row below, and a card in cards/."""
 
 from timm_alfa.tasks.adv_train import AdvTrainConfig, AdvTrainTask
 from timm_alfa.tasks.advprop import AdvPropConfig, AdvPropTask
@@ -9,73 +9,82 @@ from timm_alfa.tasks.noise import NoiseConfig, NoiseTask
 from timm_alfa.tasks.registry import TASKS, TaskRow, create_task, list_tasks, register_task
 from timm_alfa.tasks.standard import StandardConfig, StandardTask
 
-for _row in (
+ROWS = (
     TaskRow(
-        'standard',
-        StandardTask,
-        StandardConfig,
-        'standard',
-        'cross-entropy on clean images',
-        'standard training',
-        'The training loss was the cross-entropy on clean images: a baseline.',
+        name='standard',
+        task=StandardTask,
+        config=StandardConfig,
+        prefix='standard',
+        summary='cross-entropy on clean images',
+        title='standard training',
+        text='The training loss was the cross-entropy on clean images: a baseline.',
     ),
     TaskRow(
-        'alfa',
-        AlfaTask,
-        AlfaConfig,
-        'alfa',
-        'adversarial perturbations of features',
-        'ALFA',
-        'Adversarial feature augmentation: in addition to the clean loss, the network was trained on features that a '
-        'few steps of sign ascent on the loss had perturbed.',
+        name='alfa',
+        task=AlfaTask,
+        config=AlfaConfig,
+        prefix='alfa',
+        summary='adversarial perturbations of features',
+        title='ALFA',
+        text=(
+            'Adversarial feature augmentation: in addition to the clean loss, the network was trained on features that '
+            'a few steps of sign ascent on the loss had perturbed.'
+        ),
     ),
     TaskRow(
-        'l_alfa',
-        LAlfaTask,
-        LAlfaConfig,
-        'alfa',
-        'the same on many blocks, magnitudes learned',
-        'L-ALFA',
-        'Learnable adversarial feature augmentation: in addition to the clean loss, the network was trained on '
-        'features perturbed by sign ascent on the loss, with a learned weight eta for each feature.',
+        name='l_alfa',
+        task=LAlfaTask,
+        config=LAlfaConfig,
+        prefix='alfa',
+        summary='the same on many blocks, magnitudes learned',
+        title='L-ALFA',
+        text=(
+            'Learnable adversarial feature augmentation: in addition to the clean loss, the network was trained on '
+            'features perturbed by sign ascent on the loss, with a learned weight eta for each feature.'
+        ),
     ),
     TaskRow(
-        'noise',
-        NoiseTask,
-        NoiseConfig,
-        'noise',
-        'Gaussian noise on features',
-        'feature noise',
-        'Features were perturbed with Gaussian noise instead of adversarially: a baseline for ALFA.',
+        name='noise',
+        task=NoiseTask,
+        config=NoiseConfig,
+        prefix='noise',
+        summary='Gaussian noise on features',
+        title='feature noise',
+        text='Features were perturbed with Gaussian noise instead of adversarially: a baseline for ALFA.',
     ),
     TaskRow(
-        'moex',
-        MoExTask,
-        MoExConfig,
-        'moex',
-        'moments of an early feature exchanged between images',
-        'MoEx',
-        'The moments of an early feature were exchanged between images: a baseline for ALFA.',
+        name='moex',
+        task=MoExTask,
+        config=MoExConfig,
+        prefix='moex',
+        summary='moments of an early feature exchanged between images',
+        title='MoEx',
+        text='The moments of an early feature were exchanged between images: a baseline for ALFA.',
     ),
     TaskRow(
-        'advprop',
-        AdvPropTask,
-        AdvPropConfig,
-        'advprop',
-        'clean images, and adversarial images through batch norms of their own',
-        'AdvProp',
-        'The network was also trained on adversarial images, with auxiliary batch norms that are not in these weights.',
+        name='advprop',
+        task=AdvPropTask,
+        config=AdvPropConfig,
+        prefix='advprop',
+        summary='clean images, and adversarial images through batch norms of their own',
+        title='AdvProp',
+        text=(
+            'The network was also trained on adversarial images, with auxiliary batch norms that are not in these '
+            'weights.'
+        ),
     ),
     TaskRow(
-        'adv_train',
-        AdvTrainTask,
-        AdvTrainConfig,
-        'adv-train',
-        'adversarial images alone',
-        'adversarial training',
-        'The network was trained on adversarial images only.',
+        name='adv_train',
+        task=AdvTrainTask,
+        config=AdvTrainConfig,
+        prefix='adv-train',
+        summary='adversarial images alone',
+        title='adversarial training',
+        text='The network was trained on adversarial images only.',
     ),
-):
+)
+
+for _row in ROWS:
     register_task(_row)
 
 __all__ = ['TASKS', 'TaskRow', 'create_task', 'list_tasks', 'register_task']

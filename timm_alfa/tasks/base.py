@@ -1,4 +1,4 @@
-"""What all methods share: a plain timm model, parameters of their own beside it, and a count of updates."""
+"""What all methods share: a plain timm model, parameters in addition to it, an objective, a count of updates."""
 
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Optional
@@ -8,14 +8,15 @@ import torch.nn as nn
 from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 
-from timm_alfa.errors import CheckpointError, ConfigError, warn
+from timm_alfa.errors import CheckpointError, warn
 from timm_alfa.perturb.loss_scale import LossScale
 from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.tasks.extras import ModelWithExtras
+from timm_alfa.tasks.objective import Objective, classifier_objective
 from timm_alfa.utils.fsdp import distribute_like, keep_unsharded
 from timm_alfa.utils.unwrap import unwrap
 
-_VARIANTS = 8  # of a compiled part: gradients or not, tracking or not, from a leaf or not
+_VARIANTS = 8  # of a compiled part: with or without gradients, with or without tracking, from a leaf or not
 
 
 class MethodTask(ClassificationTask):
@@ -23,9 +24,10 @@ class MethodTask(ClassificationTask):
 
     Args:
         model: Any classifier.
-        criterion: Loss of logits and targets.
+        criterion: Loss of logits and targets; None: timm's default.
         config: The method's options.
-        own: What the method trains beside the model.
+        extras: Parameters and modules that the method trains in addition to the model, by name.
+        objective: How the model is called on a batch, and the loss of its output; None: those of a classifier.
         kwargs: For `timm.task.ClassificationTask`.
 
     Attributes:
@@ -34,14 +36,24 @@ class MethodTask(ClassificationTask):
 
     blocks: tuple[str, ...] = ()
 
-    def __init__(self, model: nn.Module, criterion=None, *, config: Any, own: Optional[dict] = None, **kwargs):
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion=None,
+        *,
+        config: Any,
+        extras: Optional[dict] = None,
+        objective: Optional[Objective] = None,
+        **kwargs,
+    ):
         if unwrap(model) is not model:
             warn(
                 'the model is wrapped (compiled or distributed); the task trains the module inside: call '
                 'task.compile() and task.prepare_distributed() instead.'
             )
             model = unwrap(model)
-        super().__init__(ModelWithExtras(model, **own) if own else model, criterion, **kwargs)
+        super().__init__(ModelWithExtras(model, **extras) if extras else model, criterion, **kwargs)
+        self.objective = objective or classifier_objective(self.criterion)
         self.config = config
         for line in config.no_effect():
             warn(line)
@@ -58,30 +70,34 @@ class MethodTask(ClassificationTask):
 
     @property
     def extras(self) -> Optional[ModelWithExtras]:
-        """Where the method's parameters live; None for a method without."""
+        """The model with the method's own parameters; None for a method without any."""
         module = unwrap(self.trainable_module)
         return module if isinstance(module, ModelWithExtras) else None
 
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, *batch) -> dict[str, torch.Tensor]:
         """Computes the loss of one training step.
 
         Args:
-            input: Images [B, C, H, W], normalised.
-            target: Classes [B], or soft targets [B, num_classes].
+            batch: Images [B, C, H, W], normalised, and their classes [B] or soft targets [B, num_classes].
 
         Returns:
             'loss' to call backward on, 'output' (clean logits [B, num_classes], unless the method says otherwise), and
             detached parts such as 'loss_clean' and 'loss_adv'.
         """
         self._stepped = self._counted_early = False
-        if self.perturbs():
-            with keep_unsharded((self, self.trainable_module, self.model)):
-                return self.perturbed(input, target)
-        output = logits(self.trainable_module(input))
-        loss = self.criterion(output, target)
-        return {'loss': loss + self.zero_loss() if self.extras else loss, 'output': output, 'loss_clean': loss.detach()}
+        if not self.perturbs():
+            return self.clean(*batch)
+        with keep_unsharded((self, self.trainable_module, self.model)):
+            return self.perturbed(*batch)
 
-    def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    def clean(self, *batch) -> dict[str, torch.Tensor]:
+        """The result of a step in which the method does not act: what `forward` returns."""
+        output = self.objective.call(self.trainable_module, *batch)
+        loss = self.objective.loss(output, *batch)
+        total = loss + self.extras.zero_loss() if self.extras else loss
+        return {'loss': total, 'output': output, 'loss_clean': loss.detach()}
+
+    def perturbed(self, *batch) -> dict[str, torch.Tensor]:
         """The result of a step in which the method acts: what `forward` returns."""
         raise NotImplementedError
 
@@ -91,17 +107,24 @@ class MethodTask(ClassificationTask):
         return self.model.training and torch.is_grad_enabled() and since >= 0 and since % every == 0
 
     def post_step(self) -> None:
-        """To be called after each optimizer step: counts it and enforces the method's constraints, if it has any."""
+        """Call this after each optimizer step: it counts the update, and enforces the method's constraints."""
+        self._count_update()
+        self.constrain()
+
+    def _count_update(self) -> None:
         self._stepped = True
         if not self._counted_early:
             self.updates += 1
         self._counted_early = False
 
-    def update_ema(self, step: Optional[int] = None) -> None:
-        """Updates the averaged weights, if there are any.
+    def constrain(self) -> None:
+        """Enforces the constraints on the method's own parameters, if there are any: tensor operations only."""
 
-        timm's loop calls this after each optimizer step and knows nothing of `post_step`, so it is done from here. A
-        loop that calls both, in whichever order, counts each step once.
+    def update_ema(self, step: Optional[int] = None) -> None:
+        """Updates the EMA of the weights, if there is one.
+
+        timm's loop calls this after each optimizer step and does not know `post_step`, so it is called from here. A
+        loop that calls both, in either order, counts each step once.
         """
         if not self._stepped:
             self.post_step()
@@ -112,11 +135,11 @@ class MethodTask(ClassificationTask):
     def prepare_distributed(self, device_ids: Optional[list] = None, **ddp_kwargs) -> 'MethodTask':
         """Wraps what is trained in DistributedDataParallel; arguments as for `timm.task.ClassificationTask`.
 
-        With `find_unused_parameters` it would take the method's own parameters, which a call of the model does not
-        use, for unused, and fail when a step uses them: then each call's output depends on them, by a factor of zero.
+        With `find_unused_parameters` it would count the method's own parameters as unused, because a call of the model
+        does not use them, and fail when a step does: then each output depends on them, by a factor of zero.
         """
         if self.extras is not None:
-            self.extras.tied = ddp_kwargs.get('find_unused_parameters', False)
+            self.extras.touch_extras = ddp_kwargs.get('find_unused_parameters', False)
         return super().prepare_distributed(device_ids, **ddp_kwargs)
 
     def extra_param_groups(self) -> list[dict[str, Any]]:
@@ -125,7 +148,7 @@ class MethodTask(ClassificationTask):
         return [{'params': params, 'weight_decay': 0.0}] if params else []
 
     def clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
-        """The parameters whose gradients a loop clips: the model's, and those of modules beside it (auxiliary norms).
+        """The parameters whose gradients a loop clips: the model's, and those of extra modules (auxiliary norms).
 
         Bare parameters of a method, such as learned magnitudes, are not weights and have a learning rate of their own.
 
@@ -170,35 +193,35 @@ class MethodTask(ClassificationTask):
         return {}
 
     def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]:
-        """The plain model, or its average: what is evaluated and saved has timm's keys."""
+        """The plain model, or its EMA: what is evaluated and saved has timm's keys."""
         found = super().get_eval_model(module, ema)
         inner = unwrap(found)
         return inner.model if isinstance(inner, ModelWithExtras) else found
 
     def get_checkpoint_state(self, ema: bool = False, unwrap_fn: Callable = unwrap) -> dict[str, Any]:
-        """Weights and method state; timm's saver hands over its `unwrap_model`, in whose place `unwrap` is used."""
+        """Weights and method state. timm's saver passes its `unwrap_model`, which `unwrap` replaces."""
         return super().get_checkpoint_state(ema, unwrap if unwrap_fn is unwrap_model else unwrap_fn)
 
     def load_checkpoint_state(self, state_dict, task_state=None, ema: bool = False, strict: bool = True) -> None:
         """Restores what `get_checkpoint_state` returned.
 
         Raises:
-            CheckpointError: There are no averaged weights to load into.
+            CheckpointError: There are no EMA weights to load into.
         """
         model = unwrap(self.get_eval_model(ema=ema))
         if model is None:
-            raise CheckpointError('there are no averaged weights to load into: call setup_ema() first.')
+            raise CheckpointError('there are no EMA weights to load into: call setup_ema() first.')
         model.load_state_dict(state_dict, strict=strict)
         self.load_task_state(task_state, strict=strict, ema=ema)
 
     def get_task_state(self, module: Optional[nn.Module] = None, ema: bool = False) -> dict[str, Any]:
-        """Updates so far, the scale of the search's loss, and what the method trains beside the model."""
+        """Updates so far, the scale of the search's loss, and the method's parameters (as 'own')."""
         state: dict[str, Any] = {'updates': self.updates}
         if self.loss_scale is not None:
             state['loss_scale'] = self.loss_scale.state_dict()
-        own = unwrap(module if module is not None else self.get_trainable_module(ema=ema))
-        if isinstance(own, ModelWithExtras):
-            state['own'] = {k: v for k, v in own.state_dict().items() if not k.startswith('model.')}
+        trained = unwrap(module if module is not None else self.get_trainable_module(ema=ema))
+        if isinstance(trained, ModelWithExtras):
+            state['own'] = trained.extras_state_dict()
         return state
 
     def load_task_state(self, state, strict: bool = True, module=None, ema: bool = False) -> None:
@@ -208,22 +231,22 @@ class MethodTask(ClassificationTask):
         self.updates = int(state['updates'])
         if self.loss_scale is not None and 'loss_scale' in state:
             self.loss_scale.load_state_dict(state['loss_scale'])
-        own = unwrap(module if module is not None else self.get_trainable_module(ema=ema))
-        if isinstance(own, ModelWithExtras):
-            now = own.state_dict()
-            plain = {k: v for k, v in now.items() if k.startswith('model.')}
-            saved = {k: distribute_like(v, now.get(k, v)) for k, v in state.get('own', {}).items()}
-            own.load_state_dict({**plain, **saved}, strict=strict)
+        trained = unwrap(module if module is not None else self.get_trainable_module(ema=ema))
+        if isinstance(trained, ModelWithExtras):
+            now = trained.state_dict()
+            model = {name: value for name, value in now.items() if name.startswith('model.')}
+            saved = {name: distribute_like(value, now.get(name, value)) for name, value in state.get('own', {}).items()}
+            trained.load_state_dict({**model, **saved}, strict=strict)
 
     def compile(self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs) -> nn.Module:
         """Compiles the model part by part, in place, so that replays can still start between the parts.
 
-        Parts often share code, and each of them is compiled again for passes without gradients, without tracking of
+        Parts often share code, and each part is compiled again for passes without gradients, without tracking of
         statistics, and from a leaf. So torch's limit on recompilations is raised, for the whole process.
 
         Donated buffers are turned off: with them a backward pass may overwrite what its part saved, which a search
         reads before the training step does. They are off for every method, because inductor's cache on disk does not
-        tell the two apart.
+        distinguish the two.
         """
         parts = self.parts()
         torch._functorch.config.donated_buffer = False
@@ -236,20 +259,3 @@ class MethodTask(ClassificationTask):
     def parts(self) -> list[nn.Module]:
         """The modules that `compile` compiles one by one; the whole model unless the method enters it."""
         return [self.model]
-
-    def zero_loss(self) -> torch.Tensor:
-        return self.extras.zero_loss()
-
-
-def logits(output: Any) -> torch.Tensor:
-    """What a model returned, if a loss can be taken of it.
-
-    Raises:
-        ConfigError: It is no single tensor.
-    """
-    if not isinstance(output, torch.Tensor):
-        raise ConfigError(
-            f'the model returns a {type(output).__name__} and not its logits: build it as a classifier (not '
-            'features_only); of a distilled one call set_distilled_training(False).'
-        )
-    return output

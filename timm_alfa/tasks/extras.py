@@ -1,34 +1,44 @@
-"""A model and the parameters that a method trains beside it."""
+"""A model, and the parameters that a method trains with it."""
 
-from typing import Iterator
+from typing import Any, Iterator
 
 import torch
 import torch.nn as nn
 from timm.models import group_parameters
 
+from timm_alfa.utils import pytree
+
 
 class ModelWithExtras(nn.Module):
-    """A model and what a method trains beside it, in one module, so that wrappers see all parameters.
+    """A model and what a method trains in addition, in one module, so that wrappers see all parameters.
 
     Args:
         model: A call of this module is a call of the model.
-        own: The method's parameters and modules, by name.
+        extras: The method's parameters and modules, by name.
     """
 
-    tied = False  # whether `own` is seen to be used in each call, by a wrapper that looks for what is not
+    touch_extras = False  # whether each output depends on the extras, for wrappers that look for unused parameters
 
-    def __init__(self, model: nn.Module, **own):
+    def __init__(self, model: nn.Module, **extras):
         super().__init__()
         self.model = model
-        for name, value in own.items():
+        for name, value in extras.items():
             setattr(self, name, value)
 
-    def forward(self, input):
-        return self.model(input) + self.zero_loss() if self.tied else self.model(input)
+    def forward(self, *args, **kwargs) -> Any:
+        output = self.model(*args, **kwargs)
+        if self.touch_extras:
+            zero = self.zero_loss()
+            output = pytree.map_floats(lambda x: x + zero, output)
+        return output
 
     def extra_parameters(self) -> Iterator[nn.Parameter]:
         """The method's own parameters."""
         return (p for name, p in self.named_parameters() if not name.startswith('model.'))
+
+    def extras_state_dict(self) -> dict[str, torch.Tensor]:
+        """The part of the state dict that is not the model's."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith('model.')}
 
     def zero_loss(self) -> torch.Tensor:
         """Zero, computed from the method's own parameters: wrappers expect each to have a gradient in every step."""
@@ -44,6 +54,6 @@ class ModelWithExtras(nn.Module):
         return lambda name: layers.get(name.partition('.')[2].replace('/', '.'), last)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters without weight decay: the model's own list, and the method's parameters outside of modules."""
+        """Parameters without weight decay: the model's own list, and the method's parameters outside modules."""
         skipped = self.model.no_weight_decay() if hasattr(self.model, 'no_weight_decay') else ()
         return {f'model.{name}' for name in skipped} | {name for name, _ in self.named_parameters(recurse=False)}

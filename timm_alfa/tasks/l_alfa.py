@@ -1,7 +1,7 @@
 """L-ALFA: ALFA on many blocks, each with a learned magnitude (equation 5, algorithm 1)."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Iterator
 
 import torch
 import torch.nn as nn
@@ -9,7 +9,7 @@ import torch.nn as nn
 from timm_alfa.blocks.spec import resolve_blocks
 from timm_alfa.errors import warn
 from timm_alfa.options import option
-from timm_alfa.perturb.ascent import PROJECTIONS
+from timm_alfa.perturb.projections import PROJECTIONS
 from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
 from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.utils.fsdp import distribute_like, full_tensor
@@ -29,7 +29,7 @@ class LAlfaConfig(AlfaConfig):
         'hyperplane', "eta's set: 'hyperplane' (sum 1) or 'simplex' (sum 1, none negative)", choices=tuple(PROJECTIONS)
     )
 
-    def no_effect(self):
+    def no_effect(self) -> Iterator[str]:
         yield from super().no_effect()
         if self.eta_lr == 0:
             yield 'eta_lr=0: eta stays what the first projection makes it.'
@@ -38,47 +38,50 @@ class LAlfaConfig(AlfaConfig):
 
 
 class LAlfaTask(AlfaTask):
-    """Learnable adversarial feature augmentation: adds eta_i * delta_i; the search for delta_i does not use eta.
+    """Learnable adversarial feature augmentation.
 
-    `task.eta` is a parameter of shape (r,), one entry for each block; `post_step` projects it.
+    Each perturbation is multiplied by a learned magnitude, whose l1 norm is added to the loss (equation 5):
+
+        loss = L(f) + lambda * sum_i L(f_i + eta_i * delta_i) + gamma * ||eta||_1
+
+    The search for delta_i does not use eta, and `post_step` projects eta onto the set P (algorithm 1).
+
+    Attributes:
+        eta: A parameter of shape (r,), one entry for each block.
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: LAlfaConfig, **kwargs):
-        if config.blocks == DEFAULT_BLOCKS and (units := len(resolve_blocks(model, 'units'))) < 9:
-            warn(
-                f"{type(model).__name__} has {units} units, not the nine of blocks='{DEFAULT_BLOCKS}': all are "
-                'perturbed.'
-            )
-            config = replace(config, blocks='units')
+        config = _blocks_that_exist(model, config)
         names = resolve_blocks(model, config.blocks)
         if len(names) == 1:
             warn(f'with one block, {names[0]}, eta is always 1: this is ALFA.')
-        device = kwargs.get('device')
-        super().__init__(
-            model, criterion, config=config, own={'eta': nn.Parameter(torch.ones(len(names), device=device))}, **kwargs
-        )
+        eta = nn.Parameter(torch.ones(len(names), device=kwargs.get('device')))
+        super().__init__(model, criterion, config=config, extras={'eta': eta}, **kwargs)
 
     @property
     def eta(self) -> nn.Parameter:
         """The learned magnitudes (r,), in the order of `blocks`."""
         return self.extras.eta
 
-    def scaled(self, delta: list, group: tuple[int, ...]) -> list:
-        return [[self.eta[i].to(d.dtype) * d for d in parts] for i, parts in zip(group, delta, strict=True)]
+    def scaled(self, deltas: list, group: tuple[int, ...]) -> list:
+        """eta_i * delta_i."""
+        return [[self.eta[i].to(d.dtype) * d for d in delta] for i, delta in zip(group, deltas, strict=True)]
 
     def combined(self, loss_clean: torch.Tensor, total: torch.Tensor, count: int) -> torch.Tensor:
+        """The whole loss (equation 5)."""
         return super().combined(loss_clean, total, count) + self.config.gamma * self.eta.abs().sum()
 
-    def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {**super().perturbed(input, target), 'eta': self.eta.detach().clone()}
+    def perturbed(self, *batch) -> dict[str, torch.Tensor]:
+        return {**super().perturbed(*batch), 'eta': self.eta.detach().clone()}
 
-    def post_step(self) -> None:
-        super().post_step()
-        with torch.no_grad():
-            self.eta.copy_(distribute_like(PROJECTIONS[self.config.projection](full_tensor(self.eta)), self.eta))
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Projects eta onto P (algorithm 1, line 5)."""
+        project = PROJECTIONS[self.config.projection]
+        self.eta.copy_(distribute_like(project(full_tensor(self.eta)), self.eta))
 
     def extra_param_groups(self) -> list[dict[str, Any]]:
-        """A group for eta (own learning rate, momentum, no weight decay), and one for auxiliary norms, if any."""
+        """A group for eta (its own learning rate, momentum, no weight decay), and one for auxiliary norms, if any."""
         eta = {'params': [self.eta], 'lr': self.config.eta_lr, 'momentum': MOMENTUM, 'weight_decay': 0.0}
         rest = [p for p in self.extras.extra_parameters() if p is not self.eta]
         return [eta, {'params': rest, 'weight_decay': 0.0}] if rest else [eta]
@@ -110,3 +113,14 @@ class LAlfaTask(AlfaTask):
 
     def _eta_values(self) -> list[float]:
         return full_tensor(self.eta).float().cpu().tolist()
+
+
+def _blocks_that_exist(model: nn.Module, config: LAlfaConfig) -> LAlfaConfig:
+    """The config, whose default is nine units, for a model that may have fewer."""
+    if config.blocks != DEFAULT_BLOCKS:
+        return config
+    units = len(resolve_blocks(model, 'units'))
+    if units >= 9:
+        return config
+    warn(f"{type(model).__name__} has {units} units, not the nine of blocks='{DEFAULT_BLOCKS}': all are perturbed.")
+    return replace(config, blocks='units')

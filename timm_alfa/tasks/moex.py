@@ -1,4 +1,4 @@
-"""MoEx (Li et al. 2020): images exchange the moments of an early feature, and a little of their labels."""
+"""MoEx (Li et al. 2020): images exchange moments of an early feature, and a little of their labels."""
 
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,15 +8,16 @@ import torch
 import torch.nn as nn
 
 from timm_alfa.blocks.spec import resolve_blocks
-from timm_alfa.errors import BlockError, ConfigError
+from timm_alfa.errors import BlockError
 from timm_alfa.options import option
-from timm_alfa.perturb.ascent import at_least_float32
+from timm_alfa.perturb.moments import exchange_moments
+from timm_alfa.replay.module_tree import ancestors, is_callable
 from timm_alfa.replay.redirect import redirected, without_checkpointing
 from timm_alfa.replay.replay import Replay
-from timm_alfa.tasks.base import MethodTask, logits
+from timm_alfa.tasks.base import MethodTask
 from timm_alfa.utils import pytree
 
-EPSILON = 1e-5
+# Modules that end the stem of a model whose first unit lies in a stage.
 STEMS = (
     'stem',
     'patch_embed',
@@ -39,7 +40,7 @@ class MoExConfig:
     """Options of moment exchange; the defaults are the paper's for ImageNet."""
 
     layer: str = option('stem', "feature whose moments are exchanged: 'stem', or one block or module name")
-    lam: float = option(0.9, "weight of an image's own label; the partner's has the rest", low=0, high=1)
+    lam: float = option(0.9, "weight of an image's own label; the rest goes to the partner's", low=0, high=1)
     prob: float = option(0.5, 'share of the batches in which moments are exchanged', low=0, high=1)
     norm: str = option(
         'pono',
@@ -50,7 +51,7 @@ class MoExConfig:
     groups: int = option(4, "groups of channels for norm='gn'; 1 is layer norm", low=1)
 
     def no_effect(self) -> Iterator[str]:
-        """What cannot have an effect, one line each."""
+        """Options without effect, one line each."""
         if self.prob == 0:
             yield 'prob=0: moments are never exchanged, this is standard training.'
         if self.groups != 4 and self.norm != 'gn':
@@ -58,14 +59,17 @@ class MoExConfig:
 
 
 class MoExTask(MethodTask):
-    """Moment exchange: h_A -> sigma_B (h_A - mu_A) / sigma_A + mu_B, loss lam * l(., y_A) + (1 - lam) * l(., y_B).
+    """Moment exchange: image A gets the moments of the feature of image B, and a little of its label.
 
-    There is one forward pass a step; 'output' are its logits, of exchanged images in steps that exchange. Whether a
-    batch exchanges, and the images' partners, are drawn from torch's CPU generator; each process draws for its own
-    batch.
+        h_A <- sigma_B * (h_A - mu_A) / sigma_A + mu_B
+        loss = lam * L(f(h_A), y_A) + (1 - lam) * L(f(h_A), y_B)
+
+    There is one forward pass per step; 'output' is its logits, those of exchanged images in steps that exchange.
+    Whether a batch exchanges, and the images' partners, are drawn from torch's CPU generator; each process draws for
+    its own batch.
 
     Raises:
-        BlockError: The layer is no single module of the model.
+        BlockError: The layer is not a single module of the model.
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: MoExConfig, **kwargs):
@@ -75,14 +79,16 @@ class MoExTask(MethodTask):
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         if torch.rand((), device='cpu').item() >= self.prob:
-            output = logits(self.trainable_module(input))
-            return {'loss': self.criterion(output, target), 'output': output}
+            output = self.objective.call(self.trainable_module, input, target)
+            return {'loss': self.objective.loss(output, input, target), 'output': output}
+
         partner = torch.randperm(len(input), device='cpu').to(input.device, non_blocking=True)
         with self.exchanging(partner):
-            output = logits(self.trainable_module(input))
+            output = self.objective.call(self.trainable_module, input, target)
+        loss_own = self.objective.loss(output, input, target)
+        loss_partner = self.objective.loss(output, input, target[partner])
         lam = self.config.lam
-        loss = lam * self.criterion(output, target) + (1 - lam) * self.criterion(output, target[partner])
-        return {'loss': loss, 'output': output}
+        return {'loss': lam * loss_own + (1 - lam) * loss_partner, 'output': output}
 
     @contextmanager
     def trial(self) -> Iterator[None]:
@@ -106,23 +112,23 @@ class MoExTask(MethodTask):
         Raises:
             BlockError: The layer was not called exactly once, or its output has no moments.
         """
-        names = ['.'.join(self.layer.split('.')[:n]) for n in range(self.layer.count('.') + 1)]
-        around = [self.model.get_submodule(name) for name in names]
-        module, calls = self.model.get_submodule(self.layer), []
+        calls = 0
 
-        def exchanged(original):
+        def exchange(original):
             def call(*args, **kwargs):
-                calls.append(1)
+                nonlocal calls
+                calls += 1
                 return self.exchanged(original(*args, **kwargs), partner)
 
             return call
 
-        with without_checkpointing([*around, module]), redirected({module: exchanged}):
+        layer = self.model.get_submodule(self.layer)
+        around = [self.model.get_submodule(name) for name in ancestors(self.layer)]
+        with without_checkpointing([*around, layer]), redirected({layer: exchange}):
             yield
-        if len(calls) != 1:
+        if calls != 1:
             raise BlockError(
-                f"layer '{self.layer}' is called {len(calls)} times in a forward pass: name a module that "
-                'is called once.'
+                f"layer '{self.layer}' is called {calls} times in a forward pass: name a module that is called once."
             )
 
     def exchanged(self, feature: Any, partner: torch.Tensor) -> Any:
@@ -131,54 +137,20 @@ class MoExTask(MethodTask):
         shapes = ', '.join(str(list(x.shape)) for x in values)
         if not values or any(len(x) != len(partner) or x.dim() < 3 for x in values):
             raise BlockError(
-                f"layer '{self.layer}' gives {shapes or 'no tensor'} for {len(partner)} images: moments "
+                f"layer '{self.layer}' returns {shapes or 'no tensor'} for {len(partner)} images: moments "
                 'need images, channels and positions. Name an earlier layer.'
             )
-        config, last = self.config, _channels_last(self.model, self.layer)
-        return pytree.map_floats(
-            lambda x: exchange_moments(x, partner, config.norm, config.groups, last or x.dim() == 3), feature
-        )
+        config, channels_last = self.config, _channels_last(self.model, self.layer)
+
+        def exchange(x: torch.Tensor) -> torch.Tensor:
+            tokens = x.dim() == 3
+            return exchange_moments(x, partner, config.norm, config.groups, channels_last or tokens)
+
+        return pytree.map_floats(exchange, feature)
 
     def parts(self) -> list[nn.Module]:
         """The modules before and after the layer, one by one."""
         return Replay(self.model, (self.layer,)).parts()
-
-
-def exchange_moments(
-    feature: torch.Tensor,
-    partner: torch.Tensor,
-    norm: str = 'pono',
-    groups: int = 4,
-    channels_last: bool = False,
-) -> torch.Tensor:
-    """Gives each image of a feature its partner's first two moments (equation 5 of Li et al.).
-
-    Args:
-        feature: [B, C, ...], or [B, ..., C].
-        partner: Index of each image's partner [B].
-        norm: Moments over 'pono': channels, one pair a position; 'in': positions, one pair a channel; 'gn': channels
-            of a group and positions, one pair a group.
-        groups: Of channels, for 'gn'.
-        channels_last: Whether channels are the last dimension.
-
-    Returns:
-        Like the feature; computed in single precision where it has less. Gradients flow into the moments too.
-
-    Raises:
-        ConfigError: The channels do not fall into groups.
-    """
-    x = at_least_float32(feature)
-    x = x.movedim(-1, 1) if channels_last else x
-    shape = x.shape
-    if norm == 'gn':
-        if shape[1] % groups:
-            raise ConfigError(f'groups is {groups}: it must divide the {shape[1]} channels of the layer.')
-        x = x.unflatten(1, (groups, -1))
-    dims = 1 if norm == 'pono' else tuple(range(2, x.dim()))
-    mean = x.mean(dims, keepdim=True)
-    deviation = (x.var(dims, keepdim=True, correction=0) + EPSILON).sqrt()
-    x = ((x - mean) * (deviation[partner] / deviation) + mean[partner]).view(shape)
-    return (x.movedim(1, -1) if channels_last else x).to(feature.dtype)
 
 
 def _resolve(model: nn.Module, layer: str) -> str:
@@ -194,20 +166,19 @@ def _resolve(model: nn.Module, layer: str) -> str:
 
 
 def _stem(model: nn.Module) -> str:
-    """The first unit; if that lies in a stage, a module with the name of a stem, where there is one."""
+    """The first unit; if that lies in a stage, a module with the name of a stem, if there is one."""
     first = resolve_blocks(model, 'units')[0]
     if not any(f'{first}.'.startswith(f'{stage}.') for stage in resolve_blocks(model, 'all')):
         return first
     modules = dict(model.named_modules())
-    stems = (name for name in STEMS if name in modules and type(modules[name]).forward is not nn.Module.forward)
+    stems = (name for name in STEMS if name in modules and is_callable(modules[name]))
     return next(stems, first)
 
 
 def _channels_last(model: nn.Module, layer: str) -> bool:
-    """Whether a feature is [B, H, W, C]: as the layer says, or else the nearest module around it that says so."""
-    names = layer.split('.')
-    for n in range(len(names), -1, -1):
-        said: Optional[Any] = getattr(model.get_submodule('.'.join(names[:n])), 'output_fmt', None)
-        if said is not None:
-            return str(getattr(said, 'value', said)) == 'NHWC'
+    """Whether a feature is [B, H, W, C]: the layer's `output_fmt`, or that of the nearest module around it."""
+    for name in sorted({layer, *ancestors(layer)}, key=len, reverse=True):
+        found: Optional[Any] = getattr(model.get_submodule(name), 'output_fmt', None)
+        if found is not None:
+            return str(getattr(found, 'value', found)) == 'NHWC'
     return False

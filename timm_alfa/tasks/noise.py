@@ -6,8 +6,8 @@ from typing import Iterator, Optional
 import torch
 
 from timm_alfa.options import option
-from timm_alfa.perturb import ascent
-from timm_alfa.replay.replay import Record
+from timm_alfa.perturb.precision import search_dtype
+from timm_alfa.replay.recorder import ForwardRecord
 from timm_alfa.tasks.feature_task import FeatureConfig, FeatureTask
 from timm_alfa.utils import pytree
 
@@ -25,13 +25,14 @@ class NoiseConfig(FeatureConfig):
 
 
 class NoiseTask(FeatureTask):
-    """Clean loss plus the loss with Gaussian noise added to the features (equation 3 with a random delta).
+    """Clean loss plus the loss with Gaussian noise added to the features (equation 3 with a random delta_i).
 
-    The noise comes from the generator of the features' device and is drawn again for every block and step.
+    The noise is drawn from the generator of the features' device, anew for every block and step.
     """
 
-    def search(self, record: Record, target: torch.Tensor, group: tuple[int, ...], clean: Optional[list]) -> list:
-        return [[self._draw(f) for f in pytree.floats(record.features[i])] for i in group]
+    def search(self, record: ForwardRecord, group: tuple[int, ...], clean_gradients: Optional[list]) -> list:
+        """delta_i ~ N(0, std^2)."""
+        return [self._noise(record.features[i]) for i in group]
 
-    def _draw(self, feature: torch.Tensor) -> torch.Tensor:
-        return torch.randn_like(feature, dtype=ascent.at_least_float32(feature[:0]).dtype) * self.config.std
+    def _noise(self, feature) -> list[torch.Tensor]:
+        return [torch.randn_like(f, dtype=search_dtype(f)) * self.config.std for f in pytree.floats(feature)]

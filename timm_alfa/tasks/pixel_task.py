@@ -11,15 +11,15 @@ from timm_alfa.errors import warn
 from timm_alfa.options import option
 from timm_alfa.perturb import ascent
 from timm_alfa.perturb.loss_scale import LARGEST, LossScale, autocasts_to_fp16
-from timm_alfa.perturb.pixels import ascend_pixels, in_pixels, pixels_of
+from timm_alfa.perturb.pixels import ascend_pixels, pixels_of, size_errors
 from timm_alfa.replay import norms
-from timm_alfa.tasks.base import MethodTask, logits
+from timm_alfa.tasks.base import MethodTask
 from timm_alfa.utils import rng
 from timm_alfa.utils.unwrap import unwrap
 
-_IMAGE_SCALE = 2.0**10  # where the scale of an image's own loss begins in fp16
-_OUTSIDE = 0.4  # share of values outside [0, 1] from which the normalisation cannot be right; noise may stay below
-_CHECKS = 1  # steps in which that is looked at
+_IMAGE_SCALE = 2.0**10  # first scale of an image's own loss in fp16
+_OUTSIDE = 0.4  # share of values outside [0, 1] above which the normalisation cannot be right; noise stays below
+_CHECKS = 1  # number of steps in which that is checked
 
 
 @dataclass(frozen=True)
@@ -28,29 +28,29 @@ class PixelConfig:
 
     steps: int = option(5, 'steps of the search', low=0)
     step_size: float = option(1 / 255, 'size of a step, in pixels of [0, 1]', low=0)
-    eps: float = option(4 / 255, "bound of a pixel's move, in pixels of [0, 1]", above=0)
+    eps: float = option(4 / 255, 'largest change of a pixel, in pixels of [0, 1]', above=0)
     random_start: bool = option(True, 'start the search at random within eps')
     mean: Optional[tuple[float, ...]] = option(None, "mean by which the loader normalises; None: the model's")
     std: Optional[tuple[float, ...]] = option(
-        None, "deviation by which the loader normalises; None: the model's", above=0
+        None, "standard deviation by which the loader normalises; None: the model's", above=0
     )
 
     def errors(self, flag_name) -> Iterator[str]:
-        yield from in_pixels(flag_name, step_size=self.step_size, eps=self.eps)
+        yield from size_errors(flag_name, step_size=self.step_size, eps=self.eps)
         if (self.mean is None) != (self.std is None):
-            yield f'{flag_name("mean")} and {flag_name("std")} go together: give both or neither.'
+            yield f'{flag_name("mean")} and {flag_name("std")} go together: pass both or neither.'
         elif self.mean is not None and len(self.mean) != len(self.std):
             yield (
                 f'{flag_name("mean")} has {len(self.mean)} values and {flag_name("std")} {len(self.std)}: '
-                'give as many of the one as of the other.'
+                'pass equally many of each.'
             )
 
     def no_effect(self) -> Iterator[str]:
-        """What cannot have an effect, one line each."""
+        """Options without effect, one line each."""
         if (self.steps == 0 or self.step_size == 0) and not self.random_start:
             yield f'steps={self.steps}, step_size={self.step_size:g} without random_start: no image is perturbed.'
         elif self.steps and self.step_size == 0:
-            yield f'step_size=0: {self.steps} steps are paid for and images are moved at random only.'
+            yield f'step_size=0: {self.steps} steps are paid for and perturbations are random only.'
         elif not self.random_start and self.eps >= self.steps * self.step_size:
             yield (
                 f'eps={self.eps:g} cannot bind: {self.steps} steps of {self.step_size:g} reach '
@@ -59,7 +59,7 @@ class PixelConfig:
 
 
 class PixelTask(MethodTask):
-    """Trains on images that are moved to where the loss is higher; subclasses say which losses are added up.
+    """Trains on images that are perturbed to where the loss is higher; subclasses say which losses are added up.
 
     Args:
         model: Any classifier.
@@ -68,7 +68,7 @@ class PixelTask(MethodTask):
         kwargs: For `MethodTask`.
 
     Raises:
-        ConfigError: It is not known how the model's images are normalised.
+        ConfigError: How the model's images are normalised is not known.
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: PixelConfig, **kwargs):
@@ -80,7 +80,7 @@ class PixelTask(MethodTask):
 
     @contextmanager
     def trial(self) -> Iterator[None]:
-        """As for every method; images are not checked, because those of a trial may be anything."""
+        """As for every method; the images of a trial may be anything, so they are not checked."""
         checks, self._checks = self._checks, 0
         try:
             with super().trial():
@@ -88,25 +88,29 @@ class PixelTask(MethodTask):
         finally:
             self._checks = checks
 
-    def through(self):
+    def adversarial_norms(self):
         """The context of passes with perturbed images: which norms they go through."""
         return nullcontext()
 
-    def moved(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The perturbed images, normalised like the input, and delta in pixels: both [B, C, H, W].
+    def attack(self, input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Perturbs images to where the loss is higher.
 
-        Running statistics do not move. Random parts of the model (dropout) draw the same in every step of the search
-        and in the pass that follows it.
+        No running statistic moves. Random parts of the model (dropout) draw the same in every step of the search and
+        in the pass that follows it.
+
+        Returns:
+            The perturbed images, normalised like the input, and delta in pixels: both [B, C, H, W].
         """
         self._check(input)
-        config, fp16 = self.config, _in_fp16(input)
+        config = self.config
+        is_fp16 = input.dtype == torch.float16 or autocasts_to_fp16(input.device)
 
-        def loss(images):
+        def loss(images: torch.Tensor) -> torch.Tensor:
             with rng.preserve_rng(images.device):
-                found = self.criterion(logits(self.model(images)), target)
-            return found * _images(found, len(images)) if fp16 else found
+                found = self.loss_of(images, target)
+            return found * _per_image(found, len(images)) if is_fp16 else found
 
-        with norms.freeze_running_stats(self.extras or self.model), self.through():
+        with norms.freeze_running_stats(self.extras or self.model), self.adversarial_norms():
             delta = ascend_pixels(
                 loss,
                 input,
@@ -115,16 +119,21 @@ class PixelTask(MethodTask):
                 step_size=config.step_size,
                 eps=config.eps,
                 random_start=config.random_start,
-                scale=self.loss_scale if fp16 else None,
+                scale=self.loss_scale if is_fp16 else None,
             )
-        return self.pixels.moved(input.detach(), delta), delta
+        return self.pixels.add_delta(input.detach(), delta), delta
+
+    def loss_of(self, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of images, without the wrapper around the model."""
+        output = self.objective.call(self.model, images, target)
+        return self.objective.loss(output, images, target)
 
     def delta_norm(self, delta: torch.Tensor) -> torch.Tensor:
         """Mean l2 norm of an image's perturbation, in pixels of [0, 1]."""
         return ascent.sample_norm([delta])
 
     def _check(self, input: torch.Tensor) -> None:
-        """Warns, in the first step, if undoing the normalisation does not give pixels of [0, 1]."""
+        """Warns, in the first step, if undoing the normalisation does not lead to pixels in [0, 1]."""
         if not self._checks:
             return
         self._checks -= 1
@@ -133,16 +142,12 @@ class PixelTask(MethodTask):
         if share > _OUTSIDE:
             self._checks = 0
             warn(
-                f"{share:.0%} of the images' values are outside [0, 1] when mean={self.pixels.mean} and "
-                f'std={self.pixels.std} are undone, so steps and bounds are not what they say: give the mean and std '
+                f"{share:.0%} of the images' values are outside [0, 1] after undoing mean={self.pixels.mean} and "
+                f'std={self.pixels.std}, so step size and bound do not have the size they name: pass the mean and std '
                 'of the loader.'
             )
 
 
-def _images(loss: torch.Tensor, count: int) -> float:
-    """By how much a mean over the batch is scaled more than an image's own loss, as far as fp16 goes."""
+def _per_image(loss: torch.Tensor, count: int) -> float:
+    """The factor that makes the loss of one image out of a mean over the batch, as far as fp16 allows."""
     return min(count, LARGEST / _IMAGE_SCALE) if loss.dtype == torch.float16 else count
-
-
-def _in_fp16(input: torch.Tensor) -> bool:
-    return input.dtype == torch.float16 or autocasts_to_fp16(input.device)

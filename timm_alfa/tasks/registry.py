@@ -1,4 +1,4 @@
-"""The table of methods, and how a task is made from it."""
+"""The table of methods, and how a task is created from it."""
 
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Union
@@ -14,14 +14,14 @@ from timm_alfa.options import build
 class TaskRow:
     """A method.
 
-    Args:
+    Attributes:
         name: As in `--task` and `create_task`.
         task: Its `timm.task.TrainingTask`.
         config: Dataclass of its options.
-        prefix: What its options are prefixed with on the command line.
+        prefix: Prefix of its options on the command line.
         summary: One line for a table.
         title: Its name in a model card.
-        text: What it did to the model of such a card, in a sentence or two.
+        text: For a model card, how the model was trained, in a sentence or two.
     """
 
     name: str
@@ -61,18 +61,18 @@ def create_task(
     Args:
         name: One of `list_tasks()`.
         model: Any classifier. Its weights are trained in place, its modules and keys stay as they are.
-        criterion: Loss of logits and targets; timm's default, cross-entropy, when None. One that learns has to be an
+        criterion: Loss of logits and targets; None: timm's default, cross-entropy. One with parameters has to be an
             `nn.Module`: the parameters of a function get no gradient from most blocks.
-        device: Of the task's own tensors; the model's when None.
+        device: Of the task's own tensors; None: the model's.
         criterion_kwargs: For `timm.loss.create_classification_loss` when there is no criterion.
-        verbose: Whether timm logs what it makes.
+        verbose: Whether timm logs what it creates.
         config: The method's options, by name.
 
     Returns:
-        A `timm.task.TrainingTask`: `task(input, target)` gives a dict with at least 'loss' and 'output'.
+        A `timm.task.TrainingTask`: `task(input, target)` returns a dict with at least 'loss' and 'output'.
 
     Raises:
-        ConfigError: Unknown task, or options that are wrong, all of them in one message.
+        ConfigError: An unknown task, or wrong options, all of them in one message.
         BlockError: A block spec that names nothing in this model.
     """
     if name not in TASKS:

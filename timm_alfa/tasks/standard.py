@@ -1,4 +1,4 @@
-"""Standard training, the yardstick: timm's ClassificationTask with the interface of the other methods."""
+"""Standard training: timm's ClassificationTask with the interface of the other methods."""
 
 from dataclasses import dataclass
 from typing import Iterator
@@ -18,7 +18,7 @@ class StandardConfig:
     )
 
     def no_effect(self) -> Iterator[str]:
-        """What cannot have an effect, one line each: nothing."""
+        """Options without effect, one line each: none."""
         yield from ()
 
 
@@ -28,6 +28,6 @@ class StandardTask(MethodTask):
     def perturbs(self) -> bool:
         return False
 
-    def forward(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
-        result = super().forward(input, target)
+    def clean(self, *batch) -> dict[str, torch.Tensor]:
+        result = super().clean(*batch)
         return {'loss': self.config.weight * result['loss'], 'output': result['output']}

@@ -1,4 +1,4 @@
-"""FSDP2's parameters: kept gathered while a step searches; put together, and cut again, for files."""
+"""FSDP2's parameters: kept unsharded while a step searches; gathered, and distributed again, for files."""
 
 from contextlib import contextmanager
 from typing import Any, Iterable, Iterator
@@ -11,7 +11,7 @@ import torch.nn as nn
 def keep_unsharded(modules: Iterable[nn.Module]) -> Iterator[None]:
     """While inside, these modules' own parameters are not sharded again after a backward pass.
 
-    A search runs backward passes inside of the forward pass of the module around it, whose parameters are still needed
+    A search runs backward passes inside the forward pass of the module around it, whose parameters are still needed
     afterwards. Modules that are not sharded and the groups of submodules are left alone. On leaving, parameters are
     sharded again after each backward pass, which is FSDP2's default.
     """
@@ -26,12 +26,12 @@ def keep_unsharded(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def is_sharded(parameters: Iterable[torch.Tensor]) -> bool:
-    """Whether any of these parameters is FSDP2's, and not gathered."""
+    """Whether any of these parameters is sharded by FSDP2, and not gathered at the moment."""
     return any(hasattr(p, 'placements') for p in parameters)
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor put together, detached; any other is returned detached.
+    """The full tensor of a sharded one, detached; any other tensor is returned detached.
 
     All processes call it for the same tensor, at the same point.
     """
@@ -40,12 +40,12 @@ def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def to_local(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part of a sharded tensor; any other tensor itself."""
+    """This process's shard of a sharded tensor; any other tensor is returned as it is."""
     return tensor.to_local() if hasattr(tensor, 'to_local') else tensor
 
 
 def distribute_like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor:
-    """This process's piece of a whole tensor, as `pattern` is sharded; the tensor itself if that is whole too.
+    """A full tensor, sharded as `pattern` is; the tensor itself if that is not sharded.
 
     All processes call it at the same point; the values of the first one count.
     """
@@ -57,10 +57,11 @@ def distribute_like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor
 
 
 def full_state(value: Any, keep: bool = True) -> Any:
-    """The same with every tensor whole and on the CPU, through dicts.
+    """A nested dict with every tensor gathered and moved to the CPU. Every process calls it.
 
     Args:
-        keep: Whether this process wants them; else None stands in their place. Every process calls it.
+        value: A dict, a tensor or anything else, which is returned as it is.
+        keep: Whether this process keeps the tensors; otherwise there is None in their places.
     """
     if isinstance(value, dict):
         return {key: full_state(item, keep) for key, item in value.items()}
@@ -71,16 +72,15 @@ def full_state(value: Any, keep: bool = True) -> Any:
 
 
 def distribute_state(state: dict[str, Any], optimizer) -> dict[str, Any]:
-    """An optimizer's whole state, cut: what has a parameter's shape is sharded as that parameter is."""
+    """The full state of an optimizer, sharded: each tensor of a parameter's shape as that parameter is."""
     params = [param for group in optimizer.param_groups for param in group['params']]
+    sharded = {index: _distribute_entries(entries, params[index]) for index, entries in state['state'].items()}
+    return {**state, 'state': sharded}
 
-    def cut(value: Any, param: torch.Tensor) -> Any:
-        return distribute_like(value, param) if getattr(value, 'shape', None) == param.shape else value
 
-    return {
-        **state,
-        'state': {
-            at: {name: cut(value, params[at]) for name, value in values.items()}
-            for at, values in state['state'].items()
-        },
-    }
+def _distribute_entries(entries: dict[str, Any], param: torch.Tensor) -> dict[str, Any]:
+    found = dict(entries)
+    for name, value in entries.items():
+        if getattr(value, 'shape', None) == param.shape:
+            found[name] = distribute_like(value, param)
+    return found

@@ -1,4 +1,4 @@
-"""Operations on all tensors of a feature, which is a tensor or a tuple, list or dict of them."""
+"""Operations on all tensors of a feature, which is a tensor or a tuple, list or dict of tensors."""
 
 from typing import Any, Callable, Sequence
 
@@ -22,7 +22,7 @@ def floats(value: Any) -> list[torch.Tensor]:
 
 
 def with_floats(value: Any, replacements: Sequence[torch.Tensor]) -> Any:
-    """The feature with other tensors in place of its floating-point ones, in the order of `floats`."""
+    """The feature with its floating-point tensors replaced, in the order of `floats`."""
     leaves, spec = tree_flatten(value)
     rest = iter(replacements)
     return tree_unflatten([next(rest) if is_float(x) else x for x in leaves], spec)
@@ -48,27 +48,54 @@ def cloned(value: Any) -> Any:
     return map_tensors(torch.Tensor.clone, value)
 
 
-def placeholder(value: Any) -> Any:
-    """A value of the same shapes that takes no memory. It is filled with NaN, so that any use of it shows."""
-    return map_floats(lambda x: x.new_full((), float('nan')).expand(x.shape), value)
+def placeholder(value: Any, shared: bool = False) -> Any:
+    """A value of the same shapes that takes no memory. It is filled with NaN, so that any use of it shows.
+
+    Args:
+        value: Its floating-point tensors are replaced.
+        shared: Take one NaN per dtype and device for all placeholders, which saves a kernel each. Writing into one of
+            them, as `fill_` may do, then changes the others that exist.
+    """
+    return map_floats(_shared_nan if shared else _nan, value)
+
+
+def _nan(x: torch.Tensor) -> torch.Tensor:
+    return x.new_full((), float('nan')).expand(x.shape)
+
+
+_NANS: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
+
+
+def _shared_nan(x: torch.Tensor) -> torch.Tensor:
+    if type(x) is not torch.Tensor:
+        return _nan(x)
+    nan = _NANS.get((x.dtype, x.device))
+    if nan is None or nan._version > 0:  # none yet, or somebody wrote into it
+        with torch.inference_mode(False):  # whatever mode it is made in, a backward pass may save it
+            nan = _NANS[x.dtype, x.device] = torch.full((), float('nan'), dtype=x.dtype, device=x.device)
+    return nan.expand(x.shape)
 
 
 def versions(value: Any) -> list[int]:
-    """Counters that tell whether a tensor was written into."""
+    """Counters that show whether a tensor was written into."""
     return [x._version for x in tensors(value)]
 
 
 def close(value: Any, other: Any) -> bool:
-    """Whether two values have the same floating-point tensors, but for rounding; NaN is close to nothing."""
-    pairs = zip(floats(value), floats(other), strict=True)
-    return all(bool((a - b).abs().amax() <= torch.finfo(b.dtype).eps ** 0.5 * b.abs().amax()) for a, b in pairs)
+    """Whether two values have the same floating-point tensors, up to rounding; NaN is close to nothing."""
+    return all(_is_close(a, b) for a, b in zip(floats(value), floats(other), strict=True))
+
+
+def _is_close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    tolerance = torch.finfo(b.dtype).eps ** 0.5
+    return bool((a - b).abs().amax() <= tolerance * b.abs().amax())
 
 
 def is_finite(value: Any) -> bool:
-    """Whether all of its floating-point tensors are."""
+    """Whether all floating-point tensors of a value are finite."""
     return all(bool(x.isfinite().all()) for x in floats(value))
 
 
 def device_of(value: Any) -> torch.device:
-    """The device of the first tensor, the CPU if there is none."""
+    """The device of the first tensor, or the CPU if there is none."""
     return next((x.device for x in tensors(value)), torch.device('cpu'))

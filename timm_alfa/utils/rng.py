@@ -13,7 +13,7 @@ _CPU = torch.device('cpu')
 
 
 def seed_of(text: str) -> int:
-    """A seed (63 bits) from a text; nearby texts give unrelated seeds."""
+    """A seed (63 bits) made from a text; similar texts give unrelated seeds."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'little') >> 1
 
 
@@ -46,7 +46,10 @@ def _seed_torch(seed: int) -> None:
 
 
 def states(device: torch.device) -> Optional[States]:
-    """The states now, or None where they cannot be read: while a CUDA graph is captured."""
+    """The current states of the generators of the CPU and of a device.
+
+    None where they cannot be read, which is while a CUDA graph is captured.
+    """
     if device.type == 'cuda' and torch.cuda.is_current_stream_capturing():
         return None
     found = {_CPU: torch.get_rng_state()}
@@ -65,13 +68,13 @@ def restore(saved: States) -> None:
 
 
 def same(a: Optional[States], b: Optional[States]) -> bool:
-    """Whether nothing random was drawn between the two; where one is unknown, nothing is taken to be drawn."""
+    """Whether nothing random was drawn between two states; if one is unknown, the answer is yes."""
     return a is None or b is None or all(torch.equal(a[device], b[device]) for device in a)
 
 
 @contextmanager
 def preserve_rng(device: torch.device) -> Iterator[None]:
-    """Puts the generators of the CPU and of this device back, on leaving, to where they were on entering."""
+    """On leaving, the generators of the CPU and of this device are where they were on entering."""
     before = states(device)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What is inside of the wrappers that models come in."""
+"""The model inside the wrappers that models come in."""
 
 from typing import Optional
 
@@ -9,9 +9,10 @@ _WRAPPERS = (nn.parallel.DistributedDataParallel, nn.DataParallel, ModelEmaV2, M
 
 
 def unwrap(model: Optional[nn.Module]) -> Optional[nn.Module]:
-    """The module inside of DistributedDataParallel, torch.compile and timm's averages; any other stays as it is.
+    """The module inside DistributedDataParallel, torch.compile and timm's EMA; any other module as it is.
 
-    timm's `unwrap_model` takes whatever has an attribute `module` for a wrapper, a model with a child of that name too.
+    timm's `unwrap_model` takes whatever has an attribute `module` for a wrapper, even a model with a child of that
+    name.
     """
     while isinstance(model, _WRAPPERS) or hasattr(model, '_orig_mod'):
         model = model.module if isinstance(model, _WRAPPERS) else model._orig_mod

@@ -1,0 +1,88 @@
+"""The perturbed losses of one step, and when each of them is differentiated."""
+
+from functools import partial
+from typing import Any, Callable, Optional, Sequence
+
+import torch
+
+from timm_alfa.perturb.features import Delta, perturb_feature, perturbations
+from timm_alfa.perturb.loss_scale import underflows
+from timm_alfa.replay.accumulate import DeferredLosses
+from timm_alfa.replay.recorder import ForwardRecord
+from timm_alfa.replay.replay import Replay
+from timm_alfa.utils import pytree
+
+
+class PerturbedLosses:
+    """The sum over groups of features of L(f_i + delta_i), in equation 3.
+
+    A loss is differentiated as soon as it is computed, and its graph freed, where that gives the same gradients: then
+    the activations of only one tail are in memory at a time. Elsewhere its graph waits for the backward pass.
+
+    Args:
+        loss: Computes a loss from changes of features, which are given by index.
+        replay: Recorded the features.
+        record: The clean pass.
+        attached: Whether the losses train what comes before the features, too.
+        deferred: Differentiates losses at once; None: all graphs wait.
+
+    Attributes:
+        values: The losses so far, detached, in order.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[[dict[int, Callable]], torch.Tensor],
+        replay: Replay,
+        record: ForwardRecord,
+        attached: bool,
+        deferred: Optional[DeferredLosses],
+    ):
+        self.values: list[torch.Tensor] = []
+        self._loss, self._replay, self._record = loss, replay, record
+        self._attached, self._deferred = attached, deferred
+        self._with_graph: list[torch.Tensor] = []
+
+    def add(self, group: Sequence[int], deltas: Sequence[Delta]) -> None:
+        """Computes one more loss.
+
+        Args:
+            group: Indices of the features that are perturbed together.
+            deltas: What is added to each of them.
+        """
+        if self._can_defer(group):
+            value = self._add_deferred(*group, *deltas)
+        else:
+            loss = self._loss(perturbations(group, deltas))
+            self._with_graph.append(loss)
+            value = loss.detach()
+        self.values.append(value)
+
+    def total(self) -> torch.Tensor:
+        """The sum of the losses, with gradients."""
+        losses = list(self._with_graph)
+        if self._deferred is not None and self._deferred.values:
+            losses.append(self._deferred.total())
+        return torch.stack(losses).sum()
+
+    def mean(self) -> torch.Tensor:
+        """The mean of the losses, detached."""
+        return torch.stack(self.values).mean()
+
+    def _can_defer(self, group: Sequence[int]) -> bool:
+        """Not where something bypasses the feature, nor in fp16, where gradients of the unscaled loss underflow."""
+        if self._deferred is None or not self._deferred.possible:
+            return False
+        features = [self._record.features[index] for index in group]
+        return self._replay.stands_alone(*group) and not underflows(features, self._record.output)
+
+    def _add_deferred(self, index: int, delta: Delta) -> torch.Tensor:
+        feature = self._record.features[index]
+        perturbed = perturb_feature(delta, feature if self._attached else pytree.detached(feature))
+        return self._deferred.add(partial(self._loss_of_feature, index), perturbed)
+
+    def _loss_of_feature(self, index: int, feature: Any) -> torch.Tensor:
+        """The loss with another feature in place of the model's."""
+        if self._replay.is_overwritten(index):
+            feature = pytree.cloned(feature)  # a leaf cannot be written into
+        return self._loss({index: lambda _: feature})
