@@ -37,6 +37,37 @@ def test_a_validation_fraction_keeps_the_other_split_for_the_end():
     assert not whole.val.indices.equal(inspect_data(DataConfig(val_fraction=0.1), seed=4).val.indices)
 
 
+@pytest.mark.parametrize('options', [dict(val_fraction=0.1, train_subset=100), dict(train_subset=100)])
+def test_unused_images_are_all_that_are_neither_trained_nor_validated_on(options):
+    info = inspect_data(DataConfig(**options, score_unused=True), seed=3)
+    plain = inspect_data(DataConfig(**options), seed=3)
+    assert plain.unused is None and info.train.indices.equal(plain.train.indices)
+    seen = {*info.train.indices.tolist()} | ({*info.val.indices.tolist()} if 'val_fraction' in options else set())
+    assert info.unused.indices.tolist() == sorted(set(range(1437)) - seen)
+    assert not info.unused.train and f'{len(info.unused)} unused ones (train)' in info.description
+
+
+def test_unused_images_do_not_decide_on_the_loader(monkeypatch):
+    monkeypatch.setattr('timm_alfa.data.inspect.MEMORY_LIMIT', 700 * 3 * 32 * 32)
+    options = dict(val_fraction=0.1, train_subset=100)
+    assert inspect_data(DataConfig(**options)).loader == 'memory'
+    assert inspect_data(DataConfig(**options, score_unused=True)).loader == 'memory'
+    assert inspect_data(DataConfig(val_fraction=0.1)).loader == 'timm'
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'message'),
+    [
+        (dict(val_fraction=0.1), ConfigError, '--score-unused without --train-subset: every training image is used'),
+        (dict(val_fraction=0.1, train_subset=1293), DataError, "--score-unused: no image of split 'train' is left"),
+        (dict(val_split='train', train_subset=9), DataError, "--score-unused: no image of split 'train' is left"),
+    ],
+)
+def test_unused_images_have_to_exist(options, error, message):
+    with pytest.raises(error, match=message):
+        inspect_data(DataConfig(**options, score_unused=True))
+
+
 def test_folders(root):
     info = inspect_data(config(root))
     assert (info.kind, info.class_names, info.image_size, info.loader) == ('folder', ('a', 'b'), (3, 8, 8), 'memory')

@@ -318,14 +318,17 @@ def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
     original, seen = trainer.evaluate, []
 
     def evaluate(model, loader, *args):
-        def batches():
-            for batch in loader:
-                seen.append(batch)
-                if len(seen) == 14:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                yield batch
+        class Interrupted:
+            last_indices = property(lambda self: loader.last_indices)
 
-        return original(model, batches(), *args)
+            def __iter__(self):
+                for batch in loader:
+                    seen.append(batch)
+                    if len(seen) == 14:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                    yield batch
+
+        return original(model, Interrupted(), *args)
 
     monkeypatch.setenv('ACCELERATE_MIXED_PRECISION', 'bf16')
     monkeypatch.setattr(trainer, 'evaluate', evaluate)

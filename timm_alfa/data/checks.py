@@ -22,10 +22,15 @@ def changed(config: Any, names: Iterable[str]) -> list[str]:
 
 
 def pair_errors(data: DataConfig, aug: AugConfig, flag_name: Callable[[str], str] = flag) -> Iterator[str]:
-    """Yields one line per option of one config that the other rules out."""
+    """Yields one line per option that another one rules out."""
     if data.loader == 'memory':
         for name in changed(aug, TIMM_ONLY):
             yield f"{flag_name(name)} needs timm's transforms: drop it, or use {flag_name('loader')} timm."
+    if data.score_unused and data.train_subset is None:
+        yield (
+            f'{flag_name("score_unused")} without {flag_name("train_subset")}: every training image is used. Add '
+            f'{flag_name("train_subset")}, or leave it out.'
+        )
 
 
 def no_effect(

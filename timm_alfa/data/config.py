@@ -27,6 +27,9 @@ class DataConfig:
     num_classes: Optional[int] = option(None, 'number of classes (default: that of the data)', low=1)
     val_fraction: float = option(0.0, 'fraction of the training split to validate on', low=0, high=0.9)
     train_subset: Optional[int] = option(None, 'train on this many images only, drawn with the seed', low=1)
+    score_unused: bool = option(
+        False, 'with --train-subset: also score the best checkpoint on the training images that were left out'
+    )
     batch_size: int = option(128, 'images per batch and process', low=1, flag='-b')
     validation_batch_size: Optional[int] = option(
         None, 'images per validation batch (default: the batch size)', low=1, flag='-vb'

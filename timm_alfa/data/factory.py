@@ -1,7 +1,8 @@
 """From options to the loaders of a run, or to the loader of one split."""
 
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Union
+from functools import partial
+from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 import torch
 
@@ -23,12 +24,14 @@ class Data:
         val: Images to choose the best checkpoint on.
         test: To be read once, at the end; None unless a validation set was split off the training set.
         info: What is known of the data.
+        create_loaders: Creates more loaders like these, one per subset.
     """
 
     train: Loader
     val: Loader
     test: Optional[Loader]
     info: DataInfo
+    create_loaders: Callable[[Sequence[Optional[Subset]]], list[Optional[Loader]]]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__') or name == 'info':
@@ -46,6 +49,10 @@ class Data:
     @property
     def test_images(self) -> Optional[int]:
         return None if self.test is None else self.test.images
+
+    def unused_loader(self) -> Loader:
+        """Creates the loader of `info.unused`, at the end of a run: the memory loader decodes the images now."""
+        return self.create_loaders([self.info.unused])[0]
 
     def close(self) -> None:
         """Ends worker processes; the loaders cannot be used afterwards."""
@@ -100,10 +107,16 @@ def create_data(
         channels_last=channels_last,
     )
     check_cutmix(aug, min(spec.input_size[1:]))
-    eval_batch_size = data.validation_batch_size or data.batch_size
-    subsets = (info.train, info.val, info.test)
-    train, val, test = create_loaders(subsets, spec, eval_batch_size, info.loader, info.image_size, info.same_size)
-    return Data(train, val, test, info)
+    create = partial(
+        create_loaders,
+        spec=spec,
+        eval_batch_size=data.validation_batch_size or data.batch_size,
+        loader=info.loader,
+        size=info.image_size,
+        same_size=info.same_size,
+    )
+    train, val, test = create((info.train, info.val, info.test))
+    return Data(train, val, test, info, create)
 
 
 def create_eval_loader(

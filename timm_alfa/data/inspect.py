@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Iterator, Optional
+from typing import Iterable, Iterator, Optional
 
 import torch
 
@@ -33,6 +33,7 @@ class DataInfo:
         train: Images to train on.
         val: Images to choose the best checkpoint on.
         test: Images to score once at the end, or None.
+        unused: Labelled training images that are neither trained nor validated on, to score once at the end, or None.
         train_split: Split of the training images.
         val_split: Split, or fraction of a split, of the validation images.
         test_split: Split of the test images, or None.
@@ -53,6 +54,7 @@ class DataInfo:
     val_split: str
     test_split: Optional[str]
     notes: tuple[str, ...] = ()
+    unused: Optional[Subset] = None
 
     @property
     def train_images(self) -> int:
@@ -70,9 +72,10 @@ class DataInfo:
     def description(self) -> str:
         """One line for the user."""
         test = 'none' if self.test is None else f'{len(self.test)} ({self.test_split})'
+        unused = '' if self.unused is None else f' and {len(self.unused)} unused ones ({self.train_split})'
         return (
             f'{self.name}: {self.num_classes} classes, {len(self.train)} images to train on ({self.train_split}), '
-            f'{len(self.val)} to choose the best checkpoint on ({self.val_split}), {test} to test it on at the '
+            f'{len(self.val)} to choose the best checkpoint on ({self.val_split}), {test}{unused} to test it on at the '
             f'end; {self.loader} loader'
         )
 
@@ -95,11 +98,12 @@ def inspect_data(data: DataConfig, aug: Optional[AugConfig] = None, *, seed: int
     source = open_split(kind, data, train_split)
     held_out = open_split(kind, data, val_split, source) if val_split is not None else None
     train, val, test = _subsets(data, source, held_out, seed)
+    subsets = [subset for subset in (train, val, test) if subset is not None]
+    unused = _unused(source, subsets, val_split == train_split) if data.score_unused else None
 
     # labels
-    subsets = [subset for subset in (train, val, test) if subset is not None]
     num_classes = count_classes(data, source)
-    for subset in subsets:
+    for subset in [*subsets, unused] if unused is not None else subsets:
         check_labels(subset.source, subset.indices, num_classes)
 
     # images
@@ -122,6 +126,7 @@ def inspect_data(data: DataConfig, aug: Optional[AugConfig] = None, *, seed: int
         val_split=f'{data.val_fraction:g} of {train_split}' if data.val_fraction else val_split,
         test_split=val_split if test is not None else None,
         notes=tuple(_notes(data, train_split, val_split)),
+        unused=unused,
     )
 
 
@@ -182,6 +187,29 @@ def _subsets(
     if data.train_subset is not None:
         kept = sampling.random_subset(kept, data.train_subset, seed)
     return Subset(source, kept, train=True), val, test
+
+
+def _unused(source: Source, subsets: Iterable[Subset], one_split: bool) -> Subset:
+    """Returns the images of the training split that no subset holds.
+
+    Args:
+        source: The training split.
+        subsets: Images to train on, to validate on and to test on.
+        one_split: Whether images to validate or test on are the training split, opened again.
+
+    Raises:
+        DataError: There are none.
+    """
+    unused = torch.full((len(source),), not one_split)
+    for subset in subsets:
+        if subset.source is source:
+            unused[subset.indices] = False
+    if not unused.any():
+        raise DataError(
+            f"--score-unused: no image of split '{source.split}' is left, all are trained, validated or tested on. "
+            'Lower --train-subset, or leave --score-unused out.'
+        )
+    return Subset(source, unused.nonzero().flatten())
 
 
 def count_classes(data: DataConfig, source: Source) -> int:

@@ -1,31 +1,42 @@
 """Clean and robust accuracy with any number of processes, each image counted once."""
 
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator
 from timm.task import ClassificationEvaluator
 from torch import nn
 
+from timm_alfa.data.datasets.base import Subset
 from timm_alfa.perturb.pgd import robust_correct
+from timm_alfa.training.correct_images import CorrectImages
 from timm_alfa.training.stop import StopFlag
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loader, accelerator: Accelerator, stop: Optional[StopFlag] = None) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    loader,
+    accelerator: Accelerator,
+    stop: Optional[StopFlag] = None,
+    subset: Optional[Subset] = None,
+) -> dict[str, Any]:
     """Cross-entropy, top-1 and top-5 of a plain model.
 
     Args:
         loader: Yields (input [B, C, H, W], class indices [B]) on the device: this process's share of the images, each
             image in exactly one share. Shares may differ in length: no process waits for another within the loop.
         stop: Once it is set, this process skips the rest of its share.
+        subset: All images that the processes share, if each image's answer is wanted.
 
     Returns:
-        `loss`, `top1`, `top5` (percent), `correct` and `count`, over all processes.
+        `loss`, `top1`, `top5` (percent), `correct` and `count`, over all processes; with `subset`, also
+        `correct_images`, a `PackedBits` in its order.
     """
     training = model.training
     model.eval()
     evaluator = ClassificationEvaluator(accelerator.device)
+    images = None if subset is None else CorrectImages(subset.indices)
     try:
         for input, target in loader:
             if stop:
@@ -33,11 +44,16 @@ def evaluate(model: nn.Module, loader, accelerator: Accelerator, stop: Optional[
             with accelerator.autocast():
                 output = model(input)
             evaluator.update(output, target)
+            if images is not None:
+                images.add(loader.last_indices, output, target)
     finally:
         model.train(training)
     metrics = dict(evaluator.compute(distributed=accelerator.num_processes > 1))
     counts = accelerator.reduce(evaluator.counts, 'sum')
-    return {**metrics, 'correct': int(counts[1]), 'count': int(counts[0])}
+    metrics.update(correct=int(counts[1]), count=int(counts[0]))
+    if images is not None:
+        metrics['correct_images'] = images.pack(accelerator)
+    return metrics
 
 
 def evaluate_robust(model: nn.Module, loader, accelerator: Accelerator, seed: int = 0, **attack) -> dict[str, float]:

@@ -1,9 +1,13 @@
-"""What follows the last epoch: plots, the score of the best checkpoint on the test split, the record."""
+"""What follows the last epoch: plots, the scores of the best checkpoint, the record."""
 
-from typing import Any, Optional
+from dataclasses import asdict
+from typing import Any
 
 import torch
+from torch import nn
 
+from timm_alfa.data.datasets.base import Subset
+from timm_alfa.data.loaders.base import Loader
 from timm_alfa.training.checkpoint.weights import load_weights, read_weights
 from timm_alfa.training.console import logger
 from timm_alfa.training.evaluate import evaluate
@@ -15,9 +19,13 @@ from timm_alfa.training.trainer import Trainer
 from timm_alfa.utils.distributed import broadcast, on_main
 from timm_alfa.utils.text import duration
 
+PARTS = ('test', 'unused')
+# What the record calls a score of a part, and what `evaluate` calls it.
+SCORES = {'top1': 'top1', 'top5': 'top5', 'loss': 'loss', 'correct': 'correct_images'}
+
 
 def finish(trainer: Trainer) -> dict[str, Any]:
-    """Draws the plots, scores the best checkpoint on the test split, and writes result.json.
+    """Draws the plots, scores the best checkpoint, and writes result.json.
 
     Returns:
         What result.json holds.
@@ -27,21 +35,21 @@ def finish(trainer: Trainer) -> dict[str, Any]:
     """
     run, folder, state = trainer.run, trainer.folder, trainer.state
     on_main(run.accelerator, plot, trainer)
-    test = score_best(trainer)
+    scores = score_best(trainer)
     seconds = trainer.seconds
-    result = make_record(run, folder, state, test, seconds)
+    result = make_record(run, folder, state, scores, seconds)
     on_main(run.accelerator, folder.save_result, result)
     run.accelerator.end_training()
 
     if result['skipped_images']:
         logger.warning('warning: %d images could not be read and were skipped', result['skipped_images'])
-    score = '' if test['test_top1'] is None else f', test top-1 {test["test_top1"]:.2f}'
+    shown = [f', {part} top-1 {scores[f"{part}_top1"]:.2f}' for part in PARTS if scores[f'{part}_top1'] is not None]
     logger.info(
         'done in %s: best validation top-1 %.2f in epoch %d%s; results in %s',
         duration(seconds),
         state.best['val_top1'],
         state.best_epoch,
-        score,
+        ''.join(shown),
         folder.path,
     )
     return result
@@ -53,16 +61,37 @@ def plot(trainer: Trainer) -> None:
     draw_plots(path, state.rows, state.best_epoch, title=path.name, plots=trainer.run.task.epoch_plots())
 
 
-@torch.no_grad()
-def score_best(trainer: Trainer) -> dict[str, Optional[float]]:
-    """Scores the best checkpoint, as it is on disk, on the test split: once, at the end.
+def score_best(trainer: Trainer) -> dict[str, Any]:
+    """Scores the best checkpoint, as it is on disk, on the images that nothing was chosen by: once, at the end.
+
+    Returns:
+        For the test split and for the unused images their `PART_top1`, `PART_top5`, `PART_loss`, `PART_correct` (which
+        images), and `unused_images`; None where there are none, or none were to be scored.
 
     Raises:
         Stopped: A signal came; the resumed run scores anew.
     """
+    scores: dict[str, Any] = {f'{part}_{name}': None for part in PARTS for name in SCORES}
+    scores['unused_images'] = None
+    data = trainer.run.data
+    if data.test is None and data.info.unused is None:
+        return scores
+
+    model = best_model(trainer)
+    if data.test is not None:
+        metrics = score(trainer, model, data.test, data.info.test)
+        scores.update({f'test_{name}': metrics[key] for name, key in SCORES.items()})
+    if data.info.unused is not None:
+        metrics = score_unused(trainer, model)
+        scores.update({f'unused_{name}': metrics[key] for name, key in SCORES.items()})
+        scores['unused_images'] = metrics['count']
+    return scores
+
+
+@torch.no_grad()
+def best_model(trainer: Trainer) -> nn.Module:
+    """The model with the best weights, as they are on disk."""
     run = trainer.run
-    if run.data.test is None:
-        return dict(test_top1=None, test_top5=None, test_loss=None)
     model = run.whole(run.saved_model)
 
     def load():
@@ -70,7 +99,30 @@ def score_best(trainer: Trainer) -> dict[str, Optional[float]]:
 
     on_main(run.accelerator, load)
     broadcast(run.accelerator, model)
-    metrics = evaluate(model, run.data.test, run.accelerator, trainer.stop)
-    if trainer.stop_requested():  # the metrics may be those of a part
+    return model
+
+
+def score(trainer: Trainer, model: nn.Module, loader: Loader, images: Subset) -> dict[str, Any]:
+    """What `evaluate` returns, as JSON holds it.
+
+    Raises:
+        Stopped: A signal came, so that the metrics may be those of a part.
+    """
+    metrics = evaluate(model, loader, trainer.run.accelerator, trainer.stop, images)
+    if trainer.stop_requested():
         raise Stopped
-    return {f'test_{name}': metrics[name] for name in ('top1', 'top5', 'loss')}
+    return {**metrics, 'correct_images': asdict(metrics['correct_images'])}
+
+
+def score_unused(trainer: Trainer, model: nn.Module) -> dict[str, Any]:
+    """As `score`, of the labelled training images that were neither trained nor validated on.
+
+    Raises:
+        Stopped: A signal came.
+    """
+    data = trainer.run.data
+    loader = data.unused_loader()
+    try:
+        return score(trainer, model, loader, data.info.unused)
+    finally:
+        loader.close()

@@ -1,6 +1,7 @@
 """The record of a finished run: what result.json and the last line of stdout hold."""
 
 import statistics
+from dataclasses import asdict
 from typing import Any
 
 from timm_alfa.training.checkpoint.save_load import skipped_images
@@ -14,11 +15,13 @@ from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.redact import redact
 
 
-def make_record(run: Run, folder: RunFolder, state: TrainState, test: dict[str, Any], seconds: float) -> dict[str, Any]:
+def make_record(
+    run: Run, folder: RunFolder, state: TrainState, scores: dict[str, Any], seconds: float
+) -> dict[str, Any]:
     """The record, without secrets. Every process calls it.
 
     Args:
-        test: Scores of the best checkpoint on the test split; None where there is no such split.
+        scores: Of the best checkpoint on the test split and the unused images; None where there are none.
         seconds: Time of the whole run.
     """
     record = dict(
@@ -28,13 +31,14 @@ def make_record(run: Run, folder: RunFolder, state: TrainState, test: dict[str, 
         **_about_data(run),
         best_epoch=state.best_epoch,
         **state.best,
-        **test,
+        val_correct=None if state.best_correct is None else asdict(state.best_correct),
+        **scores,
         test_split=run.data.test_split,
         robust_top1=None,
         **run.task.result_entries(),
         **_about_cost(run, state, seconds),
         **_about_history(run, state),
-        test_reads=state.test_reads + (test['test_top1'] is not None),
+        test_reads=state.test_reads + (scores['test_top1'] is not None),
         checkpoint=BEST,
         checkpoint_sha256=on_main(run.accelerator, sha256_of, folder.path / BEST),
         run=str(folder.path),

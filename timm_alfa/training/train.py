@@ -51,8 +51,10 @@ def train(run: Run) -> dict[str, Any]:
 
 
 def has_ended(run: Run, folder: RunFolder, state: TrainState, earlier: dict[str, Any]) -> bool:
-    """Whether all epochs are done and the record in the folder describes them."""
+    """Whether all epochs are done and the record in the folder describes them, with all scores that are wanted."""
     if state.epoch < run.config.epochs:
+        return False
+    if run.config.data.score_unused and earlier.get('unused_top1') is None:
         return False
     return is_record_of(earlier, state, on_main(run.accelerator, folder.best_sha256))
 

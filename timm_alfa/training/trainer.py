@@ -23,6 +23,7 @@ from timm_alfa.training.run_dir.folder import BEST, LAST, RunFolder
 from timm_alfa.training.save_timer import SaveTimer
 from timm_alfa.training.step import Batch, StepResult, TrainStep
 from timm_alfa.training.stop import StopFlag, Stopped
+from timm_alfa.utils.bits import PackedBits
 from timm_alfa.utils.distributed import gather, on_main
 from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import parse_interval
@@ -189,6 +190,7 @@ class Trainer:
         own_statistics = RunningStatistics(*with_norms(self.run))
         self.average_statistics()
         row = self.row()
+        correct = row.pop('val_correct')
         if self.stop_requested():
             own_statistics.restore()  # the resumed run averages them again: averages of averages can differ in a bit
             self.save()
@@ -196,7 +198,7 @@ class Trainer:
         self.check_losses(row)
 
         # count
-        best = self.count_epoch(row)
+        best = self.count_epoch(row, correct)
         self.totals.reset()
 
         # write, the best weights before the state that refers to them: a run killed in between selects them again
@@ -217,7 +219,7 @@ class Trainer:
             distribute_bn(self.run.ema.module, processes, reduce=True)
 
     def row(self) -> dict[str, Any]:
-        """The epoch's row of summary.csv."""
+        """The epoch's row of summary.csv, and `val_correct`, which is not part of it."""
         state = self.state
         row: dict[str, Any] = {'epoch': state.epoch + 1, 'lr': state.lr}
         row.update(self.totals.means(self.accelerator))
@@ -229,23 +231,31 @@ class Trainer:
         row['seconds'], row['eval_seconds'] = state.epoch_seconds, time.perf_counter() - began
         return row
 
-    def validation(self) -> dict[str, float]:
+    def validation(self) -> dict[str, Any]:
         """Loss and accuracy on the validation split; of an averaged model, and of the weights it averages."""
         run = self.run
-        metrics = evaluate(run.whole(run.eval_model), run.data.val, self.accelerator, self.stop)
+        images = run.data.info.val
+        metrics = evaluate(run.whole(run.eval_model), run.data.val, self.accelerator, self.stop, images)
         columns = {f'val_{name}': metrics[name] for name in ('loss', 'top1', 'top5')}
+        columns['val_correct'] = metrics['correct_images']
         if run.ema is not None:
             metrics = evaluate(run.whole(run.task.get_eval_model()), run.data.val, self.accelerator, self.stop)
             columns.update({f'val_{name}_not_averaged': metrics[name] for name in ('loss', 'top1')})
         return columns
 
-    def count_epoch(self, row: dict[str, Any]) -> bool:
-        """Moves the run's position to the next epoch; whether this one is the best so far."""
+    def count_epoch(self, row: dict[str, Any], correct: PackedBits) -> bool:
+        """Moves the run's position to the next epoch; whether this one is the best so far.
+
+        Args:
+            row: The epoch's metrics.
+            correct: Which validation images were classified correctly.
+        """
         state = self.state
         best = row['val_top1'] > state.best.get('val_top1', -1)
         if best:
             state.best_epoch = state.epoch + 1
             state.best = {key: row[key] for key in ('val_top1', 'val_top5', 'val_loss')}
+            state.best_correct = correct
         state.rows.append(row)
         state.epoch += 1
         state.batch, state.epoch_seconds, state.epoch_images = 0, 0.0, 0

@@ -24,6 +24,7 @@ FREE = frozenset(
         'pin_mem',
         'dataset_download',
         'loader',
+        'score_unused',
     )
 )
 

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
+from timm_alfa.utils.bits import PackedBits
+
 
 @dataclass
 class TrainState:
@@ -15,6 +17,7 @@ class TrainState:
         rows: The rows of summary.csv.
         best_epoch: Epoch of the best checkpoint, counted from 1 as in summary.csv; 0 before there is one.
         best: Its validation metrics.
+        best_correct: Which validation images it classified correctly; None in states from before this was kept.
         best_sha256: Of the file of the best weights.
         skipped_updates: Updates that were skipped because a loss was not finite.
         skipped_images: The images of those updates.
@@ -36,6 +39,7 @@ class TrainState:
     rows: list[dict[str, Optional[float]]] = field(default_factory=list)
     best_epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    best_correct: Optional[PackedBits] = None
     best_sha256: Optional[str] = None
     skipped_updates: int = 0
     skipped_images: int = 0
@@ -49,9 +53,13 @@ class TrainState:
     continued: list[dict[str, Any]] = field(default_factory=list)
     test_reads: int = 0
 
+    def __post_init__(self):
+        if isinstance(self.best_correct, dict):  # from JSON
+            self.best_correct = PackedBits(**self.best_correct)
+
     def forget_best(self) -> None:
         """Makes the next epoch the best one so far."""
-        self.best_epoch, self.best, self.best_sha256 = 0, {}, None
+        self.best_epoch, self.best, self.best_correct, self.best_sha256 = 0, {}, None, None
 
     def add_commit(self, commit: Optional[str]) -> None:
         """Notes the commit that the run is started or resumed with."""
