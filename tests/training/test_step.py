@@ -6,7 +6,7 @@ import torch
 from timm_alfa.training import step
 from timm_alfa.training.agreement import Flags, Requests
 from timm_alfa.training.metrics import Totals
-from timm_alfa.training.step import Batch, TrainStep
+from timm_alfa.training.step import Batch, Outcome, TrainStep
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_an_update_trains_and_adds_up_its_batches(window):
     run, batches = window
     totals, before = Totals(run.accelerator.device), tensors(run)
     result = TrainStep(run, totals)(batches, 0, lambda: Requests(stop=True, save=False))
-    assert result == (Flags(bad=False, stop=True, save=False), 0, ())
+    assert result == (Flags(bad=False, stop=True, save=False), (Outcome(0),))
     moved = [name for name, value in run.model.named_parameters() if not torch.equal(value, before[name])]
     assert 'fc.weight' in moved and 'conv1.0.weight' in moved
     assert all(parameter.grad is None for parameter in run.model.parameters())
@@ -46,8 +46,9 @@ def test_a_bad_batch_skips_the_update_without_a_trace(window):
     totals, before = Totals(run.accelerator.device), tensors(run)
     bad = first._replace(input=first.input * float('nan'))
     result = TrainStep(run, totals)([bad, second], 0, nothing)
-    assert result.flags.bad and result.skipped_images == len(first.target) + len(second.target)
-    assert result.bad_images == tuple(sorted([*first.indices, *second.indices]))
+    (outcome,) = result.outcomes
+    assert result.flags.bad and outcome.skipped_images == len(first.target) + len(second.target)
+    assert outcome.bad_images == tuple(sorted([*first.indices, *second.indices]))
     assert all(torch.equal(value, before[name]) for name, value in tensors(run).items())
     assert not totals.sums.any() and all(parameter.grad is None for parameter in run.model.parameters())
 

@@ -88,6 +88,11 @@ class Replay:
         """The modules that may return a recorded value in a replay."""
         return set(self._tree.watched.values())
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether all is known of the model that a record needs: the next one reads nothing from the device."""
+        return self._info is not None and self._info.certain
+
     def is_overwritten(self, index: int) -> bool:
         """Whether the model writes into this feature in place; known after the first record."""
         return self.names[index] in self._info.overwritten
@@ -108,7 +113,7 @@ class Replay:
         Raises:
             BlockError: A feature's module was not called exactly once, or returned no floating-point tensor.
         """
-        if self._info is None or not self._info.certain:
+        if not self.is_certain:
             self._info = None
             self._info = learn_bypass(self, batch, through)
         if self._compiler is not None and self._info.certain and self._may_start_at_feature():

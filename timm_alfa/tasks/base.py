@@ -106,12 +106,17 @@ class MethodTask(ClassificationTask):
         since, every = self.updates - getattr(self.config, 'start', 0), getattr(self.config, 'every', 1)
         return self.model.training and torch.is_grad_enabled() and since >= 0 and since % every == 0
 
+    def depends_on_count(self) -> bool:
+        """Whether the count of updates decides what the next step does."""
+        return getattr(self.config, 'every', 1) > 1 or self.updates < getattr(self.config, 'start', 0)
+
     def post_step(self) -> None:
         """Call this after each optimizer step: it counts the update, and enforces the method's constraints."""
-        self._count_update()
+        self.count_update()
         self.constrain()
 
-    def _count_update(self) -> None:
+    def count_update(self) -> None:
+        """Counts an update: the part of `post_step` that is the host's."""
         self._stepped = True
         if not self._counted_early:
             self.updates += 1
@@ -119,6 +124,14 @@ class MethodTask(ClassificationTask):
 
     def constrain(self) -> None:
         """Enforces the constraints on the method's own parameters, if there are any: tensor operations only."""
+
+    def why_no_graph(self) -> str:
+        """Why a step cannot be a CUDA graph, as a clause; empty where it can."""
+        return ''
+
+    def is_settled(self) -> bool:
+        """Whether the next step reads nothing from the device: the first ones may, to learn what the model is like."""
+        return True
 
     def update_ema(self, step: Optional[int] = None) -> None:
         """Updates the EMA of the weights, if there is one.

@@ -137,6 +137,9 @@ class FeatureTask(MethodTask):
             'delta_norm': torch.stack(sizes).mean(),
         }
 
+    def is_settled(self) -> bool:
+        return self._replay.is_certain or not self.perturbs()
+
     # What subclasses say
 
     def search(self, record: ForwardRecord, group: tuple[int, ...], clean_gradients: Optional[list]) -> list:

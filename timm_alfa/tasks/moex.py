@@ -90,6 +90,9 @@ class MoExTask(MethodTask):
         lam = self.config.lam
         return {'loss': lam * loss_own + (1 - lam) * loss_partner, 'output': output}
 
+    def why_no_graph(self) -> str:
+        return 'it draws on the host whether a batch exchanges moments, and with whom'
+
     @contextmanager
     def trial(self) -> Iterator[None]:
         """As for every method; the next call exchanges moments, unless no call ever does."""

@@ -88,6 +88,9 @@ class PixelTask(MethodTask):
         finally:
             self._checks = checks
 
+    def is_settled(self) -> bool:
+        return not (self._checks and self.perturbs())
+
     def adversarial_norms(self):
         """The context of passes with perturbed images: which norms they go through."""
         return nullcontext()

@@ -131,17 +131,20 @@ def learning_rate(options: OptimConfig, effective_batch: int) -> tuple[float, st
 
 
 def build_optimizer(
-    options: OptimConfig, model: nn.Module, extra_groups: list[dict], lr: float
+    options: OptimConfig, model: nn.Module, extra_groups: list[dict], lr: float, fused: bool = False
 ) -> torch.optim.Optimizer:
     """timm's optimizer over the model, and the method's own parameters in groups of their own.
 
     Args:
         extra_groups: `task.extra_param_groups()`.
+        fused: Use its fused form, which can read learning rates on the device.
 
     Raises:
         ConfigError: The optimizer does not take these arguments.
     """
     arguments = dict(eps=options.opt_eps, betas=options.opt_betas, **options.opt_kwargs)
+    if fused:
+        arguments['fused'] = True
     try:
         optimizer = create_optimizer_v2(
             model,
@@ -155,7 +158,7 @@ def build_optimizer(
         )
         for group in extra_groups:
             optimizer.add_param_group(group)
-    except (TypeError, ValueError, AssertionError, AttributeError) as error:
+    except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"--opt '{options.opt}' cannot be built with these options: {first_line(error)}.") from error
     return optimizer
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Optional
 
+import torch
 from accelerate import Accelerator
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
@@ -23,6 +24,8 @@ class Run:
         wrapped: The task as accelerate prepared it: call this one.
         lr: The resolved learning rate.
         skeleton: The model without memory, if `model` is sharded.
+        stream: What a GPU's work of this run is started on; None for the default stream.
+        together: Number of runs that share the process.
         commit: Of the code, as it was when it was loaded.
     """
 
@@ -39,6 +42,8 @@ class Run:
     lr: float
     updates_per_epoch: int
     skeleton: Optional[nn.Module] = None
+    stream: Optional[torch.cuda.Stream] = None
+    together: int = 1
     commit: Optional[str] = None
 
     @property

@@ -13,8 +13,10 @@ from timm_alfa.tasks import create_task
 from timm_alfa.training import build
 from timm_alfa.training.describe import describe
 from timm_alfa.training.fsdp import bodiless, shard
+from timm_alfa.training.graphs import own_stream
 from timm_alfa.training.launch import create_accelerator
 from timm_alfa.training.options.config import TrainConfig
+from timm_alfa.training.preflight.graph import check_graph
 from timm_alfa.training.preflight.sharded_update import try_update
 from timm_alfa.training.preflight.trial_step import try_step
 from timm_alfa.training.run import Run
@@ -43,6 +45,8 @@ def prepare(config: TrainConfig) -> Run:
     task = build_task(config, model, inputs, accelerator.device)
     trial = dict(input_size=inputs['input_size'], num_classes=info.num_classes, soft=config.aug.mixes)
     try_step(task, accelerator, **trial)
+    if config.model.cuda_graph:
+        check_graph(task, accelerator, inputs['input_size'])
     data = build_data(config, accelerator, inputs, info)
 
     # what is kept of the whole model, before it may be sharded
@@ -57,7 +61,7 @@ def prepare(config: TrainConfig) -> Run:
     updates_per_epoch = -(-len(data.train) // config.optim.grad_accum_steps)
     effective_batch = config.data.batch_size * config.optim.grad_accum_steps * accelerator.num_processes
     lr, lr_reason = build.learning_rate(config.optim, effective_batch)
-    optimizer = build.build_optimizer(config.optim, model, task.extra_param_groups(), lr)
+    optimizer = build.build_optimizer(config.optim, model, task.extra_param_groups(), lr, config.model.cuda_graph)
     schedule = build.build_schedule(config, optimizer, updates_per_epoch)
 
     # compiled and distributed
@@ -85,6 +89,7 @@ def prepare(config: TrainConfig) -> Run:
         updates_per_epoch=updates_per_epoch,
         skeleton=skeleton,
         commit=commit,
+        stream=own_stream(accelerator.device) if config.model.cuda_graph else None,
     )
     describe(run, lr_reason)
     return run

@@ -1,6 +1,6 @@
 """One optimizer update: batches in, result out."""
 
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import torch
 from timm.utils import dispatch_clip_grad
@@ -27,18 +27,30 @@ class Batch(NamedTuple):
     indices: Sequence[int]
 
 
-class StepResult(NamedTuple):
+class Outcome(NamedTuple):
     """What came of an update.
 
     Attributes:
-        flags: What all processes agreed on. An update whose flag `bad` is set was skipped.
-        skipped_images: Number of images in a skipped update, over all processes.
+        update: Its index in the run.
+        skipped_images: Number of images in a skipped update, over all processes; 0 if it was made.
         bad_images: Indices of the images of all processes whose loss is not finite, sorted.
     """
 
-    flags: Flags
+    update: int
     skipped_images: int = 0
     bad_images: tuple[int, ...] = ()
+
+
+class StepResult(NamedTuple):
+    """What a call of a step returns.
+
+    Attributes:
+        flags: What all processes agreed on.
+        outcomes: Of the updates that are known to have ended since the call before, in order.
+    """
+
+    flags: Flags
+    outcomes: tuple[Outcome, ...]
 
 
 class TrainStep:
@@ -67,11 +79,24 @@ class TrainStep:
         results, pending = self.forward_backward(window, requests)
         flags = pending.wait()
         if flags.bad:
-            return self.skip(window, flags, bool(pending.own_bad))
+            return StepResult(flags, (self.skip(window, update, bool(pending.own_bad)),))
         self.apply_gradients(update)
         for result, batch in zip(results, window, strict=True):
             self.totals.add(result, batch.target)
-        return StepResult(flags)
+        return StepResult(flags, (Outcome(update),))
+
+    def batches(self, loader) -> Iterator[Batch]:
+        """A loader's batches with the indices of their images."""
+        for input, target in loader:
+            yield Batch(input, target, loader.last_indices)
+
+    def is_idle(self) -> bool:
+        """Whether all updates are known to have ended: each is reported when it is made."""
+        return True
+
+    def settle(self) -> tuple[Outcome, ...]:
+        """Waits for all updates; what came of those that were not reported yet."""
+        return ()
 
     def forward_backward(
         self, window: Sequence[Batch], requests: Callable[[], Requests]
@@ -109,11 +134,11 @@ class TrainStep:
         if run.ema is not None:
             run.ema.update(run.model, step=update + 1)
 
-    def skip(self, window: Sequence[Batch], flags: Flags, own_bad: bool) -> StepResult:
+    def skip(self, window: Sequence[Batch], update: int, own_bad: bool) -> Outcome:
         """Undoes what the passes left in gradients and running statistics, and names the images."""
         self.run.optimizer.zero_grad()
         self.statistics.restore()
         images = [int(index) for batch in window for index in batch.indices]
         bad = gather(self.run.accelerator, images if own_bad else [])
         skipped = len(gather(self.run.accelerator, images))
-        return StepResult(flags, skipped, tuple(sorted(bad)))
+        return Outcome(update, skipped, tuple(sorted(bad)))

@@ -16,12 +16,14 @@ from timm_alfa.training.checkpoint.store import CheckpointStore, state_folders
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import plain_state
 from timm_alfa.training.console import Progress, Table, logger
+from timm_alfa.training.device_step import DeviceStep
 from timm_alfa.training.evaluate import evaluate
+from timm_alfa.training.graphs import on_stream
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run import Run
 from timm_alfa.training.run_dir.folder import BEST, LAST, RunFolder
 from timm_alfa.training.save_timer import SaveTimer
-from timm_alfa.training.step import Batch, StepResult, TrainStep
+from timm_alfa.training.step import Outcome, TrainStep
 from timm_alfa.training.stop import StopFlag, Stopped
 from timm_alfa.utils.bits import PackedBits
 from timm_alfa.utils.distributed import gather, on_main
@@ -56,7 +58,7 @@ class Trainer:
         self.config, self.accelerator = run.config, run.accelerator
         self.totals, self.options = totals, redact(run.config.flat())
         self.began, self.seconds_before = time.perf_counter(), state.seconds
-        self.step = TrainStep(run, totals)
+        self.step = DeviceStep(run, totals) if self.config.model.cuda_graph else TrainStep(run, totals)
         self.timer = SaveTimer(parse_interval(self.config.run.checkpoint_every), self.accelerator.is_main_process)
         self.table = Table()
         self.progress = Progress(
@@ -67,7 +69,13 @@ class Trainer:
         )
 
     def fit(self) -> None:
-        """Trains all epochs that are left.
+        """Trains all epochs that are left. Raises as `turns` does."""
+        with on_stream(self.run.stream):
+            for _ in self.turns():
+                pass
+
+    def turns(self) -> Iterator[None]:
+        """Trains all epochs that are left, and pauses after each update and where it would wait for the device.
 
         Raises:
             Stopped: After a signal, with the state saved.
@@ -77,7 +85,7 @@ class Trainer:
         try:
             while self.state.epoch < self.config.epochs:
                 self.progress.epoch(self.state.epoch + 1, self.config.epochs)
-                self.train_epoch()
+                yield from self.train_epoch()
                 self.finish_epoch()
                 if self.state.epoch < self.config.epochs and self.stop_requested():
                     raise Stopped
@@ -91,8 +99,8 @@ class Trainer:
 
     # the updates of an epoch
 
-    def train_epoch(self) -> None:
-        """Makes the updates of the current epoch that are left."""
+    def train_epoch(self) -> Iterator[None]:
+        """Makes the updates of the current epoch that are left, and pauses after each."""
         run, state = self.run, self.state
         run.wrapped.train()
         run.data.train.set_epoch(state.epoch, state.batch)
@@ -104,26 +112,44 @@ class Trainer:
             self.count_update(len(window))
             state.epoch_seconds = seconds_before + time.perf_counter() - began
             self.after_update(flags)
+            yield
+        while not self.step.is_idle():
+            yield
+        self.settle()
+        state.epoch_seconds = seconds_before + time.perf_counter() - began
 
-    def batches(self, loader) -> Iterator[Batch]:
-        """A loader's batches with the indices of their images."""
-        for input, target in loader:
-            yield Batch(input, target, loader.last_indices)
+    def batches(self, loader) -> Iterator[Any]:
+        """What the step takes for each batch of a loader."""
+        return self.step.batches(loader)
 
-    def update(self, window: Sequence[Batch]) -> Flags:
+    def update(self, window: Sequence[Any]) -> Flags:
         """Makes one update, or skips it; what all processes agreed on."""
         result = self.step(window, self.state.updates, self.requests)
-        if result.flags.bad:
-            self.report_skipped(result)
+        for outcome in result.outcomes:
+            self.count_outcome(outcome)
+        return result.flags
+
+    def settle(self) -> None:
+        """Waits for all updates that were started."""
+        for outcome in self.step.settle():
+            self.count_outcome(outcome)
+
+    def count_outcome(self, outcome: Outcome) -> None:
+        """Counts what came of an update.
+
+        Raises:
+            TrainingError: It was skipped, and one too many in a row.
+        """
+        if outcome.skipped_images:
+            self.report_skipped(outcome)
         else:
             self.state.bad_in_a_row = 0
-        return result.flags
 
     def requests(self) -> Requests:
         """What this process wants after the current update."""
         return Requests(stop=bool(self.stop), save=self.timer.ends_with(self.state.updates + 1))
 
-    def report_skipped(self, result: StepResult) -> None:
+    def report_skipped(self, outcome: Outcome) -> None:
         """Counts a skipped update and logs it.
 
         Raises:
@@ -131,20 +157,20 @@ class Trainer:
         """
         state = self.state
         state.skipped_updates += 1
-        state.skipped_images += result.skipped_images
+        state.skipped_images += outcome.skipped_images
         state.bad_in_a_row += 1
-        shown = ', '.join(map(str, result.bad_images[:SHOWN]))
-        if len(result.bad_images) > SHOWN:
-            shown += f' and {len(result.bad_images) - SHOWN} more'
+        shown = ', '.join(map(str, outcome.bad_images[:SHOWN]))
+        if len(outcome.bad_images) > SHOWN:
+            shown += f' and {len(outcome.bad_images) - SHOWN} more'
         logger.warning(
             'warning: the loss of update %d (epoch %d) is not finite: update skipped; its training images: %s',
-            state.updates + 1,
+            outcome.update + 1,
             state.epoch + 1,
             shown,
         )
         if state.bad_in_a_row >= self.config.run.nan_patience:
             raise TrainingError(
-                f'the loss was not finite in {state.bad_in_a_row} updates in a row, up to update {state.updates + 1} '
+                f'the loss was not finite in {state.bad_in_a_row} updates in a row, up to update {outcome.update + 1} '
                 f'in epoch {state.epoch + 1}; the latest images were {shown}. {self.advice()}'
             )
 
@@ -170,6 +196,8 @@ class Trainer:
         if flags.save:
             self.timer.set_due()
         # a loss that is not finite may be the weights' fault: saving waits for the next finite one, stopping does not
+        if flags.stop or self.timer.is_due:
+            self.settle()
         if flags.stop or (self.timer.is_due and not self.state.bad_in_a_row):
             self.check_finite()
             self.save()

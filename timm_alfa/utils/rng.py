@@ -29,6 +29,11 @@ def seed_all(*parts) -> None:
     _seed_torch(seed)
 
 
+def seed_device(*parts) -> None:
+    """Seeds the generators of a CUDA device as `seed_all` does, and no others."""
+    torch.cuda.manual_seed(seed_of(':'.join(map(str, parts))))
+
+
 def _seed_torch(seed: int) -> None:
     """Does what `torch.manual_seed` does, for the devices that exist.
 

@@ -205,8 +205,9 @@ def test_a_batch_is_a_function_of_rows_and_draws():
     before = torch.get_rng_state()
     for step in (3, 0, 3):  # in any order
         batch = slice(4 * step, 4 * step + 4)
-        assert made.make(table.rows[batch], table.draws[:, batch]).equal(expected[step][0])
-        assert table.targets[batch].equal(expected[step][1]) and table.indices[batch].equal(expected[step][2])
+        input, target = made.assemble(table.columns[:, batch])
+        assert input.equal(expected[step][0])
+        assert target.equal(expected[step][1]) and table.indices[batch].equal(expected[step][2])
     assert torch.get_rng_state().equal(before)
 
 
@@ -238,3 +239,19 @@ def test_a_batch_is_made_without_reading_from_the_device(monkeypatch):
         assert made.pixels.device.type == made.epoch_table(0).rows.device.type == place
         for input, target in made:
             assert (input.device, input.shape, target.device, target.shape) == (meta, (4, 3, 6, 6), meta, (4,))
+
+
+@pytest.mark.parametrize('reprob', [0.0, 1.0])
+def test_parts_make_the_same_batches(reprob):
+    """The columns of a batch where it is a function of them; the batch itself where more is drawn."""
+    made = loader(aug=AugConfig(crop_padding=2, reprob=reprob))
+    expected = batches(made, epoch=1, start=2)
+    made.set_epoch(1, 2)
+    count = 0
+    for parts, (input, target, indices) in zip(made.parts(), expected, strict=True):
+        assert [tuple(part.shape) for part in parts] == ([(4, 3, 6, 6), (4,)] if reprob else [(6, 4)])
+        assert made.last_indices.equal(indices)
+        found = made.assemble(*parts)
+        assert found[0].equal(input) and found[1].equal(target)
+        count += 1
+    assert count == 3

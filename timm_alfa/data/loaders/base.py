@@ -99,6 +99,15 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         raise NotImplementedError
 
+    def parts(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yields for each batch what `assemble` makes it of, on the device."""
+        yield from self
+
+    def assemble(self, *parts: torch.Tensor) -> Batch:
+        """Makes a batch of its parts: a function of them that draws nothing, so it can be part of a CUDA graph."""
+        input, target = parts
+        return input, target
+
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Sets the epoch of the next iteration, and its first batch."""
         self.epoch, self.start_batch = epoch, start_batch
@@ -146,9 +155,14 @@ class BatchAugment:
         self.erase = _random_erasing(spec)
         self.mix = _mixup(spec)
 
+    @property
+    def has_effect(self) -> bool:
+        """Whether there is anything to do."""
+        return self.erase is not None or self.mix is not None
+
     def __call__(self, input: torch.Tensor, target: torch.Tensor, epoch: int, step: int) -> Batch:
         spec = self.spec
-        if self.erase is None and self.mix is None:
+        if not self.has_effect:
             return input, target
         # 'finish' is part of the seed: another word would be other random numbers
         seed = sampling.stream_seed('finish', spec.seed, epoch, step, spec.rank)

@@ -33,15 +33,26 @@ class EpochTable(NamedTuple):
         sizes: Images in each batch.
         indices: Into the source, (n,) int64, on the CPU.
         rows: Of the image cache, (n,) int64, on the cache's device.
-        targets: Labels, (n,) int64, on the device that trains.
-        draws: As `draw_crops`, (4, n), on the device that trains; None without augmentation.
+        columns: Rows, labels and, with augmentation, draws as of `draw_crops`: (2 or 6, n) int64, on the device that
+            trains.
     """
 
     sizes: list[int]
     indices: torch.Tensor
     rows: torch.Tensor
-    targets: torch.Tensor
-    draws: Optional[torch.Tensor]
+    columns: torch.Tensor
+
+    def batches(self) -> Iterator[slice]:
+        """Yields where each batch is."""
+        first = 0
+        for size in self.sizes:
+            yield slice(first, first + size)
+            first += size
+
+
+def split_columns(columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Optional[torch.Tensor]]:
+    """Splits columns of an `EpochTable` into rows, labels and draws; None without augmentation."""
+    return columns[0], columns[1], columns[2:] if len(columns) > 2 else None
 
 
 class MemoryLoader(Loader):
@@ -77,13 +88,32 @@ class MemoryLoader(Loader):
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         epoch, start_batch = self.epoch, self.start_batch
-        table, first = self.epoch_table(epoch, start_batch), 0
-        for step, size in enumerate(table.sizes, start_batch):
-            batch = slice(first, first + size)
-            first += size
+        table = self.epoch_table(epoch, start_batch)
+        for step, batch in enumerate(table.batches(), start_batch):
             self.last_indices = table.indices[batch]
-            input = self.make(table.rows[batch], None if table.draws is None else table.draws[:, batch])
-            yield self.augment(input, table.targets[batch], epoch, step)
+            _, target, draws = split_columns(table.columns[:, batch])
+            input = self.make(table.rows[batch], draws)
+            yield self.augment(input, target, epoch, step)
+
+    def parts(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yields for each batch its columns of the epoch's table; the batch itself, if it is not made of them alone.
+
+        Mixing and erasing draw on the host, and pixels may lie in the host's memory.
+        """
+        if self.pixels.device.type != self.spec.device.type or (self._augment is not None and self._augment.has_effect):
+            yield from self
+            return
+        table = self.epoch_table(self.epoch, self.start_batch)
+        for batch in table.batches():
+            self.last_indices = table.indices[batch]
+            yield (table.columns[:, batch],)
+
+    def assemble(self, *parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Makes a batch of what `parts` yields."""
+        if len(parts) > 1:
+            return super().assemble(*parts)
+        rows, target, draws = split_columns(parts[0])
+        return self.make(rows, draws), target
 
     def epoch_table(self, epoch: int, start_batch: int = 0) -> EpochTable:
         """Draws what is random in an epoch from `start_batch` on, and moves it to the device in one copy."""
@@ -102,8 +132,7 @@ class MemoryLoader(Loader):
             sizes=[len(step) for step in steps],
             indices=self.subset.indices[places],
             rows=moved[0] if self.pixels.device == moved.device else columns[0],
-            targets=moved[1],
-            draws=moved[2:] if augmented else None,
+            columns=moved,
         )
 
     def make(self, rows: torch.Tensor, draws: Optional[torch.Tensor]) -> torch.Tensor:

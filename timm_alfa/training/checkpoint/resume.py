@@ -12,6 +12,9 @@ from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.redact import redact
 
 # Options that may change: they do not affect what is computed. Of the loader, the resolved choice is compared.
+# Options that older states do not have, and what they were trained with.
+ADDED = {'cuda_graph': False}
+
 FREE = frozenset(
     (
         *NOT_FROM_RUN,
@@ -106,7 +109,7 @@ def differing_options(before: dict[str, Any], now: dict[str, Any], same_batch: b
     """
     free = FREE | {'batch_size', 'grad_accum_steps'} if same_batch else FREE
     for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key), now.get(key)
+        old, new = before.get(key, ADDED.get(key)), now.get(key)
         if key not in free and old != new:
             yield f'--{key.replace("_", "-")} was {_text(old)}, is {_text(new)}'
 

@@ -5,7 +5,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 from timm_alfa.data import pair_errors
 from timm_alfa.errors import nearest, one_of
 from timm_alfa.models.arguments import argument_errors
-from timm_alfa.training.options.opt_kwargs import optimizer_argument_errors
+from timm_alfa.training.options.opt_kwargs import constructor_arguments, optimizer_argument_errors
 from timm_alfa.zoo import TAGS
 
 
@@ -19,6 +19,7 @@ def errors_across(config, flag_name) -> Iterator[str]:
     yield from _unknown_names(config)
     yield from argument_errors(config.model.model_kwargs, flag_name('model_kwargs'), _architecture(config.model.model))
     yield from optimizer_argument_errors(config.optim.opt_kwargs, flag_name('opt_kwargs'), config.optim.opt)
+    yield from graph_errors(config, flag_name)
     yield from pair_errors(config.data, config.aug, flag_name)
     epochs, warmup = config.epochs, config.schedule.warmup_epochs
     if warmup > epochs:
@@ -27,6 +28,54 @@ def errors_across(config, flag_name) -> Iterator[str]:
         for name in ('bce_sum', 'bce_target_thresh'):
             if getattr(config.optim, name) not in (False, None):
                 yield f'{flag_name(name)} belongs to {flag_name("bce_loss")}, which is off.'
+
+
+class NoGraph(NamedTuple):
+    """Options that `--cuda-graph` does not support.
+
+    Attributes:
+        key: Of the option.
+        given: Whether a `TrainConfig` has it.
+        instead: What to type.
+    """
+
+    key: str
+    given: Callable[[Any], Any]
+    instead: str
+
+
+NO_GRAPH = (
+    NoGraph('model_ema', lambda c: c.ema.model_ema, 'leave one out'),
+    NoGraph('grad_accum_steps', lambda c: c.optim.grad_accum_steps > 1, 'use a larger --batch-size'),
+    NoGraph('grad_checkpointing', lambda c: c.model.grad_checkpointing, 'leave one out'),
+    NoGraph(
+        'torchcompile_mode',
+        lambda c: c.model.torchcompile_mode in ('reduce-overhead', 'max-autotune'),
+        'use max-autotune-no-cudagraphs, since this mode makes graphs of its own',
+    ),
+)
+
+
+def graph_errors(config, flag_name) -> Iterator[str]:
+    """A line for each option that `--cuda-graph` does not support."""
+    if not config.model.cuda_graph:
+        return
+    for row in NO_GRAPH:
+        if row.given(config):
+            yield f'{flag_name("cuda_graph")} does not support {flag_name(row.key)}: {row.instead}.'
+    if not _has_fused_form(config.optim.opt):
+        yield (
+            f"{flag_name('cuda_graph')} needs an optimizer with a fused form, and '{config.optim.opt}' has none: use "
+            'sgd, momentum, adam or adamw.'
+        )
+    for name in config.optim.opt_kwargs.keys() & {'fused', 'foreach', 'differentiable', 'dampening'}:
+        yield f"{flag_name('cuda_graph')} does not support '{name}' in {flag_name('opt_kwargs')}: leave one out."
+
+
+def _has_fused_form(name: str) -> bool:
+    """Whether an optimizer takes `fused`; one that timm does not know is reported elsewhere."""
+    arguments = constructor_arguments(name)
+    return arguments is None or 'fused' in arguments
 
 
 def _unknown_names(config) -> Iterator[str]:

@@ -39,6 +39,9 @@ class ModelConfig:
         'mode of torch.compile',
         choices=('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs'),
     )
+    cuda_graph: bool = option(
+        False, 'run each update as a CUDA graph, with a fused optimizer; on a CPU the same updates, not as a graph'
+    )
 
     def errors(self, flag_name) -> Iterator[str]:
         if self.freeze_bn and self.sync_bn:
