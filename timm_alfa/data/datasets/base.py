@@ -1,15 +1,18 @@
 """A set of labelled images by index: what every loader reads from."""
 
+import os
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Callable, Iterable, Mapping, Union
+from typing import Any, Callable, Iterable, Mapping, Union
 
 import torch
 from PIL import Image
 
 from timm_alfa.errors import DataError, first_line
+from timm_alfa.utils.files import open_regular
 
 MODES = {1: 'L', 3: 'RGB'}
 TRAIN_NAMES = ('train', 'training')
+MAX_CLASS_MAP = 1 << 24  # bytes
 EVAL_NAMES = ('validation', 'val', 'valid', 'eval', 'evaluation', 'test')
 
 
@@ -84,13 +87,6 @@ class Subset:
         return len(self.indices)
 
 
-def decoded(file: Union[str, BinaryIO]) -> Image.Image:
-    """Decodes an image completely, so that its file can be closed."""
-    image = Image.open(file)
-    image.load()
-    return image
-
-
 def caught(read: Callable, *args) -> Any:
     """Returns what `read` returns, or the DataError that it raises."""
     try:
@@ -104,6 +100,23 @@ def ordered_names(class_to_idx: Mapping) -> tuple[str, ...]:
     names = {index: str(name) for name, index in reversed(class_to_idx.items())}
     count = max(names, default=-1) + 1
     return tuple(names.get(index, str(index)) for index in range(count))
+
+
+def check_class_map(path: str) -> None:
+    """Checks that a class map is a regular file of a sensible size; timm reads it.
+
+    Raises:
+        DataError: It is not.
+    """
+    if not path:
+        return
+    try:
+        with open_regular(path, follow_links=True) as file:
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise DataError(f"cannot read class map '{path}': {error.strerror}.") from error
+    if size > MAX_CLASS_MAP:
+        raise DataError(f"cannot read class map '{path}': it is larger than {MAX_CLASS_MAP >> 20} MiB.")
 
 
 def image_mode(in_chans: int) -> str:

@@ -1,6 +1,5 @@
 """Hugging Face data sets, `hfds/`, by Hub id or folder, through timm's reader."""
 
-import io
 import os
 from functools import partial
 from pathlib import Path
@@ -9,11 +8,15 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 import torch
 from PIL import Image
 
-from timm_alfa.data.datasets.base import Source, caught, decoded, ordered_names
+from timm_alfa.data.datasets.base import Source, caught, ordered_names
+from timm_alfa.data.datasets.image_files import decode_image, read_image
 from timm_alfa.errors import DataError, first_line, one_of
 
 if TYPE_CHECKING:
     from timm_alfa.data.config import DataConfig
+
+
+MAX_PATH = 1000  # characters of an image's name that a message quotes
 
 
 def splits(data: 'DataConfig') -> tuple[str, ...]:
@@ -70,25 +73,28 @@ class HfdsSource(Source):
         target_key = _column('target', data.target_key, 'label', labels, list(types))
         if input_key not in images:
             raise DataError(f"column '{input_key}' holds no images: --input-key may be {', '.join(images) or 'none'}.")
+        if not isinstance(types[target_key], (datasets.ClassLabel, datasets.Value)):
+            raise _not_integers(target_key)  # reading another type may decode what it holds
 
         # labels now, images later
         reader = _reader(name, data, split, input_key, target_key)
         targets = _targets(reader, target_key, bool(data.class_map))
         super().__init__(split, targets, ordered_names(reader.class_to_idx))
         self.table, self.key = reader.dataset.select_columns([input_key]), input_key
+        self.roots = _roots(name, data)
 
     def open(self, index: int) -> Image.Image:
-        return _decoded(self.table[index][self.key])
+        return _decoded(self.table[index][self.key], self.roots)
 
     def images(self, indices: list[int], mode: str) -> list[Union[Image.Image, DataError]]:
         # One look-up for all rows: row by row costs more than decoding a small image.
         items = self.table[indices][self.key]
-        reads = [partial(_converted, item, mode) for item in items]
+        reads = [partial(_converted, item, self.roots, mode) for item in items]
         return [caught(self.guard, index, read) for index, read in zip(indices, reads, strict=True)]
 
     def label(self, index: int) -> str:
         path = self.table[index][self.key]['path']
-        return f"row {index} of split '{self.split}'" + (f' ({path})' if path else '')
+        return f"row {index} of split '{self.split}'" + (f' ({path[:MAX_PATH]})' if path else '')
 
 
 def _name(data: 'DataConfig') -> str:
@@ -181,13 +187,20 @@ def _targets(reader: Any, target_key: str, mapped: bool) -> torch.Tensor:
         DataError: The column does not hold one integer per row.
     """
     try:
+        # without other columns: where a row is read, all of it is decoded
+        reader.dataset = reader.dataset.select_columns([reader.image_key, target_key])
         targets = list(reader.iter_targets()) if mapped else reader.dataset[target_key][:]
         targets = torch.tensor([-1 if target is None else target for target in targets])
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise _no_labels(target_key, error) from error
     if targets.ndim != 1 or targets.is_floating_point():
-        raise DataError(f"column '{target_key}' does not hold one integer label per row: use another --target-key.")
+        raise _not_integers(target_key)
     return targets
+
+
+def _not_integers(target_key: str) -> DataError:
+    """Returns the error for a column of another type."""
+    return DataError(f"column '{target_key}' does not hold one integer label per row: use another --target-key.")
 
 
 def _no_labels(target_key: str, error: Exception) -> DataError:
@@ -198,10 +211,30 @@ def _no_labels(target_key: str, error: Exception) -> DataError:
     )
 
 
-def _decoded(item: dict) -> Image.Image:
-    """Decodes an image from its bytes, or from its file if the row holds no bytes."""
-    return decoded(io.BytesIO(item['bytes']) if item['bytes'] else item['path'])
+def _roots(name: str, data: 'DataConfig') -> tuple[str, ...]:
+    """Returns the folders that rows may name images in: that of the data set, and the caches of downloads."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    folders = [config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE]
+    folders += [data.data_dir] if data.data_dir else []
+    folders += [name] if os.path.isdir(name) else []
+    return tuple(os.path.abspath(folder) for folder in folders)
 
 
-def _converted(item: dict, mode: str) -> Image.Image:
-    return _decoded(item).convert(mode)
+def _decoded(item: dict, roots: tuple[str, ...]) -> Image.Image:
+    """Decodes an image from its bytes, or from its file if the row holds no bytes.
+
+    Raises:
+        ValueError: The file is in none of these folders.
+    """
+    if item['bytes']:
+        return decode_image(item['bytes'])
+    path = os.path.abspath(item['path'])
+    if not any(path.startswith(os.path.join(root, '')) for root in roots):
+        raise ValueError(f"its file '{path[:MAX_PATH]}' is outside of the data set")
+    return read_image(path)
+
+
+def _converted(item: dict, roots: tuple[str, ...], mode: str) -> Image.Image:
+    return _decoded(item, roots).convert(mode)

@@ -7,7 +7,8 @@ from PIL import Image
 from timm.data import create_dataset
 from timm.data.readers.img_extensions import get_img_extensions
 
-from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, decoded, ordered_names
+from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, ordered_names
+from timm_alfa.data.datasets.image_files import read_image
 from timm_alfa.errors import DataError, first_line
 
 if TYPE_CHECKING:
@@ -58,8 +59,7 @@ class FolderSource(Source):
         super().__init__(split, [target for _, target in reader.samples], ordered_names(self.class_to_idx))
 
     def open(self, index: int) -> Image.Image:
-        with open(self.paths[index], 'rb') as file:
-            return decoded(file)
+        return read_image(self.paths[index])
 
     def label(self, index: int) -> str:
         return f"image '{self.paths[index]}'"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Mapping, Optional, Sequence
 
 from timm_alfa.data.datasets import digits, huggingface, image_folder, torchvision, webdataset
-from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source
+from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, check_class_map
 from timm_alfa.errors import DataError, one_of
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ def open_split(kind: str, data: 'DataConfig', split: str, like: Optional[Source]
         like: The training split, to number the classes alike; None to open the split by itself.
     """
     row = KINDS[kind]
+    if 'class_map' not in row.unused:
+        check_class_map(data.class_map)
     if like is None or row.open_like is None:
         return row.open(data, split)
     return row.open_like(data, split, like)

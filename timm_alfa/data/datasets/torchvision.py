@@ -6,6 +6,7 @@ from PIL import Image
 from timm.data import create_dataset
 
 from timm_alfa.data.datasets.base import TRAIN_NAMES, Source
+from timm_alfa.data.datasets.image_files import read_rgb_image
 from timm_alfa.errors import DataError, first_line, one_of
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class TorchSource(Source):
             raise DataError(
                 f"cannot load '{data.dataset}' from '{data.data_dir}': {first_line(error)}.{hint}"
             ) from error
+        if hasattr(self.dataset, 'loader'):  # reads its images from files
+            self.dataset.loader = read_rgb_image
         targets = self.dataset.targets
         if getattr(targets, 'ndim', 1) == 2:  # QMNIST's rows: the class, then where the digit comes from
             targets = targets[:, 0]

@@ -1,6 +1,5 @@
 """WebDataset's tar shards in a folder, `wds/`: indexed once, then read by position, so that any order is possible."""
 
-import io
 import pickle
 import warnings
 from pathlib import Path
@@ -11,11 +10,13 @@ from PIL import Image
 from timm.data.readers.class_map import load_class_map
 from tqdm import tqdm
 
-from timm_alfa.data.datasets.base import Source, decoded, ordered_names
+from timm_alfa.data.datasets.base import Source, ordered_names
+from timm_alfa.data.datasets.image_files import decode_image
 from timm_alfa.data.datasets.webdataset_index import index_shard
 from timm_alfa.data.datasets.webdataset_layout import Shards, layout, root_of, unused
 from timm_alfa.errors import AlfaWarning, DataError, first_line
 from timm_alfa.utils.distributed import is_main_process
+from timm_alfa.utils.files import open_regular
 
 if TYPE_CHECKING:
     from timm_alfa.data.config import DataConfig
@@ -62,9 +63,9 @@ class ShardSource(Source):
 
     def open(self, index: int) -> Image.Image:
         shard, start, size = self.positions[index].tolist()
-        with open(self.paths[shard], 'rb') as file:
+        with open_regular(self.paths[shard], follow_links=True) as file:
             file.seek(start)
-            return decoded(io.BytesIO(file.read(size)))
+            return decode_image(file.read(size))
 
     def label(self, index: int) -> str:
         shard = int(self.positions[index, 0])

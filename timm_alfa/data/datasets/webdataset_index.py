@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Optional
 
 from timm_alfa.errors import DataError, first_line, one_of
+from timm_alfa.utils.files import open_regular
 
 if TYPE_CHECKING:
     from timm_alfa.data.config import DataConfig
 
 IMAGES = 'jpg;jpeg;png;webp'
+# Bytes of an image, of a .json file, and of a label.
+MAX_IMAGE, MAX_SIDECAR, MAX_LABEL = 1 << 28, 1 << 24, 1000
+MAX_NUMBER = 1 << 63
 MEMBER = re.compile(r'((?:.*/)?[^./]+)\.([^/]+)')  # the text before the first dot names the sample, as in webdataset
 Files = dict[str, tarfile.TarInfo]  # a sample's, by extension
 
@@ -51,6 +55,7 @@ def index_shard(
             found.append(None)
             continue
         try:
+            check_size(image, MAX_IMAGE)
             target = to_number(find_label(files, archive, target_key), data.class_map, numbers)
         except DataError as error:
             raise DataError(f"sample '{key}' of shard '{path}': {error}") from error
@@ -66,9 +71,11 @@ def samples(path: Path) -> Iterator[tuple[str, Files, tarfile.TarFile]]:
             or cut off, or has the same file twice in a sample.
     """
     try:
-        with tarfile.open(path, 'r:') as archive:
+        with open_regular(path, follow_links=True) as file, tarfile.open(fileobj=file, mode='r:') as archive:
             key, files = None, {}
             for member in archive:
+                if archive.offset <= member.offset:  # its size is negative: it would come again, for ever
+                    raise DataError(f"shard '{path}' is damaged after {key}: copy it again.")
                 match = MEMBER.fullmatch(member.name) if member.isfile() else None
                 if match is None:
                     continue
@@ -110,20 +117,61 @@ def find_label(files: Files, archive: tarfile.TarFile, target_key: Optional[str]
     if target_key:
         if fields.get(target_key) is None:
             raise DataError(one_of('field --target-key', target_key, sorted(fields)))
-        return str(fields[target_key])
+        return _as_label(fields[target_key], target_key)
     if 'cls' not in files:
         hint = 'add one'
         if fields:
             hint = f'pass --target-key one of the fields of its .json file, {", ".join(sorted(fields))}'
         raise DataError(f'there is no .cls file: {hint}.')
-    return archive.extractfile(files['cls']).read().decode('utf-8', 'replace').strip()
+    return read_member(archive, files['cls'], MAX_LABEL).decode('utf-8', 'replace').strip()
+
+
+def _as_label(value: Any, target_key: str) -> str:
+    """Returns a field of a .json file as a label.
+
+    Raises:
+        DataError: It is not text or a number, or is too long.
+    """
+    if not isinstance(value, (str, int, float)):
+        raise DataError(f"field '{target_key}' is not text or a number: pass another --target-key.")
+    try:
+        text = str(value)
+    except ValueError:  # Python does not write very long numbers
+        text = '9' * (MAX_LABEL + 1)
+    if len(text) > MAX_LABEL:
+        raise DataError(f"field '{target_key}' is longer than {MAX_LABEL} characters: pass another --target-key.")
+    return text
+
+
+def check_size(member: tarfile.TarInfo, most: int) -> None:
+    """Checks that a member is stored as it is, and of a sensible size.
+
+    Raises:
+        DataError: It is not.
+    """
+    if member.issparse():
+        raise DataError(
+            f"'{member.name}' is sparse, so that it may be any size when it is read: create the shard again."
+        )
+    if member.size > most:
+        raise DataError(f"'{member.name}' is larger than {most} bytes.")
+
+
+def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
+    """Returns the content of a member. Raises like `check_size`."""
+    check_size(member, most)
+    return archive.extractfile(member).read()
 
 
 def _sidecar(files: Files, archive: tarfile.TarFile) -> dict[str, Any]:
-    """Returns the fields of a sample's .json file; {} without a readable one."""
+    """Returns the fields of a sample's .json file; {} without a readable one. Raises like `check_size`."""
+    if 'json' not in files:
+        return {}
     try:
-        found = json.loads(archive.extractfile(files['json']).read())
-    except (KeyError, ValueError):
+        found = json.loads(read_member(archive, files['json'], MAX_SIDECAR))
+    except DataError:
+        raise
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -139,8 +187,11 @@ def to_number(label: str, class_map: str, numbers: Mapping[str, int]) -> int:
             raise DataError(one_of(f'label (by --class-map {class_map})', label, list(numbers)[:10]))
         return numbers[label]
     try:
-        return int(label)
+        number = int(label)
     except ValueError as error:
         raise DataError(
             f"its label '{label}' is not an integer: pass --class-map a file with the names, or another --target-key."
         ) from error
+    if not -MAX_NUMBER <= number < MAX_NUMBER:
+        raise DataError(f"its label '{label}' is not an integer of 64 bits: pass another --target-key.")
+    return number

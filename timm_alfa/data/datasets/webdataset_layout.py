@@ -1,7 +1,6 @@
 """Which tar shards of a folder make up which split, by the folder's info file or the names of the shards."""
 
 import itertools
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES
 from timm_alfa.errors import DataError, first_line
+from timm_alfa.utils.plain_data import read_json
 
 if TYPE_CHECKING:
     from timm_alfa.data.config import DataConfig
@@ -87,7 +87,7 @@ def _listed(info: Path) -> dict[str, Shards]:
         DataError: It does not list splits with their files.
     """
     try:
-        listed = json.loads(info.read_text(encoding='utf-8'))['splits']
+        listed = read_json(info)['splits']
         return {name: _of_info(info.parent, split) for name, split in listed.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -101,6 +101,9 @@ def _of_info(root: Path, split: dict[str, Any]) -> Shards:
     names, lengths = split['filenames'], split.get('shard_lengths') or ()
     if isinstance(names, str):
         raise TypeError(f"filenames is '{names}', not a list")
+    for name in names:
+        if not isinstance(name, str) or Path(name).is_absolute() or '..' in Path(name).parts:
+            raise ValueError(f'filenames has {name!r}, which is not the name of a file in this folder')
     if lengths and len(lengths) != len(names):
         raise ValueError(f'{len(names)} filenames, {len(lengths)} shard_lengths')
     return Shards(tuple(root / name for name in names), tuple(lengths), split.get('alt_label') or None)
