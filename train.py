@@ -6,12 +6,12 @@ from timm_alfa.training.exit import before_work, run_main
 
 def main() -> None:
     """Parse, prepare, train, print the record."""
-    from timm_alfa.training.console import setup_logging
     from timm_alfa.training.options.train_args import parse_args
     from timm_alfa.training.preflight.dry_run import dry_run
     from timm_alfa.training.run_dir.folder import choose_folder
-    from timm_alfa.training.setup import prepare
+    from timm_alfa.training.setup.prepare import prepare
     from timm_alfa.training.train import print_record, train
+    from timm_alfa.utils.console import setup_logging
 
     setup_logging()
     with before_work():

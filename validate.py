@@ -6,9 +6,9 @@ from timm_alfa.training.exit import before_work, run_main
 
 def main() -> None:
     """Parse, prepare, evaluate, report."""
-    from timm_alfa.training.console import setup_logging
     from timm_alfa.training.options.validate_args import parse_args
     from timm_alfa.training.validate import prepare, report, validate
+    from timm_alfa.utils.console import setup_logging
 
     setup_logging()
     with before_work():

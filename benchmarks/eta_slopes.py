@@ -21,10 +21,10 @@ from torch import nn
 
 import timm_alfa
 from timm_alfa.errors import ConfigError, first_line
-from timm_alfa.training.console import setup_logging
 from timm_alfa.training.exit import before_work, run_main
 from timm_alfa.training.options.validate_args import parse_args
 from timm_alfa.training.validate import prepare
+from timm_alfa.utils.console import setup_logging
 
 KEPT = ('blocks', 'steps', 'step_size', 'mode')
 

@@ -24,7 +24,7 @@ from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.run_dir.folder import RunFolder
-from timm_alfa.training.setup import prepare
+from timm_alfa.training.setup.prepare import prepare
 from timm_alfa.training.stop import StopFlag
 from timm_alfa.training.trainer import Trainer
 

@@ -7,10 +7,10 @@ from helpers.tape import Tape
 from helpers.task_table import TABLE
 
 from timm_alfa.tasks import TASKS
-from timm_alfa.training.agreement import Requests
-from timm_alfa.training.device_step import DeviceStep, Parts
 from timm_alfa.training.metrics import Totals
-from timm_alfa.training.step import Batch, TrainStep
+from timm_alfa.training.update.agreement import Requests
+from timm_alfa.training.update.device_step import DeviceStep, Parts
+from timm_alfa.training.update.step import Batch, TrainStep
 
 UPDATES, BAD = 12, 4  # how many are compared, and which one has a NaN in its images
 WARM_UP = ('--warmup-updates', '5')

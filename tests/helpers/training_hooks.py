@@ -69,7 +69,7 @@ def rank_one_nan():
 def rank_one_overflows():
     """The running statistics of the second process alone overflow, in its third update."""
     from timm_alfa.replay.norms import running_buffers
-    from timm_alfa.training.step import TrainStep
+    from timm_alfa.training.update.step import TrainStep
 
     original = TrainStep.apply_gradients
 

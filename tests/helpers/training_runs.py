@@ -27,7 +27,7 @@ class Runs:
 
     def prepare(self, *argv, experiment='run'):
         from timm_alfa.training.options.train_args import parse_args
-        from timm_alfa.training.setup import prepare
+        from timm_alfa.training.setup.prepare import prepare
 
         config = parse_args([*TINY, '--output', str(self.output), '--experiment', experiment, *argv])
         return prepare(config)

@@ -106,7 +106,7 @@ def test_validate_says_where_a_runs_data_are(make_run, log):
 
 
 def test_control_characters_of_a_strangers_options_are_escaped(run_folder, capfd):
-    from timm_alfa.training.console import setup_logging
+    from timm_alfa.utils.console import setup_logging
 
     folder = run_folder(data_dir='/data\x1b[2J\x1b[1A\u202e')
     setup_logging()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from timm_alfa.training.options.train_args import parse_args
-from timm_alfa.training.setup import prepare
+from timm_alfa.training.setup.prepare import prepare
 
 METHODS = {
     'standard': [],

@@ -14,8 +14,8 @@ from timm_alfa.errors import AlfaWarning, BlockError, CheckpointError, ConfigErr
 from timm_alfa.replay.norms import RunningStatistics
 from timm_alfa.training import trainer
 from timm_alfa.training.checkpoint.store import state_folders
-from timm_alfa.training.step import TrainStep
 from timm_alfa.training.trainer import Trainer, TrainingError
+from timm_alfa.training.update.step import TrainStep
 
 
 @pytest.fixture

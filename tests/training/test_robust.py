@@ -16,11 +16,11 @@ from timm_alfa.data import DataConfig, create_eval_loader
 from timm_alfa.errors import ConfigError
 from timm_alfa.perturb.pgd import robust_correct
 from timm_alfa.tasks import TASKS
-from timm_alfa.training.build import input_config
 from timm_alfa.training.evaluate import evaluate_robust
 from timm_alfa.training.options.config import InputConfig
 from timm_alfa.training.options.validate_args import parse_args
-from timm_alfa.training.setup import task_arguments
+from timm_alfa.training.setup.build import input_config
+from timm_alfa.training.setup.prepare import task_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = dict(steps=2, step_size=1 / 255, eps=1.5 / 255, random_start=False)

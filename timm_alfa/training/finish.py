@@ -9,13 +9,13 @@ from torch import nn
 from timm_alfa.data.datasets.base import Subset
 from timm_alfa.data.loaders.base import Loader
 from timm_alfa.training.checkpoint.weights import load_weights, read_weights
-from timm_alfa.training.console import logger
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.result import make_record
 from timm_alfa.training.run_dir.folder import BEST
 from timm_alfa.training.run_dir.plots import draw_plots
 from timm_alfa.training.stop import Stopped
 from timm_alfa.training.trainer import Trainer
+from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import broadcast, on_main
 from timm_alfa.utils.text import duration
 

@@ -9,8 +9,8 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from timm_alfa.training.fsdp import whole_copy
 from timm_alfa.training.options.config import TrainConfig
+from timm_alfa.training.setup.fsdp import whole_copy
 
 
 @dataclass

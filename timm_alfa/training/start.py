@@ -6,12 +6,12 @@ from timm_alfa.errors import CheckpointError
 from timm_alfa.training.checkpoint.resume import check_options
 from timm_alfa.training.checkpoint.save_load import load_state, read_state
 from timm_alfa.training.checkpoint.train_state import TrainState
-from timm_alfa.training.console import logger
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.train_args import OF_ONE_START
 from timm_alfa.training.run import Run
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.folder import BEST, RunFolder
+from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import on_main
 from timm_alfa.utils.redact import redact
 

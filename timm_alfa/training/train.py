@@ -6,7 +6,6 @@ from typing import Any
 
 from timm_alfa.training.checkpoint.store import CheckpointStore
 from timm_alfa.training.checkpoint.train_state import TrainState
-from timm_alfa.training.console import logger
 from timm_alfa.training.finish import finish
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run import Run
@@ -16,6 +15,7 @@ from timm_alfa.training.run_dir.lock import FolderLock, lock_folder
 from timm_alfa.training.start import begin_folder, is_record_of, restore, start_trackers
 from timm_alfa.training.stop import StopFlag, Stopped
 from timm_alfa.training.trainer import Trainer
+from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import on_main
 from timm_alfa.utils.launcher import launch_command
 

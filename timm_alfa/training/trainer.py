@@ -10,22 +10,22 @@ from timm.utils import distribute_bn
 
 from timm_alfa.errors import AlfaError
 from timm_alfa.replay.norms import RunningStatistics
-from timm_alfa.training.agreement import Flags, Requests, is_finite
 from timm_alfa.training.checkpoint.save_load import save_state, with_norms
 from timm_alfa.training.checkpoint.store import CheckpointStore, state_folders
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import plain_state
-from timm_alfa.training.console import Progress, Table, logger
-from timm_alfa.training.device_step import DeviceStep
 from timm_alfa.training.evaluate import evaluate
-from timm_alfa.training.graphs import on_stream
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run import Run
 from timm_alfa.training.run_dir.folder import BEST, LAST, RunFolder
 from timm_alfa.training.save_timer import SaveTimer
-from timm_alfa.training.step import Outcome, TrainStep
 from timm_alfa.training.stop import StopFlag, Stopped
+from timm_alfa.training.update.agreement import Flags, Requests, is_finite
+from timm_alfa.training.update.device_step import DeviceStep
+from timm_alfa.training.update.graphs import on_stream
+from timm_alfa.training.update.step import Outcome, TrainStep
 from timm_alfa.utils.bits import PackedBits
+from timm_alfa.utils.console import Progress, Table, logger
 from timm_alfa.utils.distributed import gather, on_main
 from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import parse_interval

@@ -10,13 +10,13 @@ from torch import nn
 
 from timm_alfa.data import create_eval_loader
 from timm_alfa.data.datasets.registry import title
-from timm_alfa.training.build import evaluated_input, input_config
-from timm_alfa.training.console import logger
 from timm_alfa.training.evaluate import evaluate, evaluate_robust
-from timm_alfa.training.launch import start_accelerate
-from timm_alfa.training.load_model import open_model
 from timm_alfa.training.options.validate_args import ValidateConfig
 from timm_alfa.training.run_dir import provenance
+from timm_alfa.training.setup.build import evaluated_input, input_config
+from timm_alfa.training.setup.launch import start_accelerate
+from timm_alfa.training.setup.load_model import open_model
+from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import gather
 from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import duration

@@ -152,7 +152,7 @@ def test_a_short_last_window_weighs_as_much(runs):
 
     batches = [(input.clone(), target.clone()) for input, target in run.data.train]
     train(run)
-    from timm_alfa.training.build import build_model
+    from timm_alfa.training.setup.build import build_model
 
     model = build_model(run.config, 10)
     model.load_state_dict(weights)

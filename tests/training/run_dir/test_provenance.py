@@ -9,10 +9,10 @@ import torch
 import yaml
 from PIL import Image
 
-from timm_alfa.training.console import Table
 from timm_alfa.training.preflight.dry_run import feature_shapes
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.plots import draw_plots
+from timm_alfa.utils.console import Table
 from timm_alfa.utils.redact import redact
 
 KEYS = {

@@ -6,8 +6,8 @@ from typing import Any, Iterator
 from timm_alfa.data.loaders.sampling import train_steps
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.checkpoint.train_state import TrainState
-from timm_alfa.training.console import logger
 from timm_alfa.training.options.train_args import NOT_FROM_RUN
+from timm_alfa.utils.console import logger
 from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.redact import redact
 

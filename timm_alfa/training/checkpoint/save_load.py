@@ -16,8 +16,8 @@ from timm_alfa.training.checkpoint.state_file import content_errors
 from timm_alfa.training.checkpoint.store import CheckpointStore, state_folders
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import load_weights, plain_state
-from timm_alfa.training.console import logger
 from timm_alfa.training.metrics import Totals
+from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import gather, on_main
 from timm_alfa.utils.fsdp import distribute_state, full_state
 from timm_alfa.utils.plain_data import read_json

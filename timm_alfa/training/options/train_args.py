@@ -8,7 +8,6 @@ from typing import Any, Iterator, Optional, Sequence
 from timm_alfa.errors import AlfaWarning, ConfigError, one_of
 from timm_alfa.options import default_of, resolve
 from timm_alfa.tasks import TASKS
-from timm_alfa.training.console import logger
 from timm_alfa.training.options.checks import errors_across, without_effect
 from timm_alfa.training.options.config import (
     DIGITS_DEFAULTS,
@@ -28,6 +27,7 @@ from timm_alfa.training.options.parser import (
     read_yaml,
     resolve_groups,
 )
+from timm_alfa.utils.console import logger
 
 DESCRIPTION = (
     'Trains any timm model with ALFA, L-ALFA or one of the methods they are compared with. Without options, it trains '

@@ -9,7 +9,6 @@ from timm_alfa.errors import ConfigError
 from timm_alfa.models.arguments import argument_errors
 from timm_alfa.options import option
 from timm_alfa.perturb.pgd import AttackConfig
-from timm_alfa.training.console import logger
 from timm_alfa.training.options.checks import model_errors
 from timm_alfa.training.options.config import InputConfig
 from timm_alfa.training.options.outside import reached
@@ -23,6 +22,7 @@ from timm_alfa.training.options.parser import (
     read_command_line,
     resolve_groups,
 )
+from timm_alfa.utils.console import logger
 
 DESCRIPTION = (
     'Evaluates a checkpoint: top-1, top-5 and loss on clean images, with --robust also top-1 under a PGD attack. The '

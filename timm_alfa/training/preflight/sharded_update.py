@@ -9,8 +9,8 @@ from timm.utils import dispatch_clip_grad
 from torch import nn
 
 from timm_alfa.errors import ConfigError, first_line
-from timm_alfa.training.build import build_optimizer
 from timm_alfa.training.options.config import OptimConfig
+from timm_alfa.training.setup.build import build_optimizer
 from timm_alfa.utils.fsdp import distribute_like, distribute_state, full_state, full_tensor
 
 STEPS, RATE = 3, 0.01

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from timm_alfa.errors import ConfigError
-from timm_alfa.training.build import build_model, build_optimizer, build_schedule, learning_rate
 from timm_alfa.training.options.train_args import parse_args
+from timm_alfa.training.setup.build import build_model, build_optimizer, build_schedule, learning_rate
 
 PER_EPOCH = 352
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from timm_alfa.errors import AlfaWarning, DataError
-from timm_alfa.training import setup
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.run_dir.folder import RunFolder
+from timm_alfa.training.setup import prepare
 from timm_alfa.training.start import begin_folder
 
 
@@ -33,14 +33,14 @@ def test_one_process_of_a_machine_downloads_before_the_others(first, flags, orde
             raise DataError('no network')
         return 'info'
 
-    monkeypatch.setattr(setup, 'inspect_data', inspect_data)
+    monkeypatch.setattr(prepare, 'inspect_data', inspect_data)
     accelerator = SimpleNamespace(is_local_main_process=first, wait_for_everyone=lambda: events.append('wait'))
     config = parse_args(['--dataset', 'torch/cifar10', '--data-dir', '/d', *flags])
     if fails:
         with pytest.raises(DataError):
-            setup.open_data(config, accelerator)
+            prepare.open_data(config, accelerator)
     else:
-        assert setup.open_data(config, accelerator) == 'info'
+        assert prepare.open_data(config, accelerator) == 'info'
     assert events == order
 
 

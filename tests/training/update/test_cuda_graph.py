@@ -7,9 +7,9 @@ import torch
 from helpers.device_updates import FUSED
 
 from timm_alfa.errors import ConfigError
-from timm_alfa.training.agreement import Requests
-from timm_alfa.training.device_step import AHEAD, Mailbox
 from timm_alfa.training.trainer import Trainer, TrainingError
+from timm_alfa.training.update.agreement import Requests
+from timm_alfa.training.update.device_step import AHEAD, Mailbox
 
 GRAPH = ('--cuda-graph',)
 STATE = ('skipped_updates', 'skipped_images', 'best_epoch', 'val_loss')
@@ -99,7 +99,7 @@ def test_too_many_skipped_updates_in_a_row_end_a_run(runs, nan_batches, late_dev
 
 
 def test_the_host_is_never_too_far_ahead(runs, late_device, monkeypatch):
-    from timm_alfa.training.device_step import DeviceStep
+    from timm_alfa.training.update.device_step import DeviceStep
 
     monkeypatch.setattr(Late, 'query', lambda self: False)
     waiting, arrived = [], DeviceStep.arrived

@@ -3,10 +3,10 @@
 import warnings
 
 from timm_alfa.errors import AlfaWarning
-from timm_alfa.training.console import logger
 from timm_alfa.training.options.checks import without_effect_in
 from timm_alfa.training.options.config import DIGITS_DEFAULTS
 from timm_alfa.training.run import Run
+from timm_alfa.utils.console import logger
 from timm_alfa.utils.launcher import launch_command
 
 

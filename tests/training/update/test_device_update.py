@@ -22,8 +22,8 @@ from helpers.task_table import TABLE
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from timm_alfa.training.device_update import DeviceRates, DeviceUpdate
 from timm_alfa.training.metrics import Totals
+from timm_alfa.training.update.device_update import DeviceRates, DeviceUpdate
 
 EVERY = pytest.mark.parametrize('case', CASES)
 OPTIONS = pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_updates_are_the_ordinary_ones_in_bf16(runs, case, monkeypatch):
 def test_the_comparison_finds_a_trace_of_a_skipped_update(runs, monkeypatch):
     """Without putting back what changed, statistics differ."""
     expected = ordinary(runs.prepare(*flags('l_alfa'), *WARM_UP, *FUSED))
-    monkeypatch.setattr('timm_alfa.training.device_update.put_back', lambda tensors, before, bad: None)
+    monkeypatch.setattr('timm_alfa.training.update.device_update.put_back', lambda tensors, before, bad: None)
     found = on_device(runs.prepare(*flags('l_alfa'), *WARM_UP, '--cuda-graph'))
     different = {name for name, value in expected.tensors.items() if not torch.equal(found.tensors[name], value)}
     assert any(name.endswith('running_mean') for name in different)

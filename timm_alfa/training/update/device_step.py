@@ -5,12 +5,12 @@ from typing import Callable, Iterator, NamedTuple, Optional, Sequence
 
 import torch
 
-from timm_alfa.training.agreement import Flags, Requests
-from timm_alfa.training.device_update import DeviceUpdate
-from timm_alfa.training.graphs import Graphs
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run import Run
-from timm_alfa.training.step import Outcome, StepResult
+from timm_alfa.training.update.agreement import Flags, Requests
+from timm_alfa.training.update.device_update import DeviceUpdate
+from timm_alfa.training.update.graphs import Graphs
+from timm_alfa.training.update.step import Outcome, StepResult
 from timm_alfa.utils.rng import seed_all
 
 AHEAD = 16  # updates that the host may be ahead of the device

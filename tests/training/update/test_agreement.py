@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from timm_alfa.training.agreement import Flags, Requests, exchange, is_finite
+from timm_alfa.training.update.agreement import Flags, Requests, exchange, is_finite
 
 
 @pytest.mark.parametrize(

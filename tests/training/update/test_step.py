@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from timm_alfa.training import step
-from timm_alfa.training.agreement import Flags, Requests
 from timm_alfa.training.metrics import Totals
-from timm_alfa.training.step import Batch, Outcome, TrainStep
+from timm_alfa.training.update import step
+from timm_alfa.training.update.agreement import Flags, Requests
+from timm_alfa.training.update.step import Batch, Outcome, TrainStep
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_agc_leaves_the_classifier_alone(runs):
 
 def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
     """Gradients that follow from all that is clipped have the norm asked for."""
-    from timm_alfa.training.step import dispatch_clip_grad
+    from timm_alfa.training.update.step import dispatch_clip_grad
 
     norms = []
 

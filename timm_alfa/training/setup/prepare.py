@@ -10,17 +10,17 @@ from torch import nn
 from timm_alfa.data import DataInfo, create_data, inspect_data
 from timm_alfa.errors import ConfigError
 from timm_alfa.tasks import create_task
-from timm_alfa.training import build
-from timm_alfa.training.describe import describe
-from timm_alfa.training.fsdp import bodiless, shard
-from timm_alfa.training.graphs import own_stream
-from timm_alfa.training.launch import create_accelerator
 from timm_alfa.training.options.config import TrainConfig
 from timm_alfa.training.preflight.graph import check_graph
 from timm_alfa.training.preflight.sharded_update import try_update
 from timm_alfa.training.preflight.trial_step import try_step
 from timm_alfa.training.run import Run
 from timm_alfa.training.run_dir import provenance
+from timm_alfa.training.setup import build
+from timm_alfa.training.setup.describe import describe
+from timm_alfa.training.setup.fsdp import bodiless, shard
+from timm_alfa.training.setup.launch import create_accelerator
+from timm_alfa.training.update.graphs import own_stream
 from timm_alfa.utils.distributed import broadcast
 from timm_alfa.utils.rng import seed_all
 

@@ -6,9 +6,9 @@ import torch
 from timm.utils import dispatch_clip_grad
 
 from timm_alfa.replay.norms import RunningStatistics
-from timm_alfa.training.agreement import Flags, PendingFlags, Requests, exchange
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run import Run
+from timm_alfa.training.update.agreement import Flags, PendingFlags, Requests, exchange
 from timm_alfa.utils.distributed import gather
 from timm_alfa.utils.rng import seed_all
 

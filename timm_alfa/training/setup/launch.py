@@ -10,8 +10,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import GradientAccumulationPlugin
 
 from timm_alfa.errors import AlfaWarning, ConfigError, first_line
-from timm_alfa.training.fsdp import check_launch, check_sharding
 from timm_alfa.training.options.config import TrainConfig
+from timm_alfa.training.setup.fsdp import check_launch, check_sharding
 
 
 def create_accelerator(config: TrainConfig) -> Accelerator:

@@ -1,0 +1,1 @@
+"""One optimizer update: the step, what processes agree on, and its sums."""
