@@ -21,7 +21,7 @@ ROW_COLUMNS = (
     'verdict',
     'more pairs',
     'paper inside',
-    'test loss',
+    'loss',
     'validation',
     's/epoch',
 )
@@ -35,7 +35,7 @@ CLAIM_COLUMNS = (
     'paper inside',
     'condition',
 )
-CONTRAST_COLUMNS = ('several rows together', 'points [95% CI]', 'test loss', 'validation', 'seeds')
+CONTRAST_COLUMNS = ('several rows together', 'points [95% CI]', 'loss', 'validation', 'seeds')
 PAPER_COLUMNS = ('row', 'paper', 'difference', 'recipe')
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Optional
 
-from studies import stats
-from studies.jobs import Job
+from studies import stats, unseen
+from studies.jobs import Job, trained
 from studies.recipes import RECIPES
 from studies.tables import Contrast, Row, Table
 
@@ -34,11 +34,11 @@ def condition(record: Record) -> Condition:
 
 
 def is_current(record: Record) -> bool:
-    """Whether the recipe still has the options of the run."""
+    """Whether the recipe still has the options of the run, but for those that only score more."""
     recipe = RECIPES.get(record['recipe'])
     if recipe is None:
         return False
-    return record['options'] == Job(recipe, record['seed'], record['epochs_scale']).options
+    return trained(record['options']) == trained(Job(recipe, record['seed'], record['epochs_scale']).options)
 
 
 def by_condition(found: Iterable[Record]) -> dict[Condition, dict[str, dict[int, Record]]]:
@@ -60,8 +60,15 @@ def stale(found: Iterable[Record]) -> list[str]:
 
 
 def values(runs: Mapping[int, Record], metric: str) -> dict[int, float]:
-    """A metric by seed, where it was measured."""
-    return {seed: record[metric] for seed, record in runs.items() if record.get(metric) is not None}
+    """A metric by seed, where it was measured.
+
+    Args:
+        runs: Records by seed.
+        metric: A key of records, or of `unseen.METRICS`.
+    """
+    derive = unseen.METRICS.get(metric)
+    found = {seed: derive(record) if derive else record.get(metric) for seed, record in runs.items()}
+    return {seed: value for seed, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,8 @@ def compare(table: Table, row: Row, runs: Runs, scale: float = 1.0) -> Iterator[
 
 def contrast(runs: Runs, one: Contrast, metric: str) -> Optional[stats.Difference]:
     """A contrast in a metric."""
-    return stats.contrast([(factor, values(runs.get(recipe, {}), metric)) for recipe, factor in one.weights.items()])
+    terms = [(factor, values(runs.get(recipe, {}), metric)) for recipe, factor in one.weights.items()]
+    return stats.contrast(terms, one.confidence)
 
 
 def contrasts(table: Table, runs: Runs) -> Iterator[tuple[Contrast, list[Optional[stats.Difference]]]]:

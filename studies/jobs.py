@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Iterable, Optional
 
 from studies import ROOT
+from studies.protocols import SCORING
 from studies.recipes import RECIPES, Recipe
 from studies.tables import TABLES
 
@@ -56,13 +57,18 @@ class Job:
     @property
     def digest(self) -> str:
         """Hash of everything that a run depends on, so that a changed recipe never resumes an older state."""
-        text = json.dumps([self.options, self.precision, self.seed], sort_keys=True)
+        text = json.dumps([trained(self.options), self.precision, self.seed], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
     @property
     def folder(self) -> str:
         """Name of the run folder."""
         return f'{self.name}-{self.digest}'
+
+
+def trained(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that decide what a run computes, without those that only score more."""
+    return {key: value for key, value in options.items() if key not in SCORING}
 
 
 def scaled(options: dict[str, Any], scale: float) -> dict[str, Any]:
@@ -203,6 +209,6 @@ def make_jobs(
     jobs = []
     for name in recipe_names(words):
         recipe = RECIPES[name]
-        for seed in seeds if seeds is not None else range(recipe.seeds):
+        for seed in seeds if seeds is not None else recipe.planned_seeds:
             jobs.append(Job(recipe, seed, scale, mixed_precision))
     return sorted(jobs, key=lambda job: (-job.recipe.seeds, job.seed))

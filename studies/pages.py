@@ -29,15 +29,16 @@ found is summarised in [README.md](README.md).
 
 How to read this page:
 
-- Scores are top-1 accuracy on the test split, in percent. The test split is read once per run, with the checkpoint that
-  was best on the validation split. Scores are mean ± standard deviation over n seeds; "2/6" means two seeds of six
-  planned. A seed determines the initial weights, the order of the images, and which images are held out or left out;
-  the test images are always the same.
+- Unless a table says otherwise, scores are top-1 accuracy on the test split, in percent. The test split is read once
+  per run, with the checkpoint that was best on the validation split. Scores are mean ± standard deviation over n seeds;
+  "2/6" means two seeds of six planned. A seed determines the initial weights, the order of the images, and which images
+  are held out or left out; the test images are always the same.
 - Differences are paired: runs with the same seed start from the same weights and see the same images in the same order.
-  Intervals are Student's t, 95%, over seeds, for each difference separately, from three pairs on. "test loss" is the
-  difference in mean cross-entropy on the test split: lower is better, and it varies less than accuracy. "validation" is
-  the difference in points on the validation split, with the same checkpoints, which were selected on that split; each
-  seed draws other validation images. Verdicts use the test split; where the two splits disagree, trust neither.
+  Intervals are Student's t, 95%, over seeds, for each difference separately, from three pairs on. "loss" is the
+  difference in mean cross-entropy on the same images as the score: lower is better, and it varies less than accuracy.
+  "validation" is the difference in points on the validation split, with the same checkpoints, which were selected on
+  that split; each seed draws other validation images. Verdicts use the table's score; where it and the validation split
+  disagree, trust neither.
 - A claim is a direction. It is **held** or **not held** if the interval lies on one side of zero, and **undecided**
   if it contains zero or there are fewer than three pairs. "paper inside", for rows with a number in the paper, says
   whether the paper's difference lies inside our interval: a real gain may be smaller than the paper's, and an undecided

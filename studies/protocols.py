@@ -47,7 +47,9 @@ PAPER_CIFAR: Options = dict(
 PAPER_IMAGENET: Options = dict(_SGD, batch_size=512, lr=0.2, weight_decay=1e-4, epochs=90, decay_milestones=[30, 60])
 # A tenth of the images and a third of the epochs, so that a network overfits within minutes. Not comparable with the
 # paper's numbers.
-SMALL: Options = dict(PAPER_CIFAR, train_subset=5000, epochs=60, decay_milestones=[15, 45])
+SMALL: Options = dict(PAPER_CIFAR, train_subset=5000, score_unused=True, epochs=60, decay_milestones=[15, 45])
+# Options that score more and train the same: runs with and without them are compared.
+SCORING = ('score_unused',)
 # All of CIFAR-10, short enough for two cores.
 SHORT: Options = dict(
     opt='momentum',
@@ -69,6 +71,8 @@ SMOKE: Options = dict(
 STANDARD: Options = dict(task='standard')
 # Methods that add a loss on perturbed features add its gradient too; this gradient is as large, without the method.
 DOUBLED: Options = dict(STANDARD, standard_weight=2.0)
+# The same updates as with the doubled loss, but for the first ones of the warm-up, which starts at the same rate.
+DOUBLED_RATE: Options = dict(STANDARD, lr=0.2, weight_decay=2.5e-4)
 NOISE: Options = dict(task='noise', noise_blocks='last', noise_std='1/255')
 MOEX: Options = dict(task='moex', moex_lam=0.9, moex_prob=0.5, moex_norm='pono')
 ADVPROP: Options = dict(task='advprop', advprop_steps=5, advprop_step_size='1/255', advprop_eps='4/255')

@@ -36,7 +36,7 @@ def render(recipe: Recipe, header: Iterable[str] = ()) -> str:
     # the header, as comments
     lines = [f'{table.title}: {row.label}{_paper(row)}' for table, row in tables_of(recipe.name)]
     lines += header or ['Not run here yet.']
-    lines.append(published_command(Job(recipe, seed=0)))
+    lines.append(published_command(Job(recipe, recipe.first_seed)))
     wrap = textwrap.TextWrapper(116, subsequent_indent='  ', break_on_hyphens=False, break_long_words=False).wrap
     comments = [f'# {part}' for line in lines for part in wrap(line)]
 

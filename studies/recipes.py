@@ -1,10 +1,10 @@
 """All recipes: their names, and the options of train.py that each one stands for."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Iterator
 
 from studies import protocols as p
-from studies.protocols import ADV_TRAIN, ADVPROP, DOUBLED, MOEX, NOISE, STANDARD, Options, alfa, l_alfa
+from studies.protocols import ADV_TRAIN, ADVPROP, DOUBLED, DOUBLED_RATE, MOEX, NOISE, STANDARD, Options, alfa, l_alfa
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Recipe:
         seeds: Number of seeds to run unless the command line says otherwise.
         mixed_precision: For accelerate.
         robust: Whether validate.py measures accuracy under attack after training.
+        first_seed: The lowest of these seeds.
     """
 
     name: str
@@ -26,6 +27,12 @@ class Recipe:
     seeds: int = 5
     mixed_precision: str = 'no'
     robust: bool = False
+    first_seed: int = 0
+
+    @property
+    def planned_seeds(self) -> range:
+        """The seeds to run unless the command line says otherwise."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
     def file(self) -> str:
@@ -142,7 +149,8 @@ def _imagenet_all() -> Iterator[Recipe]:
 
 def _small(suffix: str, options: Options, seeds: int = 1) -> Recipe:
     """ResNet-20s on 5,000 images, a protocol for two CPU cores."""
-    return Recipe(f'small{suffix}', dict(model='resnet20s', **options, **p.CIFAR10, **p.SMALL), 'small', seeds, 'bf16')
+    options = {'model': 'resnet20s', **p.CIFAR10, **p.SMALL, **options}
+    return Recipe(f'small{suffix}', options, 'small', seeds, 'bf16')
 
 
 def _small_methods() -> Iterator[Recipe]:
@@ -180,6 +188,22 @@ def _small_widths() -> Iterator[Recipe]:
         yield _small(f'_{width}_width_double', {**DOUBLED, **options}, 3)
         for step in WIDTH_STEPS:
             yield _small(f'_{width}_width_alfa_step{step}', {**alfa(step), **options}, 3)
+
+
+def _gradient() -> Iterator[Recipe]:
+    """The planned comparison of results/plan.md, apart from the exploratory runs with the same options.
+
+    Training is deterministic: lower seeds would repeat runs whose scores were known when the plan was written.
+    """
+    methods = {
+        '': STANDARD,
+        '_double': DOUBLED,
+        '_double_rate': DOUBLED_RATE,
+        '_alfa': alfa('0.5'),
+        '_alfa_mean': alfa('0.5', alfa_reduction='mean'),
+    }
+    for name, method in methods.items():
+        yield replace(_small(f'_gradient{name}', method, seeds=10), first_seed=10)
 
 
 def _weights() -> Iterator[Recipe]:
@@ -227,6 +251,7 @@ _SOURCES = (
     _small_blocks,
     _small_regularisers,
     _small_widths,
+    _gradient,
     _weights,
     _cost,
     _smoke,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from studies import ROOT
-from studies.jobs import Job, published_command
+from studies.jobs import Job, published_command, trained
 
 RUNS = ROOT / 'results' / 'runs'
 # Keys of result.json. Those that name places on a machine (command, run, dataset as read) are left out.
@@ -30,11 +30,18 @@ KEPT = (
     'val_top1',
     'val_top5',
     'val_loss',
+    'val_correct',
     'test_top1',
     'test_top5',
     'test_loss',
+    'test_correct',
     'test_split',
     'test_reads',
+    'unused_images',
+    'unused_top1',
+    'unused_top5',
+    'unused_loss',
+    'unused_correct',
     'robust_top1',
     'eta',
     'seconds',
@@ -149,9 +156,14 @@ def load_all(folder: Path = RUNS) -> list[dict[str, Any]]:
 
 
 def matches(record: Optional[dict[str, Any]], job: Job) -> bool:
-    """Whether a record belongs to a job: finished, complete, and with the recipe's present options."""
+    """Whether a record belongs to a job: finished, complete, and with the recipe's present options.
+
+    Records from before the recipe scored more are complete: they are not run again for it.
+    """
     if record is None or record.get('status') != 'finished':
         return False
     if job.recipe.robust and record.get('robust_top1') is None:
         return False
-    return (record['options'], record['seed'], record['mixed_precision']) == (job.options, job.seed, job.precision)
+    if trained(record['options']) != trained(job.options):
+        return False
+    return (record['seed'], record['mixed_precision']) == (job.seed, job.precision)

@@ -37,10 +37,12 @@ class Contrast:
     Attributes:
         label: As printed.
         weights: Factor of each recipe.
+        confidence: Level of its intervals, which the label states if it is not 95%.
     """
 
     label: str
     weights: Mapping[str, float]
+    confidence: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Table:
         name: As on the command line.
         title: As printed.
         rows: The baseline first.
-        metric: Key of a run's record, in percent; more is better.
+        metric: Key of a run's record, or 'unseen_top1' (`studies/unseen.py`), in percent; more is better.
         note: A sentence for the report.
         protocol: 'paper', 'small' (ours, on 5,000 images) or 'other'; verdicts are counted per protocol.
         bars: Whether the report draws it as a bar chart.
@@ -79,7 +81,7 @@ class Table:
     @property
     def validation(self) -> str:
         """Key of the same accuracy on the validation split; empty if there is none."""
-        return self.metric.replace('test', 'val') if 'test' in self.metric else ''
+        return {'test_top1': 'val_top1', 'unseen_top1': 'val_top1'}.get(self.metric, '')
 
     def row(self, recipe: str) -> Row:
         """The row of a recipe."""

@@ -118,6 +118,8 @@ def test_small_recipes_differ_from_their_baseline_in_the_method_only(name):
             key: value for key, value in recipe.options.items() if key not in method and not key.startswith(prefixes)
         }
 
+    if name == 'small_gradient_double_rate':
+        method |= {'lr', 'weight_decay'}
     assert shared(mine) == shared(base)
     assert mine.mixed_precision == base.mixed_precision == 'bf16'
     assert (base.options['train_subset'], base.options['epochs']) == (5000, 60)
