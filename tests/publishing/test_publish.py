@@ -106,7 +106,7 @@ def test_accuracy_under_attack_as_validate_measured_it(make_run, tmp_path):
     [
         ({'checkpoint_sha256': 'a' * 64}, 'not that of the weights that are published'),
         ({'checkpoint_sha256': None}, 'not that of the weights that are published'),
-        ({'split': 'train'}, r'images of split train, .* of split test\. Run validate\.py .*--split test'),
+        ({'split': 'train'}, r'images of split train, .* of split test\. Run: .*validate\.py .*--split test'),
         ({'count': 1000}, r'1000 images'),
         ({'attack': None, 'robust_top1': None}, 'made without --robust'),
         ({'top1': 80.0}, r'states 91\.75% on test'),

@@ -113,3 +113,15 @@ def test_control_characters_of_a_strangers_options_are_escaped(run_folder, capfd
     parse_args(['--resume', str(folder)])
     shown = capfd.readouterr().err
     assert r'/data\x1b[2J\x1b[1A\u202e' in shown and '\x1b' not in shown
+
+
+def test_control_characters_in_a_traceback_are_escaped(capsys):
+    from timm_alfa.training.exit import run_main
+
+    def main():
+        raise ValueError('\x1b[2J\u202e')
+
+    with pytest.raises(SystemExit):
+        run_main(main)
+    shown = capsys.readouterr().err
+    assert 'ValueError' in shown and '\x1b' not in shown and '\u202e' not in shown

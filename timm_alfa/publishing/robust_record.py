@@ -11,6 +11,7 @@ from timm_alfa.publishing.record_checks import is_count, is_mapping, is_number
 from timm_alfa.publishing.verify import check_accuracy
 from timm_alfa.training.run_dir.finished import Run
 from timm_alfa.utils.files import sha256_of
+from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.redact import redact
 
 
@@ -26,7 +27,7 @@ def read_records(path: Union[str, Path]) -> list[dict[str, Any]]:
         error = None if records else 'it holds no record'
     except OSError as failed:
         error = failed.strerror
-    except ValueError as failed:
+    except (ValueError, RecursionError) as failed:
         error = str(failed)
     if error:
         raise HubError(
@@ -48,7 +49,7 @@ def with_robust(records: list[dict[str, Any]], runs: list[Run]) -> list[Run]:
     if foreign := sorted(str(record.get('checkpoint')) for key, record in by_sha256.items() if key not in sums):
         raise HubError(
             f"--validated has a record of '{foreign[0]}', whose checkpoint_sha256 is not that of the "
-            f'weights that are published: validate.py --checkpoint {runs[0].folder} --robust'
+            f'weights that are published: {launch_command("validate.py", "--checkpoint", runs[0].folder, "--robust")}'
         )
     return [_with_record(run, by_sha256[key]) if key in by_sha256 else run for run, key in zip(runs, sums, strict=True)]
 
@@ -56,7 +57,8 @@ def with_robust(records: list[dict[str, Any]], runs: list[Run]) -> list[Run]:
 def _with_record(run: Run, record: dict[str, Any]) -> Run:
     found = run.evaluation
     if errors := list(_errors(found, record)):
-        advice = f'Run validate.py --checkpoint {run.folder} --split {found.split} --robust'
+        words = ('--checkpoint', run.folder, '--split', found.split, '--robust')
+        advice = f'Run: {launch_command("validate.py", *words)}'
         if ' ' in found.split:
             advice = 'A held-out part of the training split cannot be scored separately: leave --validated out.'
         raise HubError(f"--validated does not fit '{run.folder}': {'; '.join(errors)}. {advice}")

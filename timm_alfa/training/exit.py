@@ -6,6 +6,7 @@ import traceback
 from contextlib import contextmanager
 
 from timm_alfa.errors import AlfaError
+from timm_alfa.utils.text import printable
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 PEER_GONE = (
@@ -43,7 +44,7 @@ def run_main(main) -> None:
         code, lines = FAILED, unexpected_error(error, processes)
     prefix = f'process {rank}: ' if processes > 1 and rank else ''
     for line in lines:
-        sys.stderr.write(f'{prefix}{line}\n')
+        sys.stderr.write(f'{prefix}{printable(line)}\n')
     sys.stderr.flush()
     sys.stdout.flush()
     if processes > 1:

@@ -18,7 +18,7 @@ class _Formatter(logging.Formatter):
     """The message alone, with control characters escaped: names of files, classes and runs may come from others."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return '\n'.join(map(printable, record.getMessage().split('\n')))
+        return printable(record.getMessage(), keep='\n')
 
 
 class _TqdmHandler(logging.Handler):

@@ -22,7 +22,7 @@ def dry_run(run: Run) -> None:
     blocks = feature_shapes(model, run.blocks or (), run.input_config['input_size'])
     parameters = sum(p.numel() for p in run.model.parameters())
 
-    print('\n'.join(map(printable, dump_yaml(options).split('\n'))))
+    print(printable(dump_yaml(options), keep='\n'))
     for name, shape in blocks.items():
         print(f'block {name}: {shape_text(shape)}')
     print(f'parameters: {parameters:,}')

@@ -97,7 +97,7 @@ def is_described(folder: Path) -> bool:
         load_model_config_from_path(folder)
     except (FileNotFoundError, KeyError):  # none, or another program's
         return False
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of a file of another kind, timm raises whatever its content leads it to
         config = folder / 'config.json'
         raise CheckpointError(f"'{config}' cannot be read: {first_line(error)}. Fix or remove it.") from error
     return True
