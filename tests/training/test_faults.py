@@ -289,7 +289,7 @@ def test_a_batch_larger_than_the_data_is_told(runs):
 
 
 def test_a_method_is_tried_even_if_it_acts_in_few_steps(runs):
-    with pytest.raises(BlockError, match=r"layer 'global_pool' gives \[2, \d+\] for 2 images"):
+    with pytest.raises(BlockError, match=r"layer 'global_pool' returns \[2, \d+\] for 2 images"):
         runs('--task', 'moex', '--moex-layer', 'global_pool', '--moex-prob', '0.001')
     assert not (runs.output / 'run').exists()
     assert runs.prepare('--task', 'moex', '--moex-prob', '0.001').task.prob == 0.001

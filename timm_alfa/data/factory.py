@@ -72,6 +72,7 @@ def create_data(
     device: Union[torch.device, str] = 'cpu',
     channels_last: bool = False,
     info: Optional[DataInfo] = None,
+    caches: Optional[dict] = None,
 ) -> Data:
     """Creates the loaders for training, validation and, with `val_fraction`, the test split.
 
@@ -85,6 +86,8 @@ def create_data(
         device: Where batches are made.
         channels_last: Memory format of the batches.
         info: From `inspect_data` with the same options and seed, to open the data only once.
+        caches: Decoded images of other runs in this process, which are used where the options of the data are the
+            same; takes those that are decoded.
 
     Raises:
         ConfigError: Options that exclude each other.
@@ -114,6 +117,7 @@ def create_data(
         loader=info.loader,
         size=info.image_size,
         same_size=info.same_size,
+        shared=None if caches is None else caches.setdefault(repr(data), {}),
     )
     train, val, test = create((info.train, info.val, info.test))
     return Data(train, val, test, info, create)

@@ -90,6 +90,7 @@ def _about_cost(run: Run, state: TrainState, seconds: float) -> dict[str, Any]:
         params=sum(p.numel() for p in run.model.parameters()),
         mixed_precision=run.accelerator.mixed_precision,
         num_processes=run.accelerator.num_processes,
+        runs_together=run.together,
         device=provenance.device_name(run.accelerator.device),
     )
 

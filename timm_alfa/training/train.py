@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from typing import Any
+from typing import Any, Generator
 
 from timm_alfa.training.checkpoint.store import CheckpointStore
 from timm_alfa.training.checkpoint.train_state import TrainState
@@ -15,6 +15,7 @@ from timm_alfa.training.run_dir.lock import FolderLock, lock_folder
 from timm_alfa.training.start import begin_folder, is_record_of, restore, start_trackers
 from timm_alfa.training.stop import StopFlag, Stopped
 from timm_alfa.training.trainer import Trainer
+from timm_alfa.training.update.graphs import on_stream
 from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import on_main
 from timm_alfa.utils.launcher import launch_command
@@ -29,7 +30,17 @@ def train(run: Run) -> dict[str, Any]:
     Raises:
         AlfaError: The run cannot start, resume or continue.
     """
-    with FolderLock() as lock, StopFlag() as stop:
+    with StopFlag() as stop, on_stream(run.stream):
+        return exhaust(turns(run, stop))
+
+
+def turns(run: Run, stop: StopFlag) -> Generator[None, None, dict[str, Any]]:
+    """Trains a run to its end, and pauses after each update; what it returns, and raises, is that of `train`.
+
+    Args:
+        stop: Set by signals.
+    """
+    with FolderLock() as lock:
         # where the run lives, and where it stands
         folder = RunFolder(on_main(run.accelerator, lock_folder, run.config, lock))
         states = CheckpointStore(folder.path / 'last', run.config.run.keep)
@@ -44,10 +55,19 @@ def train(run: Run) -> dict[str, Any]:
         trainer = Trainer(run, folder, states, state, totals, stop)
         start(trainer, earlier)
         try:
-            trainer.fit()
+            yield from trainer.turns()
             return finish(trainer)
         except Stopped:
             return stopped(run, folder, state)
+
+
+def exhaust(generator: Generator[None, None, Any]) -> Any:
+    """Runs a generator to its end, and returns what it returns."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
 
 
 def has_ended(run: Run, folder: RunFolder, state: TrainState, earlier: dict[str, Any]) -> bool:

@@ -22,7 +22,6 @@ from timm_alfa.training.save_timer import SaveTimer
 from timm_alfa.training.stop import StopFlag, Stopped
 from timm_alfa.training.update.agreement import Flags, Requests, is_finite
 from timm_alfa.training.update.device_step import DeviceStep
-from timm_alfa.training.update.graphs import on_stream
 from timm_alfa.training.update.step import Outcome, TrainStep
 from timm_alfa.utils.bits import PackedBits
 from timm_alfa.utils.console import Progress, Table, logger
@@ -67,12 +66,6 @@ class Trainer:
             log_interval=self.config.run.log_interval,
             active=self.accelerator.is_main_process,
         )
-
-    def fit(self) -> None:
-        """Trains all epochs that are left. Raises as `turns` does."""
-        with on_stream(self.run.stream):
-            for _ in self.turns():
-                pass
 
     def turns(self) -> Iterator[None]:
         """Trains all epochs that are left, and pauses after each update and where it would wait for the device.

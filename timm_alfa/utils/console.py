@@ -4,7 +4,9 @@ import logging
 import sys
 import time
 import warnings
-from typing import Any, NamedTuple, Optional
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Iterator, NamedTuple, Optional
 
 from tqdm import tqdm
 
@@ -14,11 +16,28 @@ from timm_alfa.utils.text import duration, printable, short_number
 logger = logging.getLogger('timm_alfa')
 
 
+# Of the run whose turn it is, where several share a process.
+_RUN_NAME: ContextVar[str] = ContextVar('run name', default='')
+
+
+@contextmanager
+def named_lines(name: str) -> Iterator[None]:
+    """While inside, log lines begin with the name of a run, and there is no progress bar."""
+    token = _RUN_NAME.set(name)
+    try:
+        yield
+    finally:
+        _RUN_NAME.reset(token)
+
+
 class _Formatter(logging.Formatter):
     """The message alone, with control characters escaped: names of files, classes and runs may come from others."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(record.getMessage(), keep='\n')
+        text, name = record.getMessage(), _RUN_NAME.get()
+        if name:
+            text = '\n'.join(f'{name}: {line}' for line in text.split('\n'))
+        return printable(text, keep='\n')
 
 
 class _TqdmHandler(logging.Handler):
@@ -115,7 +134,7 @@ class Progress:
         self.total, self.done, self.start, self.began = total, done, done, time.perf_counter()
         self.log_interval, self.active, self.updates = log_interval, active, 0
         self.label, self.bar = '', None
-        if active and sys.stderr.isatty():
+        if active and sys.stderr.isatty() and not _RUN_NAME.get():
             self.bar = tqdm(
                 total=total,
                 initial=done,

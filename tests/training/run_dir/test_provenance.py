@@ -56,6 +56,7 @@ KEYS = {
     'params',
     'mixed_precision',
     'num_processes',
+    'runs_together',
     'device',
     'versions',
     'commit',

@@ -63,6 +63,7 @@ def create_loaders(
     loader: str,
     size: tuple[int, int, int],
     same_size: bool,
+    shared: Optional[dict] = None,
 ) -> list[Optional[Loader]]:
     """Creates a loader per subset; subsets of one source share its decoded images.
 
@@ -73,6 +74,7 @@ def create_loaders(
         loader: 'memory' or 'timm'.
         size: Channels, height and width of the images as stored.
         same_size: Whether all images have that size.
+        shared: Image caches of other loaders of the same data, by what they hold; takes those that are made.
     """
     made, caches = [], {}
     for subset in subsets:
@@ -85,7 +87,8 @@ def create_loaders(
             continue
         key = id(subset.source)
         if key not in caches:
-            caches[key] = _cache(subset.source, subsets, spec, _cached_size(size, same_size, spec.input_size))
+            cached_size = _cached_size(size, same_size, spec.input_size)
+            caches[key] = _cache(subset.source, subsets, spec, cached_size, {} if shared is None else shared)
         made.append(MemoryLoader(subset, own, caches[key]))
     return made
 
@@ -95,18 +98,23 @@ def _cache(
     subsets: Sequence[Optional[Subset]],
     spec: LoaderSpec,
     size: tuple[int, int, int],
+    shared: dict,
 ) -> ImageCache:
-    """Decodes the images of a source that any subset needs."""
+    """Decodes the images of a source that any subset needs, unless `shared` has them."""
     needed = [subset.indices for subset in subsets if subset is not None and subset.source is source]
-    return ImageCache(
-        source,
-        torch.cat(needed).sort().values,
-        size,
-        spec.interpolation,
-        workers=spec.workers,
-        skip_corrupt=spec.skip_corrupt,
-        progress=spec.rank == 0,
-    )
+    indices = torch.cat(needed).sort().values
+    key = (source.split, size, spec.interpolation, indices.numpy().tobytes())
+    if key not in shared:
+        shared[key] = ImageCache(
+            source,
+            indices,
+            size,
+            spec.interpolation,
+            workers=spec.workers,
+            skip_corrupt=spec.skip_corrupt,
+            progress=spec.rank == 0,
+        )
+    return shared[key]
 
 
 def _cached_size(

@@ -1,6 +1,6 @@
 """Everything a run needs, built and checked before anything is written."""
 
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from accelerate import Accelerator
@@ -25,8 +25,11 @@ from timm_alfa.utils.distributed import broadcast
 from timm_alfa.utils.rng import seed_all
 
 
-def prepare(config: TrainConfig) -> Run:
+def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
     """Builds a run. Reads data and weights; writes nothing.
+
+    Args:
+        caches: Decoded images that several runs share: see `create_data`.
 
     Raises:
         AlfaError: Some options cannot be satisfied.
@@ -47,7 +50,7 @@ def prepare(config: TrainConfig) -> Run:
     try_step(task, accelerator, **trial)
     if config.model.cuda_graph:
         check_graph(task, accelerator, inputs['input_size'])
-    data = build_data(config, accelerator, inputs, info)
+    data = build_data(config, accelerator, inputs, info, caches)
 
     # what is kept of the whole model, before it may be sharded
     ema = skeleton = None
@@ -127,7 +130,13 @@ def task_arguments(options: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def build_data(config: TrainConfig, accelerator: Accelerator, inputs: dict[str, Any], info: DataInfo):
+def build_data(
+    config: TrainConfig,
+    accelerator: Accelerator,
+    inputs: dict[str, Any],
+    info: DataInfo,
+    caches: Optional[dict] = None,
+):
     """This process's loaders.
 
     Raises:
@@ -143,6 +152,7 @@ def build_data(config: TrainConfig, accelerator: Accelerator, inputs: dict[str, 
         device=accelerator.device,
         channels_last=config.model.channels_last,
         info=info,
+        caches=caches,
     )
     if not len(data.train):
         raise ConfigError('the training set has no complete batch: lower --batch-size.')
