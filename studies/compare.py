@@ -141,8 +141,12 @@ def compare(table: Table, row: Row, runs: Runs, scale: float = 1.0) -> Iterator[
 
 def contrast(runs: Runs, one: Contrast, metric: str) -> Optional[stats.Difference]:
     """A contrast in a metric."""
-    terms = [(factor, values(runs.get(recipe, {}), metric)) for recipe, factor in one.weights.items()]
-    return stats.contrast(terms, one.confidence)
+    return stats.contrast(terms(runs, one.weights, metric), one.confidence)
+
+
+def terms(runs: Runs, weights: Mapping[str, float], metric: str) -> list[tuple[float, dict[int, float]]]:
+    """Factors of recipes with their values by seed, as `stats.contrast` takes them."""
+    return [(factor, values(runs.get(recipe, {}), metric)) for recipe, factor in weights.items()]
 
 
 def contrasts(table: Table, runs: Runs) -> Iterator[tuple[Contrast, list[Optional[stats.Difference]]]]:

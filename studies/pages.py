@@ -18,6 +18,7 @@ from studies.compare import Condition, Runs, compare, conditions_of, contrasts
 from studies.figures import Figure
 from studies.formats import commits, devices, difference, plural, seed_ranges
 from studies.generated import stamped
+from studies.precision import precision
 from studies.tables import TABLES, Table
 
 Groups = Mapping[Condition, Runs]
@@ -152,6 +153,7 @@ def section(table: Table, groups: Groups) -> Iterator[str]:
             together.append((one.label, difference(found), difference(loss, 3), difference(validation), str(found.n)))
         if together:
             yield table_without_empty_columns(CONTRAST_COLUMNS, together)
+        yield from precision(table, runs)
 
 
 def provenance(table: Table, runs: Runs) -> str:

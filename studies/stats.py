@@ -67,6 +67,16 @@ def paired(ours: Mapping[int, float], other: Mapping[int, float], confidence: fl
     return contrast([(1.0, ours), (-1.0, other)], confidence)
 
 
+def weighted_sums(terms: Sequence[tuple[float, Mapping[int, float]]]) -> dict[int, float]:
+    """A weighted sum of several rows for each seed that all of them have.
+
+    Args:
+        terms: A factor and values by seed for each row.
+    """
+    seeds = sorted(set.intersection(*({*values} for _, values in terms)))
+    return {seed: math.fsum(factor * values[seed] for factor, values in terms) for seed in seeds}
+
+
 def contrast(terms: Sequence[tuple[float, Mapping[int, float]]], confidence: float = 0.95) -> Optional[Difference]:
     """Summarises a weighted sum of several rows, taken seed by seed.
 
@@ -77,8 +87,7 @@ def contrast(terms: Sequence[tuple[float, Mapping[int, float]]], confidence: flo
     Returns:
         None if there is no seed that all rows have.
     """
-    seeds = sorted(set.intersection(*({*values} for _, values in terms)))
-    found = sample([math.fsum(factor * values[seed] for factor, values in terms) for seed in seeds])
+    found = sample(list(weighted_sums(terms).values()))
     if found is None or found.n < FEWEST_PAIRS:
         return None if found is None else Difference(found.mean, found.std, found.n)
     from scipy.stats import t
