@@ -48,7 +48,7 @@ def assert_same_grads(found, expected, atol=1e-9):
     for name, got in found.items():
         want = expected.get(name)
         if want is None:
-            assert got is None or not got.any(), f'{name} has a gradient from nowhere'
+            assert got is None or not got.any(), f'{name} has an unexpected gradient'
             continue
         assert got is not None, f'{name} has no gradient'
         torch.testing.assert_close(got, want, rtol=1e-9, atol=atol, msg=lambda m, n=name: f'{n}: {m}')
@@ -74,7 +74,7 @@ def check_step(model, input, target, criterion=None, task_name='alfa', times=1, 
         torch.manual_seed(step)
         task.zero_grad()
         result = task(input, target)
-        assert torch.equal(rng, torch.get_rng_state()), 'the generators stand elsewhere'
+        assert torch.equal(rng, torch.get_rng_state()), 'the random generators are in another state'
         result['loss'].backward()
         torch.testing.assert_close(result['loss'].detach(), expected.loss, rtol=1e-9, atol=atol)
         torch.testing.assert_close(result['output'].detach(), expected.logits, rtol=1e-9, atol=atol)

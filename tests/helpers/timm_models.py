@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """A module's model: image size in pixels, whether `img_size` must be told, whether it has over 1e8 parameters."""
+    """A module's model: image size in pixels, whether `img_size` must be passed, whether it has over 1e8 parameters."""
 
     module: str
     arch: str

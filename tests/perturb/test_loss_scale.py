@@ -44,7 +44,7 @@ def test_it_has_bounds_and_comes_back_from_both(monkeypatch):
     assert now(scale) == 8
 
 
-def test_it_goes_on_from_a_state(monkeypatch):
+def test_it_is_restored_from_a_state(monkeypatch):
     monkeypatch.setattr(loss_scale, 'STEADY', 3)
     one, other = LossScale(16.0), LossScale(16.0)
     for grads in ([BAD], [GOOD], [GOOD]):

@@ -120,7 +120,7 @@ def test_a_feature_that_is_written_into_in_place():
     check_step(model, torch.randn(4, 3, 32, 32).double(), torch.arange(4), blocks='bn1,layer3', steps=2)
 
 
-def test_a_sum_is_never_beside_two_whole_sets_of_gradients():
+def test_adding_a_loss_never_holds_three_sets_of_gradients():
     weights = [torch.randn(256, 256, requires_grad=True) for _ in range(8)]
     losses, size = DeferredLosses(weights), sum(w.nbytes for w in weights)
     with Alive() as alive:
@@ -142,7 +142,7 @@ def test_a_hook_on_a_parameter_sees_each_gradient_once(blocks):
     torch.testing.assert_close(found[1], found[0] / 2)
 
 
-def test_averaged_weights_have_no_gradients_to_wait_for(monkeypatch):
+def test_ema_weights_get_no_gradients(monkeypatch):
     model, input, target = tiny(size=16, batch=2)
     task, seen = create_task('alfa', model, blocks='2,3', steps=1), []
     task.setup_ema()

@@ -22,7 +22,7 @@ def numbers(model):
 
 @pytest.mark.parametrize('checkpointing', [False, True])
 @pytest.mark.parametrize('layer', [None, 'evonormb0', 'evonormb2', 'batchnorm'])
-def test_still(layer, checkpointing):
+def test_frozen_statistics_do_not_move(layer, checkpointing):
     """Batch norms and timm's other layers with running buffers: same outputs and gradients, nothing moved."""
     if layer is None:
         model, input, _ = tiny(size=16)
@@ -79,7 +79,7 @@ def test_norms_in_evaluation_are_used_as_they_are():
         torch.testing.assert_close(model(input), want, rtol=0, atol=0)
 
 
-def test_auxiliary_norms_answer_for_the_models():
+def test_auxiliary_norms_replace_the_models():
     model, input, _ = tiny(size=16)
     aux = norms.make_aux_norms(model)
     assert {k.replace('/', '.') for k in aux} == set(norms.batch_norms(model))

@@ -71,7 +71,7 @@ class Lists(nn.Module):
 
 
 @pytest.mark.parametrize('kind', [nn.ModuleList, nn.ModuleDict, nn.Sequential])
-def test_children_of_lists_answer(kind):
+def test_children_of_lists_are_not_run_again(kind):
     model = Lists(kind)
     replay = Replay(model, ['middle'])
     record = replay.record(torch.randn(2, 3, 4, 4))
@@ -311,7 +311,7 @@ def test_a_replay_inside_of_a_replay():
     torch.testing.assert_close(inner[0], first.output, rtol=0, atol=0)
 
 
-def test_redirections_nest_and_go():
+def test_redirections_nest_and_are_undone():
     module = nn.Linear(2, 2)
     x = torch.randn(1, 2)
     want = module(x)
@@ -323,7 +323,7 @@ def test_redirections_nest_and_go():
     assert '_compiled_call_impl' not in module.__dict__
 
 
-def test_redirections_of_several_modules_go_when_one_cannot_be():
+def test_redirections_are_undone_when_one_of_them_fails():
     a, b = nn.Linear(2, 2), nn.Linear(2, 2)
 
     def fail(original):
@@ -334,8 +334,8 @@ def test_redirections_of_several_modules_go_when_one_cannot_be():
     assert '_compiled_call_impl' not in {**a.__dict__, **b.__dict__}
 
 
-def test_a_feature_beside_the_way_is_kept_but_others_cost_no_memory():
-    """Where nothing passes a feature by, a record holds none of the activations before it."""
+def test_a_record_holds_no_activations_before_a_feature_that_nothing_bypasses():
+    """Placeholders stand in for them."""
     model, input, _ = tiny('resnet18', 64, batch=2)
     replay = Replay(model, ['layer3'])
     for _ in range(2):
@@ -350,7 +350,7 @@ def test_a_feature_beside_the_way_is_kept_but_others_cost_no_memory():
     assert sum(held.values()) <= sum(x.nbytes for x in pytree.tensors(record.features)) + 1000
 
 
-def test_what_passes_a_feature_by_is_found():
+def test_what_bypasses_a_feature_is_found():
     model, input, _ = tiny('resnet18', 32, batch=2)
     replay = Replay(model, ['layer2', 'layer3.1.bn1', 'layer3.0.bn2', 'layer4'])
     replay.record(input)
@@ -359,7 +359,7 @@ def test_what_passes_a_feature_by_is_found():
 
 @pytest.mark.parametrize('arch', ['resnet20s', 'test_vit', 'test_resnet'])
 @pytest.mark.parametrize('drop', [False, True])
-def test_generators_stand_where_a_standard_step_leaves_them(arch, drop):
+def test_generators_are_left_as_by_a_standard_step(arch, drop):
     kwargs = {} if not drop else dict(drop_rate=0.3) if arch == 'resnet20s' else dict(drop_rate=0.3, drop_path_rate=0.3)
     model, input, target = tiny(arch, 32, batch=2, **kwargs)
     for blocks in ('all', 'last', 'units'):
@@ -402,10 +402,10 @@ class Failing(nn.Module):
     def __init__(self, error):
         super().__init__()
         self.body, self.head, self.error, self.left = nn.Linear(4, 4), nn.Linear(4, 2), error, 1
-        self.beside = nn.Linear(4, 4)
+        self.parallel = nn.Linear(4, 4)
 
     def forward(self, x):
-        if self.beside(x).isnan().any() and self.left:
+        if self.parallel(x).isnan().any() and self.left:
             self.left -= 1
             raise self.error('planted')
         return self.head(self.body(x))
@@ -419,7 +419,7 @@ def test_running_out_of_memory_while_learning_is_not_swallowed():
     assert replay.stands_alone(0)
 
 
-def test_a_feature_that_is_kept_because_a_pass_failed_is_told():
+def test_a_pass_that_fails_on_placeholders_warns():
     replay = Replay(Failing(ValueError), ['body'])
     with pytest.warns(AlfaWarning, match=r"'body'.*planted"):
         replay.record(torch.randn(2, 4))

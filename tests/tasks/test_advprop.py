@@ -102,7 +102,7 @@ def test_main_statistics_come_from_clean_images_alone():
         assert not torch.equal(module.running_mean, model.get_submodule(key.replace('/', '.')).running_mean)
 
 
-def test_auxiliary_norms_are_trained_beside_the_model_and_are_not_in_it():
+def test_auxiliary_norms_are_trained_but_are_not_in_the_model():
     model = tiny(size=16)[0]
     keys = list(model.state_dict())
     task = create_task('advprop', model)
@@ -197,7 +197,7 @@ def test_images_that_were_never_normalised_so_are_noticed_once():
     ],
     ids=str,
 )
-def test_what_has_no_effect_is_said(config, says):
+def test_options_without_effect_warn(config, says):
     with pytest.warns(AlfaWarning, match=says):
         create_task('advprop', tiny()[0], **config)
 

@@ -82,7 +82,7 @@ MODELS = (
 def test_every_kind_of_model_is_the_rewriting(arch, size, kwargs, config):
     """Residual and nested features, tuples, transformers; dropout with one mask for all passes of a step.
 
-    Poolformer's feature is what an Identity beside a residual branch returns: the very tensor that the branch reads.
+    Poolformer's feature is what an Identity next to a residual branch returns: the very tensor that the branch reads.
     """
     check_step(*tiny(arch, size, batch=2, **kwargs), times=2 if 'test' in arch else 1, **{**QUICK, **config})
 
@@ -103,7 +103,7 @@ def test_every_kind_of_model_is_the_rewriting(arch, size, kwargs, config):
     ],
     ids=str,
 )
-def test_what_has_no_effect_is_said(config, says):
+def test_options_without_effect_warn(config, says):
     lines = list(AlfaConfig(**config).no_effect())
     assert len(lines) == len(says)
     assert all(words in line for words, line in zip(says, lines, strict=True))

@@ -169,7 +169,7 @@ def test_every_and_start():
 
 
 def test_networks_without_norms_take_auxiliary_ones():
-    """Nothing to train beside the model: no groups, no fault in steps without perturbation."""
+    """Nothing to train in addition to the model: no groups, no error in steps without perturbation."""
     model, input, target = tiny('test_vit', 32, dtype=torch.float32)
     with pytest.warns(UserWarning, match='aux'):
         task = create_task('alfa', model, bn='aux', every=2)

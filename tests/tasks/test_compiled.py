@@ -136,7 +136,7 @@ class Places(nn.Module):
         return self.head(self.body(x) + self.places[kept])
 
 
-def test_indices_of_one_batch_do_not_answer_for_the_next():
+def test_indices_of_one_batch_are_not_returned_for_the_next():
     torch.compiler.reset()
     torch.manual_seed(0)
     model = Places()

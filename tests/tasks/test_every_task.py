@@ -65,7 +65,7 @@ def test_a_step_trains_the_model_and_leaves_it_plain(name):
 
 
 @EVERY
-def test_an_output_that_is_no_logits_is_told(name):
+def test_an_output_that_is_not_logits_is_refused(name):
     model, input, target = tiny(size=16)
     model.forward, forward = lambda x: (forward(x), 0), model.forward
     with pytest.raises(ConfigError, match='returns a tuple and not its logits'):
@@ -168,7 +168,7 @@ def test_compiled_it_is_the_same(name):
 
 
 @EVERY
-def test_state_is_taken_up(name):
+def test_state_is_restored(name):
     model, input, target = tiny(size=16)
     task = make(name, model)
     for _ in range(2):

@@ -121,7 +121,7 @@ def test_a_feature_inside_of_a_norm_is_refused_where_the_norm_would_run_on_place
 
 
 @pytest.mark.parametrize('bn', ['shared', 'aux'])
-def test_norms_that_can_make_no_difference_are_told(bn):
+def test_norms_that_make_no_difference_warn(bn):
     for model, why in (
         (freeze_batch_norm_2d(tiny()[0]), 'only frozen batch norm'),
         (tiny('test_vit', 32)[0], 'no layers with running statistics'),
@@ -137,7 +137,7 @@ def test_norms_that_can_make_no_difference_are_told(bn):
         ('l_alfa', dict(blocks='last'), 'with one block, layer3, eta is always 1: this is ALFA'),
     ],
 )
-def test_options_that_one_block_makes_idle_are_told(name, options, why):
+def test_options_without_effect_on_one_block_warn(name, options, why):
     with pytest.warns(AlfaWarning, match=why):
         create_task(name, tiny()[0], **options)
 

@@ -186,7 +186,7 @@ def test_layers_that_are_called_twice_are_refused():
 @pytest.mark.parametrize(
     ('config', 'says'), [(dict(prob=0), 'never exchanged'), (dict(groups=2), "norm='pono'")], ids=str
 )
-def test_what_has_no_effect_is_said(config, says):
+def test_options_without_effect_warn(config, says):
     with pytest.warns(AlfaWarning, match=says):
         create_task('moex', tiny()[0], **config)
 

@@ -65,7 +65,7 @@ def test_each_block_and_step_has_noise_of_its_own():
 @pytest.mark.parametrize(
     ('config', 'says'), [(dict(std=0), 'nothing is perturbed'), (dict(weight=0), 'ignored')], ids=str
 )
-def test_what_has_no_effect_is_said(config, says):
+def test_options_without_effect_warn(config, says):
     with pytest.warns(AlfaWarning, match=says):
         create_task('noise', tiny()[0], **config)
 

@@ -68,7 +68,7 @@ def test_all_faults_are_in_one_message():
     assert text.count('\n') == 9
 
 
-def test_a_bad_block_is_told_before_anything_is_touched():
+def test_a_wrong_block_is_refused_before_anything_is_touched():
     model = tiny()[0]
     before = {name: dict(m.__dict__) for name, m in model.named_modules()}
     with pytest.raises(BlockError, match=r'layer9.*layer1'):

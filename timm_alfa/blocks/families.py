@@ -1,7 +1,7 @@
 """Which modules of a model are its stages and its residual units.
 
-`FAMILIES` states the answers for some families. Everything else is derived from what timm knows of a model:
-`feature_info` names the ends of stages, `group_matcher` the units that layer-wise learning-rate decay tells apart.
+`FAMILIES` holds the answers for some families. Everything else is derived from what timm knows about a model:
+`feature_info` names the ends of stages, `group_matcher` the units that layer-wise learning-rate decay distinguishes.
 """
 
 import re
@@ -16,9 +16,9 @@ _STEM = re.compile(r'(stem|conv|bn|act|norm|patch_embed|layer0|$)', re.IGNORECAS
 
 @dataclass(frozen=True)
 class Family:
-    """The features of one family, as globs over module names. What is left empty is derived.
+    """The features of one family, as globs over module names. What is empty is derived.
 
-    Args:
+    Attributes:
         module: The Python module that defines the model's class, without its package.
         stages: Outputs of the stages.
         units: Outputs of the stem and of every residual unit.
@@ -50,7 +50,7 @@ FAMILIES = (
 
 
 def _family(model: nn.Module) -> Family:
-    """The row of the model's class or of the nearest class it is derived from."""
+    """The row of the model's class, or of its nearest base class that has one."""
     for cls in type(model).__mro__:
         for row in FAMILIES:
             if row.module == cls.__module__.rpartition('.')[2]:
@@ -59,12 +59,12 @@ def _family(model: nn.Module) -> Family:
 
 
 def stages_of(model: nn.Module) -> tuple[str, ...]:
-    """Stages, or else the child before the classifier."""
+    """The stages of a model; of one without known stages, the child before the classifier."""
     return matching(model, _family(model).stages) or _derived_stages(model) or _last_child(model)
 
 
 def units_of(model: nn.Module, stages: Sequence[str]) -> tuple[str, ...]:
-    """The stem and every residual unit; the stages of a model of which none are known."""
+    """The stem and every residual unit; of a model without known units, its stages."""
     return matching(model, _family(model).units) or _derived_units(model) or tuple(stages)
 
 
@@ -81,7 +81,7 @@ def callables(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def matching(model: nn.Module, globs: Iterable[str]) -> tuple[str, ...]:
-    """Modules whose names match one of the globs, a `*` never reaching over a dot."""
+    """Names of the modules that match one of the globs, in which a `*` never matches a dot."""
     globs = tuple(globs)
     return tuple(name for name in callables(model) if any(_matches(name, glob) for glob in globs))
 
@@ -92,7 +92,7 @@ def _matches(name: str, glob: str) -> bool:
 
 
 def _feature_names(model: nn.Module) -> list[str]:
-    """Names in `feature_info` that are modules, in order, without duplicates."""
+    """Names in `feature_info` that are those of modules, in order, without duplicates."""
     info = getattr(model, 'feature_info', None) or ()
     rows = getattr(info, 'info', info)
     modules = callables(model)
@@ -105,18 +105,25 @@ def _derived_stages(model: nn.Module) -> tuple[str, ...]:
     They are the rows in the container that holds most of them, and that container's last child, which often has no row.
     """
     names = _feature_names(model)
-    parents = [name.rpartition('.')[0] for name in names]
-    home = max(parents, key=parents.count, default='')
-    if home:
-        inside = [name for name, parent in zip(names, parents, strict=True) if parent == home]
-        last = [name for name in callables(model) if name.rpartition('.')[0] == home][-1:]
+    parents = [_parent(name) for name in names]
+    container = max(parents, key=parents.count, default='')
+    if container:
+        inside = [name for name in names if _parent(name) == container]
+        last = [name for name in callables(model) if _parent(name) == container][-1:]
         names = list(dict.fromkeys(inside + last))
     return tuple(_without_stem(names))
 
 
+def _parent(name: str) -> str:
+    return name.rpartition('.')[0]
+
+
 def _without_stem(names: list[str]) -> list[str]:
-    body = [i for i, name in enumerate(names) if not _STEM.match(name.rpartition('.')[2])]
-    return names[body[0] if body else min(1, len(names) - 1) :] if names else []
+    """The names from the first on that is not called like a stem; if all are, without the first of several."""
+    for index, name in enumerate(names):
+        if not _STEM.match(name.rpartition('.')[2]):
+            return names[index:]
+    return names[1:] or names
 
 
 def _derived_units(model: nn.Module) -> tuple[str, ...]:
@@ -150,6 +157,6 @@ def _group_patterns(model: nn.Module) -> list[str]:
 
 
 def _last_child(model: nn.Module) -> tuple[str, ...]:
-    """For a model without any such information: the child before the last one with parameters, the classifier."""
+    """Of a model without any such information: the child before the classifier, the last one with parameters."""
     children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
     return tuple(children[-2:-1])

@@ -16,12 +16,12 @@ _WORDS = (
 def resolve_blocks(model: nn.Module, spec: Union[str, Sequence[str]]) -> tuple[str, ...]:
     """Module names of the features that a spec means, in the order in which the model registers them.
 
-    That is nearly always the order of the forward pass; no pass is run to find out.
+    That is nearly always the order of the forward pass; no pass is run to check it.
 
     Args:
         model: Any classifier; wrappers (DistributedDataParallel, torch.compile) are looked through.
-        spec: 'last', stage numbers from 1 ('3', '1,3'), 'all', 'units', 'units:N', 'convs', or names and globs; names,
-            globs and numbers also as a list or tuple.
+        spec: 'last', stage numbers from 1 ('3', '1,3'), 'all', 'units', 'units:N', 'convs', or names and globs. Names,
+            globs and numbers may also be a list or tuple.
 
     Raises:
         BlockError: The spec names nothing; the message lists what there is.
@@ -29,27 +29,37 @@ def resolve_blocks(model: nn.Module, spec: Union[str, Sequence[str]]) -> tuple[s
     model = unwrap(model)
     stages = stages_of(model)
     text = (','.join(map(str, spec)) if isinstance(spec, (list, tuple)) else str(spec)).strip()
-    if text == 'convs':
-        return _known(convs_of(model), text, model, stages)
-    if text in ('last', 'all'):
-        return _known(stages[-1:] if text == 'last' else stages, text, model, stages)
-    if text.partition(':')[0] == 'units':
-        return _known(_units(model, text, stages), text, model, stages)
-    names: set[str] = set()
+
+    # a word for a set of features
+    names = _named_by_word(model, text, stages)
+    if names is not None:
+        if not names:
+            raise BlockError(f"block spec '{text}' names nothing in {type(model).__name__}. {_menu(model, stages)}")
+        return tuple(names)
+
+    # a list of numbers, names and globs
+    found: set[str] = set()
     for part in filter(None, (part.strip() for part in text.split(','))):
-        names.update(_part(model, part, stages, text))
-    if not names:
+        found.update(_named_by_part(model, part, stages, text))
+    if not found:
         raise BlockError(f"block spec '{spec}' is empty. Give one of {_WORDS}.")
-    return tuple(name for name in _order(model, stages) if name in names)
+    return tuple(name for name in _order(model, stages) if name in found)
 
 
-def _known(names: Sequence[str], spec: str, model: nn.Module, stages: Sequence[str]) -> tuple[str, ...]:
-    if not names:
-        raise BlockError(f"block spec '{spec}' names nothing in {type(model).__name__}. {_menu(model, stages)}")
-    return tuple(names)
+def _named_by_word(model: nn.Module, text: str, stages: Sequence[str]) -> Optional[Sequence[str]]:
+    """The features that a word means; None if the spec is not one of the words."""
+    if text == 'last':
+        return stages[-1:]
+    if text == 'all':
+        return stages
+    if text == 'convs':
+        return convs_of(model)
+    if text.partition(':')[0] == 'units':
+        return _units(model, text, stages)
+    return None
 
 
-def _part(model: nn.Module, part: str, stages: Sequence[str], spec: str) -> set[str]:
+def _named_by_part(model: nn.Module, part: str, stages: Sequence[str], spec: str) -> set[str]:
     if part.removeprefix('-').isdecimal():
         if not 1 <= int(part) <= len(stages):
             raise BlockError(
@@ -84,21 +94,23 @@ def _units(model: nn.Module, spec: str, stages: Sequence[str]) -> Sequence[str]:
 
 
 def evenly(names: Sequence[str], count: int) -> tuple[str, ...]:
-    """`count` of the names, evenly spaced, the first and the last among them (the last alone for one)."""
+    """`count` of the names, evenly spaced, with the first and the last (for one, the last alone)."""
     if count == 1:
         return tuple(names[-1:])
     return tuple(names[round(i * (len(names) - 1) / (count - 1))] for i in range(count))
 
 
 def _order(model: nn.Module, stages: Sequence[str]) -> list[str]:
-    """All module names in the order of registration, which nearly every model calls them in."""
+    """All module names in the order of registration, in which nearly every model calls them."""
     names = [name for name, _ in model.named_modules()]
     return names + [name for name in stages if name not in names]
 
 
 def feature_shape(feature: Any) -> Optional[list]:
-    """Shape of a feature without its batch dimension, for display: a list of shapes where it has several tensors."""
+    """Shape of a feature without its batch dimension, for display; a list of shapes if it has several tensors."""
     if hasattr(feature, 'shape'):
         return list(feature.shape[1:])
+    if not isinstance(feature, (list, tuple, dict)):
+        return None
     values = feature.values() if isinstance(feature, dict) else feature
-    return [feature_shape(v) for v in values if v is not None] if isinstance(feature, (list, tuple, dict)) else None
+    return [feature_shape(value) for value in values if value is not None]

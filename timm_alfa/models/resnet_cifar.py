@@ -22,7 +22,7 @@ CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 
 class SmallStemResNet(ResNet):
-    """timm's ResNet for small images: a 3x3 stride-1 convolution for its 7x7 stem, and no max-pool.
+    """timm's ResNet for small images: a 3x3 stride-1 convolution in place of its 7x7 stem, and no max-pool.
 
     (N, in_chans, H, W) to logits (N, num_classes); the stages divide the size by 1, 2, 4 and 8.
 
@@ -30,11 +30,11 @@ class SmallStemResNet(ResNet):
         block: timm's BasicBlock or Bottleneck.
         layers: Units in each of the four stages.
         num_classes: 0 for no classifier.
-        output_stride: 2, 4 or 8: below 8, later stages dilate in place of striding.
+        output_stride: 2, 4 or 8; below 8, later stages dilate instead of striding.
         **kwargs: Arguments of timm's ResNet, except those of its stem.
 
     Raises:
-        ConfigError: An argument of timm's stem, which this one replaces; or the output stride is none of these.
+        ConfigError: An argument of timm's stem, which this one replaces, or another output stride.
     """
 
     def __init__(self, block: Any, layers: Sequence[int], num_classes: int = 10, output_stride: int = 8, **kwargs):
@@ -93,13 +93,13 @@ def _small_stem(variant: str, pretrained: bool, kwargs: dict, **model_args) -> S
 
 @register_model
 def resnet20s(pretrained: bool = False, **kwargs) -> ThreeStageResNet:
-    """ResNet-20 of He et al. 2015 for CIFAR: 3 units a stage, 0.27M parameters."""
+    """ResNet-20 of He et al. 2015 for CIFAR: 3 units per stage, 0.27M parameters."""
     return _three_stage('resnet20s', pretrained, kwargs, layers=(3, 3, 3))
 
 
 @register_model
 def resnet56s(pretrained: bool = False, **kwargs) -> ThreeStageResNet:
-    """ResNet-56 of He et al. 2015 for CIFAR: 9 units a stage, 0.85M parameters."""
+    """ResNet-56 of He et al. 2015 for CIFAR: 9 units per stage, 0.85M parameters."""
     return _three_stage('resnet56s', pretrained, kwargs, layers=(9, 9, 9))
 
 

@@ -17,7 +17,7 @@ _STAGES = ('layer1', 'layer2', 'layer3')
 
 
 def make_blocks_stride(output_stride: int, valid: Sequence[int]) -> int:
-    """`output_stride` in the units of timm's `make_blocks`, which takes the stem to have divided the size by 4."""
+    """`output_stride` in the units of timm's `make_blocks`, which assumes that the stem divides the size by 4."""
     if output_stride not in valid:
         known = ', '.join(map(str, valid))
         raise ConfigError(f'output_stride is {output_stride}: give one of {known} (the stem keeps the image size).')
@@ -75,7 +75,7 @@ class ThreeStageResNet(ResNet):
         num_classes: 0 for no classifier.
         global_pool: As in timm; '' for none.
         channels: Widths of the three stages; the stem has the first.
-        output_stride: 1, 2 or 4: below 4, later stages dilate in place of striding.
+        output_stride: 1, 2 or 4; below 4, later stages dilate instead of striding.
         act_layer: Class or timm's name.
         norm_layer: Class or timm's name.
         drop_rate: Dropout before the classifier.
@@ -85,7 +85,7 @@ class ThreeStageResNet(ResNet):
         block_args: Further arguments of timm's BasicBlock.
 
     Raises:
-        ConfigError: The output stride is none of these.
+        ConfigError: Another output stride.
     """
 
     def __init__(
@@ -154,13 +154,13 @@ class ThreeStageResNet(ResNet):
         output_fmt: str = 'NCHW',
         intermediates_only: bool = False,
     ):
-        """Features of the stem (index 0) and the stages (1 to 3), as timm's ResNet gives them.
+        """Features of the stem (index 0) and the stages (1 to 3), as timm's ResNet returns them.
 
         Args:
             x: Images.
             indices: The last n features if an int, all if None, those if a list.
             norm: No effect: these features have no final norm. timm passes it to every model.
-            stop_early: Run no stage after the last feature asked for.
+            stop_early: Run no stage after the last requested feature.
             output_fmt: Only 'NCHW'.
             intermediates_only: Leave out the final feature.
 
@@ -188,12 +188,12 @@ class ThreeStageResNet(ResNet):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Empties the stages after the last feature asked for, and drops the head that no longer fits.
+        """Empties the stages after the last requested feature, and drops the head that no longer fits.
 
         Args:
             indices: As in `forward_intermediates`.
             prune_norm: No effect: these features have no final norm. timm passes it to every model.
-            prune_head: Drop the head even where all stages stay.
+            prune_head: Drop the head even if all stages stay.
 
         Returns:
             The indices that stay, counted from the stem.

@@ -1,8 +1,9 @@
-"""Counting floating-point operations: what a step costs, and what it has to cost, whatever the machine.
+"""Counts floating-point operations: what a step costs, and the least that it can cost, on any machine.
 
-For tests and benchmarks/; nothing that trains uses it.
+For tests and benchmarks/; training does not use it.
 """
 
+from functools import partial
 from typing import Any, Callable, Sequence
 
 import torch
@@ -15,7 +16,7 @@ from timm_alfa.replay.redirect import redirected
 
 
 def _convolution_backward(grad_output, input, weight, *rest, out_val=None) -> int:
-    """Each gradient costs what the forward pass does; torch's own formula takes grouped convolutions for dense ones."""
+    """Each gradient costs what the forward pass does; torch's own formula counts grouped convolutions as dense."""
     *_, transposed, _, _, output_mask = rest
     positions = input if transposed else grad_output
     return 2 * positions.numel() * weight[0].numel() * sum(output_mask[:2])
@@ -25,7 +26,7 @@ _FORMULAS = {**flop_registry, torch.ops.aten.convolution_backward: _convolution_
 
 
 class FlopCounter(TorchDispatchMode):
-    """`FlopCounterMode` tracks modules, and fails under `autograd.grad` to a leaf; its formulas are enough."""
+    """Counts operations with the formulas of `FlopCounterMode`, which itself fails under `autograd.grad` to a leaf."""
 
     def __init__(self):
         super().__init__()
@@ -50,33 +51,31 @@ def count_flops(function: Callable[[], Any]) -> int:
 
 def forward_after(model: nn.Module, names: Sequence[str], input: Any) -> tuple[int, dict[str, int]]:
     """Forward operations F of a model, and T_i of what comes after each of some modules, by name."""
-    modules, done = dict(model.named_modules()), {}
+    counter, before = FlopCounter(), {}
 
-    def marks(name: str) -> Callable:
-        def redirect(original: Callable) -> Callable:
-            def call(*args, **kwargs):
-                output = original(*args, **kwargs)
-                done[name] = counter.total
-                return output
+    def note(name: str, original: Callable) -> Callable:
+        def call(*args, **kwargs):
+            output = original(*args, **kwargs)
+            before[name] = counter.total
+            return output
 
-            return call
+        return call
 
-        return redirect
-
-    marked = {modules[name]: marks(name) for name in names}
-    with torch.no_grad(), norms.freeze_running_stats(model), FlopCounter() as counter, redirected(marked):
+    targets = {model.get_submodule(name): partial(note, name) for name in names}
+    with torch.no_grad(), norms.freeze_running_stats(model), counter, redirected(targets):
         model(input)
-    return counter.total, {name: counter.total - at for name, at in done.items()}
+    return counter.total, {name: counter.total - count for name, count in before.items()}
 
 
 def floor(model: nn.Module, groups: Sequence[Sequence[str]], input: Any, steps: int) -> int:
     """The least that an exact ALFA step can cost: 3F + max_i T_i + sum_i (2K + 1) T_i.
 
     Args:
-        groups: Names of the features that are perturbed together: one each in 'separate' mode, all in 'joint' mode.
+        groups: Names of the features that are perturbed together: each on its own in 'separate' mode, all in 'joint'.
         input: A batch.
         steps: K, at least 1; the clean gradient is the first step of each search.
     """
-    whole, after = forward_after(model, [name for group in groups for name in group], input)
+    names = [name for group in groups for name in group]
+    forward, after = forward_after(model, names, input)
     tails = [max(after[name] for name in group) for group in groups]
-    return 3 * whole + max(tails) + (2 * steps + 1) * sum(tails)
+    return 3 * forward + max(tails) + (2 * steps + 1) * sum(tails)
