@@ -8,9 +8,8 @@ from typing import Any, NamedTuple, Union
 
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.run_dir.finished import Run, read_run
+from timm_alfa.utils.launcher import PRECISIONS
 from timm_alfa.utils.redact import redact
-
-PRECISIONS = ('no', 'fp8', 'fp16', 'bf16')  # accelerate's words
 
 
 def is_number(value: Any) -> bool:

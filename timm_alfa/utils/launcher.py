@@ -3,6 +3,8 @@
 import shlex
 from typing import Optional
 
+PRECISIONS = ('no', 'fp8', 'fp16', 'bf16')  # accelerate's words
+
 
 def launch_command(*words: object, mixed_precision: Optional[str] = None, explicit: bool = False) -> str:
     """A command line of accelerate, quoted for a shell.
@@ -14,5 +16,5 @@ def launch_command(*words: object, mixed_precision: Optional[str] = None, explic
     """
     precision = []
     if mixed_precision is not None and (explicit or mixed_precision != 'no'):
-        precision = ['--mixed_precision', mixed_precision]
+        precision = ['--mixed_precision', str(mixed_precision)]
     return shlex.join(['accelerate', 'launch', *precision, *map(str, words)])

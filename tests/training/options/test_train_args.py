@@ -219,6 +219,23 @@ def test_help_has_a_line_for_every_option():
         assert item.field.metadata['help'].split()[0] in text
 
 
+@pytest.mark.parametrize('value', ['5', '[bf16]', '{a: 1}', 'true', 'bf17'])
+def test_a_precision_that_accelerate_does_not_have_is_refused(tmp_path, value):
+    file = tmp_path / 'recipe.yaml'
+    file.write_text(f'lr: -1\nenvironment: {{mixed_precision: {value}}}\n')
+    found = faults('--config', str(file))
+    assert len(found) == 2
+    assert "'mixed_precision' in the environment of --config is" in found[1]
+    assert 'it must be one of no, fp8, fp16, bf16.' in found[1]
+
+
+@pytest.mark.parametrize(('value', 'precision'), [('no', 'no'), ("'no'", 'no'), ('bf16', 'bf16'), ('null', None)])
+def test_the_precision_of_a_recipe(tmp_path, value, precision):
+    file = tmp_path / 'recipe.yaml'
+    file.write_text(f'environment: {{mixed_precision: {value}}}\n')
+    assert parse_args(['--config', str(file)]).recipe_precision == precision
+
+
 words = st.text(string.printable, max_size=12)
 
 

@@ -28,6 +28,7 @@ from timm_alfa.training.options.parser import (
     resolve_groups,
 )
 from timm_alfa.utils.console import logger
+from timm_alfa.utils.launcher import PRECISIONS
 
 DESCRIPTION = (
     'Trains any timm model with ALFA, L-ALFA or one of the methods they are compared with. Without options, it trains '
@@ -155,6 +156,7 @@ def fill_for_digits(given: Given) -> None:
 def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
     """All groups and the chosen task's options, with the errors of each and between them."""
     groups, errors = resolve_groups(GROUPS, given)
+    errors += precision_errors(given.environment)
 
     # the task and its own options
     name = groups['task'].task if groups['task'] else None
@@ -185,6 +187,14 @@ def recipe_precision(environment: dict[str, Any]) -> Optional[str]:
     """The mixed precision that the environment of a YAML file names; YAML reads a bare no as False."""
     precision = environment.get('mixed_precision')
     return 'no' if precision is False else precision
+
+
+def precision_errors(environment: dict[str, Any]) -> Iterator[str]:
+    """A line if the environment of a YAML file names a mixed precision that accelerate does not have."""
+    precision = recipe_precision(environment)
+    if precision is not None and precision not in PRECISIONS:
+        known = ', '.join(PRECISIONS)
+        yield f"'mixed_precision' in the environment of --config is {precision!r}: it must be one of {known}."
 
 
 def own_options(row: Any, given: Given) -> tuple[Optional[Any], list[str]]:
