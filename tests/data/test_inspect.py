@@ -68,6 +68,15 @@ def test_unused_images_have_to_exist(options, error, message):
         inspect_data(DataConfig(**options, score_unused=True))
 
 
+def test_labels_identify_the_order_of_the_images(root, make_folder):
+    """Of all splits, each once; other options of the same data do not matter."""
+    first = inspect_data(config(root)).labels_sha256
+    assert first == inspect_data(config(root, val_fraction=0.25, train_subset=2), seed=7).labels_sha256
+    assert inspect_data(DataConfig()).labels_sha256 == inspect_data(DataConfig(), seed=1).labels_sha256 != first
+    other = make_folder('other', train=dict(a=9, b=7), val=dict(a=1, b=2))
+    assert inspect_data(config(other)).labels_sha256 != first
+
+
 def test_folders(root):
     info = inspect_data(config(root))
     assert (info.kind, info.class_names, info.image_size, info.loader) == ('folder', ('a', 'b'), (3, 8, 8), 'memory')

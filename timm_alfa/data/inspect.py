@@ -1,5 +1,6 @@
 """What can be known of the data before a model is built, and every check that needs no work."""
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 from typing import Iterable, Iterator, Optional
@@ -67,6 +68,16 @@ class DataInfo:
     @property
     def test_images(self) -> Optional[int]:
         return None if self.test is None else len(self.test)
+
+    @property
+    def labels_sha256(self) -> str:
+        """Hash of all labels in their order: copies of a data set that differ in it give a seed other images."""
+        digest, seen = hashlib.sha256(), []
+        for subset in (self.train, self.val, self.test):
+            if subset is not None and not any(subset.source is source for source in seen):
+                seen.append(subset.source)
+                digest.update(subset.source.targets.numpy().astype('<i8').tobytes())
+        return digest.hexdigest()
 
     @property
     def description(self) -> str:

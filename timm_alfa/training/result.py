@@ -78,6 +78,7 @@ def _about_data(run: Run) -> dict[str, Any]:
         val_images=data.val_images,
         val_split=data.val_split,
         test_images=data.test_images,
+        labels_sha256=data.info.labels_sha256,
     )
 
 

@@ -32,6 +32,7 @@ KEYS = {
     'train_images',
     'val_images',
     'test_images',
+    'labels_sha256',
     'best_epoch',
     'val_top1',
     'val_top5',
