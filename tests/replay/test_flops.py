@@ -79,14 +79,14 @@ class Held:
     def __init__(self, besides):
         self.now = self.most = 0
         self.storages = {}
-        self.parallels = {p.untyped_storage().data_ptr() for p in besides}
+        self.besides = {p.untyped_storage().data_ptr() for p in besides}
 
     def pack(self, x):
         return _Saved(self, x.detach() if x.is_leaf and x.requires_grad else x)
 
     def add(self, x, sign):
         key, size = x.untyped_storage().data_ptr(), x.untyped_storage().nbytes()
-        if key in self.parallels:
+        if key in self.besides:
             return
         before = self.storages.get(key, 0)
         self.storages[key] = before + sign
