@@ -4,7 +4,7 @@
 
 The bare loop has the same model and optimizer, and its batches are ready in memory: no loader, metrics, log or checks.
 It runs in the same process as train.py's loop, one epoch of each in turn. timm's script runs in a separate process with
-the same data set, batch size and optimizer, before and after those; its rate is read from its log. It does not augment,
+the same dataset, batch size and optimizer, before and after those; its rate is read from its log. It does not augment,
 while train.py's loop does.
 """
 

@@ -96,7 +96,7 @@ def flags(options: dict[str, Any]) -> list[str]:
 
 
 def local_dataset(name: str, root: Optional[Path]) -> str:
-    """A data set's name, or the folder with its local copy under `root` if it is one of the Hub.
+    """A dataset's name, or the folder with its local copy under `root` if it is one of the Hub.
 
     Raises:
         FileNotFoundError: There is no such folder.

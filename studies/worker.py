@@ -21,7 +21,7 @@ class Workspace:
     Args:
         output: Folder of run folders, logs and locks.
         runs: Folder of records.
-        dataset_root: Folder with local copies of data sets.
+        dataset_root: Folder with local copies of datasets.
         slots: Number of runs at a time.
     """
 

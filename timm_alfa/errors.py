@@ -42,7 +42,7 @@ class BlockError(AlfaError):
 
 
 class DataError(AlfaError):
-    """A data set, split, folder or image cannot be used."""
+    """A dataset, split, folder or image cannot be used."""
 
 
 class CheckpointError(AlfaError):

@@ -29,7 +29,7 @@ def make_folder(tmp_path):
 
 @pytest.fixture
 def make_parquet(tmp_path, monkeypatch):
-    """Writes a data set in the Hub's layout: columns of rows by split."""
+    """Writes a dataset in the Hub's layout: columns of rows by split."""
     datasets = pytest.importorskip('datasets')
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')

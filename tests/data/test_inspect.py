@@ -113,7 +113,7 @@ def test_one_split_for_both_is_a_note(root):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(dataset='cifar10'), "unknown data set 'cifar10'.*torch/cifar10"),
+        (dict(dataset='cifar10'), "unknown dataset 'cifar10'.*torch/cifar10"),
         (dict(dataset='digit'), "Did you mean 'digits'"),
         (dict(dataset='tfds/x'), 'is a stream'),
         (dict(dataset='wds/x'), "no folder 'x'"),

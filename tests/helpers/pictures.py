@@ -1,4 +1,4 @@
-"""Images to make data sets of."""
+"""Images to make datasets of."""
 
 import numpy as np
 from PIL import Image

@@ -182,7 +182,7 @@ def test_the_standard_run_is_compared_with(make_run):
         accuracy_rows(read_run(run), other)
 
 
-def test_no_path_of_the_machine_is_a_data_set(make_run):
+def test_no_path_of_the_machine_is_a_dataset(make_run):
     run = read_run(make_run(dataset='hfds//home/me/secret/pets'))
     assert dataset_names(run) == ('pets', 'pets')
     assert card(run.folder, 'me/x', license='mit').data.datasets is None

@@ -46,7 +46,7 @@ def test_train_py_parses_the_command_as_the_jobs_options(tmp_path):
     assert (config.run.output, config.run.experiment, config.run.resume) == (str(tmp_path), job.folder, 'auto')
 
 
-def test_local_copy_is_found_by_the_name_of_the_data_set(tmp_path):
+def test_local_copy_is_found_by_the_name_of_the_dataset(tmp_path):
     with pytest.raises(FileNotFoundError, match='cifar10'):
         jobs.local_dataset('hfds/uoft-cs/cifar10', tmp_path)
     (tmp_path / 'cifar10').mkdir()

@@ -49,8 +49,8 @@ def no_effect(
         loader: The loader in use, 'memory' or 'timm'.
         flag_name: Returns an option as the user wrote it.
     """
-    # the kind of data set
-    title = KINDS[kind].title or f'{kind}/ data sets'
+    # the kind of dataset
+    title = KINDS[kind].title or f'{kind}/ datasets'
     for name in changed(data, KINDS[kind].unused):
         yield f'{flag_name(name)} has no effect with {title}.'
     for name in changed(data, special_options()):

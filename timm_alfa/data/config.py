@@ -17,7 +17,7 @@ class DataConfig:
     """Which images, in which splits, and how they are read."""
 
     dataset: str = option('', dataset_help())
-    data_dir: str = option('', 'root of an image folder, or where the data set is kept', metavar='FOLDER')
+    data_dir: str = option('', 'root of an image folder, or where the dataset is kept', metavar='FOLDER')
     train_split: str = option('train', 'split to train on')
     val_split: str = option('validation', 'split to validate on; with --val-fraction it is the test split')
     input_key: Optional[str] = option(None, option_help('input_key'))
@@ -43,7 +43,7 @@ class DataConfig:
 
     @property
     def name(self) -> str:
-        """What the user calls the data: the data set, the image folder, or the default data set."""
+        """What the user calls the data: the dataset, the image folder, or the default dataset."""
         return self.dataset or self.data_dir or DEFAULT
 
     @property

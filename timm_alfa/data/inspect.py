@@ -96,7 +96,7 @@ def inspect_data(data: DataConfig, aug: Optional[AugConfig] = None, *, seed: int
 
     Raises:
         ConfigError: Options that exclude each other.
-        DataError: The data set, a split, a column, a folder, a label or an image that was read cannot be used.
+        DataError: The dataset, a split, a column, a folder, a label or an image that was read cannot be used.
     """
     aug = aug or AugConfig()
     errors = list(pair_errors(data, aug))

@@ -1,4 +1,4 @@
-"""A kind of data set is one row: these tests add one, and walk those there are."""
+"""A kind of dataset is one row: these tests add one, and walk those there are."""
 
 import dataclasses
 from pathlib import Path
@@ -55,14 +55,14 @@ def test_a_new_kind_trains_through_the_options_of_train_py(squares):
 
 
 def test_a_new_kind_is_in_the_messages(squares):
-    with pytest.raises(DataError, match=r"unknown data set 'square'.*Known: .*, squares/NAME\."):
+    with pytest.raises(DataError, match=r"unknown dataset 'square'.*Known: .*, squares/NAME\."):
         inspect_data(DataConfig(dataset='square'))
     with pytest.raises(DataError, match=r"unknown split --train-split 'trains'.*Known: train, test"):
         inspect_data(DataConfig(dataset='squares/grey', train_split='trains'))
     with pytest.warns(AlfaWarning) as caught:
         inspect_data(DataConfig(dataset='squares/grey', input_key='img', target_key='x', class_map='y'))
     assert [str(warning.message) for warning in caught] == [
-        '--class-map has no effect with squares/ data sets.',
+        '--class-map has no effect with squares/ datasets.',
         '--input-key has no effect without --dataset hfds/ or wds/.',
     ]
     with pytest.warns(AlfaWarning, match='--target-key has no effect without --dataset hfds/ or wds/ or squares/'):

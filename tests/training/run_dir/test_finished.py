@@ -129,9 +129,9 @@ def test_config_and_record_must_agree(make_run):
 @pytest.mark.parametrize(
     ('name', 'says'),
     [
-        ('resnet50.alfa_in1k', r'trained resnet20s.*data set was CIFAR-10, not ImageNet-1k'),
+        ('resnet50.alfa_in1k', r'trained resnet20s.*dataset was CIFAR-10, not ImageNet-1k'),
         ('resnet20s.l_alfa_c10', r'task was alfa'),
-        ('resnet20s.alfa_c100', r'data set was CIFAR-10, not CIFAR-100'),
+        ('resnet20s.alfa_c100', r'dataset was CIFAR-10, not CIFAR-100'),
         ('resnet56s.mine', r'trained resnet20s'),
     ],
 )
@@ -143,8 +143,8 @@ def test_a_name_must_say_what_the_run_is(make_run, name, says):
 @pytest.mark.parametrize(
     ('dataset', 'says'),
     [
-        ('digits', r"data set was scikit-learn's digits, not CIFAR-10"),
-        ('mine', r'data set was mine, 10 classes, not CIFAR-10'),
+        ('digits', r"dataset was scikit-learn's digits, not CIFAR-10"),
+        ('mine', r'dataset was mine, 10 classes, not CIFAR-10'),
     ],
 )
 def test_ten_classes_are_not_yet_cifar10(make_run, dataset, says):
@@ -157,7 +157,7 @@ def test_a_folder_of_another_name_is_cifar10_if_its_id_says_so(make_run):
     with pytest.raises(HubError, match='pass --dataset-id uoft-cs/cifar10'):
         check_name(run, 'resnet20s.alfa_c10')
     check_name(run, 'resnet20s.alfa_c10', 'uoft-cs/cifar10')
-    with pytest.raises(HubError, match='data set was mine, 10 classes'):
+    with pytest.raises(HubError, match='dataset was mine, 10 classes'):
         check_name(run, 'resnet20s.alfa_c10', 'uoft-cs/cifar100')
 
 

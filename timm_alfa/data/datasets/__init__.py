@@ -1,1 +1,1 @@
-"""Kinds of data sets: what `--dataset` names, and how each one is read."""
+"""Kinds of datasets: what `--dataset` names, and how each one is read."""

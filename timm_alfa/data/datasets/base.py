@@ -51,7 +51,7 @@ class Source:
             ) from error
 
     def image(self, index: int, mode: str) -> Image.Image:
-        """Decodes an image. timm's data sets would return the next image in place of a broken one: this never does.
+        """Decodes an image. timm's datasets would return the next image in place of a broken one: this never does.
 
         Raises:
             DataError: It cannot be read; the message names it.

@@ -1,4 +1,4 @@
-"""The embedded data set: scikit-learn's 1,797 handwritten digits, nothing to download."""
+"""The embedded dataset: scikit-learn's 1,797 handwritten digits, nothing to download."""
 
 from typing import TYPE_CHECKING
 

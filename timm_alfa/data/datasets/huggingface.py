@@ -1,4 +1,4 @@
-"""Hugging Face data sets, `hfds/`, by Hub id or folder, through timm's reader."""
+"""Hugging Face datasets, `hfds/`, by Hub id or folder, through timm's reader."""
 
 import os
 from functools import partial
@@ -23,7 +23,7 @@ def splits(data: 'DataConfig') -> tuple[str, ...]:
     """Returns the names of the splits, without reading the data.
 
     Raises:
-        DataError: The data set cannot be found or loaded.
+        DataError: The dataset cannot be found or loaded.
     """
     import datasets
 
@@ -51,7 +51,7 @@ def is_local(data: 'DataConfig') -> bool:
 
 
 class HfdsSource(Source):
-    """A split of a data set; images are decoded when they are read.
+    """A split of a dataset; images are decoded when they are read.
 
     Args:
         data: `input_key` and `target_key` name the columns of images and labels, `data_dir` is the cache.
@@ -126,7 +126,7 @@ def _load(function: Callable, name: str, data: 'DataConfig', **kwargs) -> Any:
     except Exception as error:  # datasets raises its own, huggingface_hub's, pyarrow's, OSError, ValueError
         raise DataError(
             f'cannot load --dataset hfds/{name}: {first_line(error)}. '
-            "Use a folder that exists or a data set's id on the Hub."
+            "Use a folder that exists or a dataset's id on the Hub."
         ) from error
 
 
@@ -212,7 +212,7 @@ def _no_labels(target_key: str, error: Exception) -> DataError:
 
 
 def _roots(name: str, data: 'DataConfig') -> tuple[str, ...]:
-    """Returns the folders that rows may name images in: that of the data set, and the caches of downloads."""
+    """Returns the folders that rows may name images in: that of the dataset, and the caches of downloads."""
     from datasets import config
     from huggingface_hub import constants
 
@@ -232,7 +232,7 @@ def _decoded(item: dict, roots: tuple[str, ...]) -> Image.Image:
         return decode_image(item['bytes'])
     path = os.path.abspath(item['path'])
     if not any(path.startswith(os.path.join(root, '')) for root in roots):
-        raise ValueError(f"its file '{path[:MAX_PATH]}' is outside of the data set")
+        raise ValueError(f"its file '{path[:MAX_PATH]}' is outside of the dataset")
     return read_image(path)
 
 

@@ -1,4 +1,4 @@
-"""The kinds of data set. A new kind is one file with a `Source` and one row of `KINDS`.
+"""The kinds of dataset. A new kind is one file with a `Source` and one row of `KINDS`.
 
 Everything that depends on the kind is in its row: how `--dataset` is parsed, which splits there are, the help texts,
 which options have an effect, and what a model card calls the data.
@@ -26,7 +26,7 @@ def _no_hub_id(dataset: str) -> Optional[str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of data set.
+    """A kind of dataset.
 
     Attributes:
         patterns: What `--dataset` takes, such as 'hfds/NAME'; empty if it is not `--dataset` that selects the kind.
@@ -40,7 +40,7 @@ class Kind:
         unused: Other options of `DataConfig` that have no effect.
         slices: Whether a split may be a slice or a sum, such as 'train[:10%]'.
         is_local: Whether opening the data downloads nothing.
-        hub_id: Returns the data set's id on the Hub from the value of `--dataset`, or None.
+        hub_id: Returns the dataset's id on the Hub from the value of `--dataset`, or None.
     """
 
     patterns: tuple[str, ...]
@@ -84,7 +84,7 @@ KINDS = {  # by the prefix of --dataset, or its whole value
         splits=torchvision.splits,
         open=torchvision.TorchSource,
         names=tuple(f'torch/{name}' for name in torchvision.TORCH_NAMES),
-        options={'dataset_download': 'let torchvision download the data set'},
+        options={'dataset_download': 'let torchvision download the dataset'},
     ),
     'folder': Kind(
         patterns=(),
@@ -128,7 +128,7 @@ def dataset_kind(data: 'DataConfig') -> str:
     if prefix in UNSUPPORTED:
         raise DataError(f'--dataset {data.dataset} {UNSUPPORTED[prefix]}')
     known = [name for kind in KINDS.values() for name in kind.names or kind.patterns]
-    raise DataError(one_of('data set', data.dataset, known) + ' For an image folder use --data-dir alone.')
+    raise DataError(one_of('dataset', data.dataset, known) + ' For an image folder use --data-dir alone.')
 
 
 def open_split(kind: str, data: 'DataConfig', split: str, like: Optional[Source] = None) -> Source:
@@ -182,7 +182,7 @@ def is_local(data: 'DataConfig') -> bool:
 
 
 def hub_id(dataset: str) -> Optional[str]:
-    """Returns the Hub id of a data set from the value of `--dataset`, or None."""
+    """Returns the Hub id of a dataset from the value of `--dataset`, or None."""
     kind = find_kind(dataset)
     return None if kind is None else KINDS[kind].hub_id(dataset)
 

@@ -1,4 +1,4 @@
-"""torchvision's data sets by timm's names, `torch/NAME`."""
+"""torchvision's datasets by timm's names, `torch/NAME`."""
 
 from typing import TYPE_CHECKING
 
@@ -20,18 +20,18 @@ def splits(data: 'DataConfig') -> tuple[str, ...]:
     """Returns the names of the splits, without reading the data.
 
     Raises:
-        DataError: There is no such data set, or --data-dir is missing.
+        DataError: There is no such dataset, or --data-dir is missing.
     """
     name = data.dataset.split('/', 1)[1].lower()
     if name not in TORCH_NAMES:
-        raise DataError(one_of('data set torch/', name, TORCH_NAMES))
+        raise DataError(one_of('dataset torch/', name, TORCH_NAMES))
     if not data.data_dir:
         raise DataError(f'--dataset {data.dataset} needs --data-dir, the folder that holds it or is to hold it.')
     return ('train', 'val') if name in ('imagenet', 'places365') else ('train', 'test')
 
 
 class TorchSource(Source):
-    """A split of a torchvision data set."""
+    """A split of a torchvision dataset."""
 
     def __init__(self, data: 'DataConfig', split: str):
         try:

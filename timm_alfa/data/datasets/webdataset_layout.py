@@ -118,7 +118,7 @@ def _named(root: Path) -> dict[str, Shards]:
     files: dict[str, list[Path]] = {}
     for path in sorted(root.glob('*.tar'), key=_by_number):
         if found := SPLIT.findall(path.name):
-            files.setdefault(found[-1], []).append(path)  # an earlier match may be part of the data set's name
+            files.setdefault(found[-1], []).append(path)  # an earlier match may be part of the dataset's name
     for paths in files.values():
         _check_complete(paths)
     return {name: Shards(tuple(paths)) for name, paths in files.items()}

@@ -83,7 +83,7 @@ def save_state(store: CheckpointStore, run, state: TrainState, totals: Totals, o
 
 
 def skipped_images(run) -> dict[str, list[int]]:
-    """Indices of the corrupt images left out so far, by part of the data set, over all processes."""
+    """Indices of the corrupt images left out so far, by part of the dataset, over all processes."""
     skipped = {}
     for name in ('train', 'val', 'test'):
         part = getattr(run.data, name)

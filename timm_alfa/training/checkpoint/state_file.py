@@ -22,7 +22,7 @@ class StateFile:
         progression: The fields of `TrainState`.
         options: The flat options of the run.
         num_processes: How many processes saved it.
-        skipped: Indices of corrupt images, by part of the data set.
+        skipped: Indices of corrupt images, by part of the dataset.
         scaler: State of the gradient scaler.
         mixed_precision: As accelerate names it; not in states from before it was kept.
         loader: What --loader auto was resolved to; likewise.
@@ -63,7 +63,7 @@ def content_errors(content: Any) -> Iterator[str]:
     yield from _field_errors(options, ComparedOptions, 'options.')
     yield from history_errors(content['progression'].get('continued', []), 'progression.continued')
     for name in content['skipped'].keys() - {'train', 'val', 'test'}:
-        yield f'skipped has the key {name!r}, which is not a part of a data set'
+        yield f'skipped has the key {name!r}, which is not a part of a dataset'
     positive = {'num_processes': content['num_processes']}
     positive.update({f'options.{key}': options.get(key) for key in ('batch_size', 'grad_accum_steps', 'epochs')})
     for name, value in positive.items():

@@ -193,7 +193,7 @@ def without_effect(config, flag_name) -> Iterator[str]:
 
 
 def without_effect_in(config, updates: int) -> Iterator[str]:
-    """A line for each option that has no effect in a run of so many updates, which only the data set determines."""
+    """A line for each option that has no effect in a run of so many updates, which only the dataset determines."""
     start = getattr(config.task_options, 'start', 0)
     if start >= updates:
         yield f'--{config.task_prefix}-start: {start} is never reached in {updates} updates: nothing is perturbed.'

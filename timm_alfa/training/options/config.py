@@ -212,7 +212,7 @@ def _is_plain_name(name: str) -> bool:
     return name not in ('', '.', '..') and not set(name) & set('/\\\0')
 
 
-# They suit 1,437 images of 8x8 pixels that must not be mirrored; the other defaults suit CIFAR and larger data sets.
+# They suit 1,437 images of 8x8 pixels that must not be mirrored; the other defaults suit CIFAR and larger datasets.
 DIGITS_DEFAULTS = dict(epochs=6, batch_size=32, lr=0.03, sched='cosine', hflip=0.0)
 
 # Options that contradict one of these defaults: if one of them is given, that default does not apply.
@@ -278,7 +278,7 @@ class TrainConfig:
 
     @property
     def is_digits(self) -> bool:
-        """Whether the data set is the embedded digits."""
+        """Whether the dataset is the embedded digits."""
         return means_digits(self.data.dataset, self.data.data_dir)
 
     @property

@@ -65,7 +65,7 @@ class Given(NamedTuple):
     Attributes:
         values: By key.
         source: Where each value comes from: '' is the command line.
-        inherited: Keys that come from a run or from defaults of the data set, and not from the user.
+        inherited: Keys that come from a run or from defaults of the dataset, and not from the user.
         environment: What --config says its run ran on.
     """
 

@@ -44,7 +44,7 @@ NOT_FROM_RUN = ('output', 'experiment', *OF_ONE_START)
 TITLES = {
     'model': 'Model',
     'input': 'Input of the model',
-    'data': 'Data set and loader',
+    'data': 'Dataset and loader',
     'aug': 'Augmentation and regularization',
     'task': 'Task',
     'optim': 'Loss and optimizer',
@@ -144,7 +144,7 @@ def fill_from_run(given: Given, options: Sequence[Option]) -> tuple[list[str], l
 
 
 def fill_for_digits(given: Given) -> None:
-    """Sets the defaults of the embedded digits, if they are the data set, for options that are not given."""
+    """Sets the defaults of the embedded digits, if they are the dataset, for options that are not given."""
     if not means_digits(given.values.get('dataset'), given.values.get('data_dir')):
         return
     for key, value in DIGITS_DEFAULTS.items():

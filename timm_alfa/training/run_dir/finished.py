@@ -69,11 +69,11 @@ class Run:
 
     @property
     def dataset(self) -> Optional[DataSet]:
-        """The row of the run's data set, if it is a known one."""
+        """The row of the run's dataset, if it is a known one."""
         return find_dataset(self.record['dataset'], self.record['num_classes'])
 
     def dataset_as(self, hub_id: Optional[str]) -> Optional[DataSet]:
-        """The row of its data set or, if that is not a known one, of the data set with this id on the Hub."""
+        """The row of its dataset or, if that is not a known one, of the dataset with this id on the Hub."""
         return self.dataset or dataset_by_id(hub_id, self.record['num_classes'])
 
 
@@ -221,7 +221,7 @@ def check_name(run: Run, name: str, dataset_id: Optional[str] = None) -> None:
     """Checks that a repo called `architecture.tag` gets that architecture, and one of our tags what it stands for.
 
     Args:
-        dataset_id: The data set's id on the Hub, if the run's `--dataset` does not name it.
+        dataset_id: The dataset's id on the Hub, if the run's `--dataset` does not name it.
 
     Raises:
         HubError: The run is another.
@@ -236,7 +236,7 @@ def check_name(run: Run, name: str, dataset_id: Optional[str] = None) -> None:
     if name in TAGS and known is not TAGS[name].dataset:
         title = known.title if known else f'{run.record["dataset"]}, {run.record["num_classes"]} classes'
         errors.append(
-            f'its data set was {title}, not {TAGS[name].dataset.title}'
+            f'its dataset was {title}, not {TAGS[name].dataset.title}'
             + ('' if known else f' (if it was, pass --dataset-id {TAGS[name].dataset.hub_id})')
         )
     if errors:

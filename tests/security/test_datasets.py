@@ -1,4 +1,4 @@
-"""Data sets from somebody else, of every kind: images of known formats, regular files, sizes with a limit."""
+"""Datasets from somebody else, of every kind: images of known formats, regular files, sizes with a limit."""
 
 import io
 import os
@@ -48,7 +48,7 @@ def ghostscript(tmp_path, monkeypatch):
 
 @pytest.fixture
 def make_data(tmp_path, monkeypatch):
-    """Writes a data set of one kind with two good images and the given one; gives its options."""
+    """Writes a dataset of one kind with two good images and the given one; gives its options."""
     datasets = pytest.importorskip('datasets')
     monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
     datasets.disable_progress_bars()
@@ -157,15 +157,15 @@ def test_photographs_with_several_frames_are_jpegs(make_data):
     assert read_all(make_data('folder', frames.getvalue()))[1].size == (8, 8)
 
 
-# Hugging Face data sets
+# Hugging Face datasets
 
 
-def test_a_row_reads_no_file_outside_of_its_data_set(make_data, tmp_path):
+def test_a_row_reads_no_file_outside_of_its_dataset(make_data, tmp_path):
     (tmp_path / 'private.png').write_bytes(png())
     root = write_parquet(
         tmp_path / 'gift', dict(image=[dict(bytes=None, path=str(tmp_path / 'private.png'))], label=[0])
     )
-    with pytest.raises(DataError, match=r'cannot read row 0 .*private.png.* outside of the data set'):
+    with pytest.raises(DataError, match=r'cannot read row 0 .*private.png.* outside of the dataset'):
         read_all(DataConfig(dataset=f'hfds/{root}', data_dir=str(tmp_path / 'cache')))
 
 
@@ -199,7 +199,7 @@ def test_labels_are_read_without_decoding_other_columns(key, mapped, ghostscript
     assert not ghostscript()
 
 
-def test_a_data_set_with_a_script_does_not_run_it(tmp_path, make_data):
+def test_a_dataset_with_a_script_does_not_run_it(tmp_path, make_data):
     root = tmp_path / 'gift'
     root.mkdir()
     (root / 'gift.py').write_text(f'open({str(tmp_path / "run")!r}, "w")\n')
