@@ -1,7 +1,10 @@
 """Measures what a training step costs, relative to a standard step: time, operations and memory.
 
     python benchmarks/step_cost.py [--quick] [--models resnet50] [--tasks alfa] [--pairs 11] [--device cuda] [--amp]
-        [--torchcompile]
+        [--torchcompile] [--cuda-graph] [--gpu] [--channels-last]
+
+--gpu measures other workloads, with batches that fill a GPU, and several steps at a time. --cuda-graph runs each step
+as a CUDA graph; on a CPU it changes nothing.
 
 For methods that perturb features, 'over the floor' relates operations and time to the least that an exact step needs:
 3F + max T_i + sum (2K + 1) T_i, with F the forward cost of the model and T_i that of the part after block i.
@@ -10,11 +13,12 @@ For methods that perturb features, 'over the floor' relates operations and time 
 import argparse
 import copy
 import gc
+import statistics
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import measure
 import timm
@@ -22,6 +26,7 @@ import torch
 
 import timm_alfa
 from timm_alfa.replay.flops import count_flops, floor
+from timm_alfa.training.update.graphs import WARM_UP, Graphs, on_stream, own_stream
 from timm_alfa.utils.plotting import BLUE, GREY, ORANGE, add_legend, new_figure, png
 
 
@@ -47,6 +52,14 @@ WORKLOADS = (
     Workload('efficientnet_b0', 224, 8),
     Workload('vit_tiny_patch16_224', 224, 4),
 )
+GPU_WORKLOADS = (
+    Workload('resnet20s', 32, 128),
+    Workload('resnet18_cifar', 32, 128),
+    Workload('resnet50', 224, 128),
+    Workload('efficientnet_b0', 224, 256),
+    Workload('vit_tiny_patch16_224', 224, 256),
+)
+AT_A_TIME = 20  # steps, where one takes about a millisecond
 SWEPT = WORKLOADS[1]  # the cheapest; its stages cost the same, as those of ResNet-18 do
 METHODS = {
     'alfa': {'task': 'alfa'},
@@ -72,20 +85,28 @@ class Step:
         task: Name of the method.
         device: Where the model is.
         amp: Autocast to bfloat16.
+        channels_last: Memory format of the images.
         options: The method's options.
     """
 
-    def __init__(self, model, size: int, batch: int, task: str, device: str, amp: bool, **options):
+    def __init__(
+        self, model, size: int, batch: int, task: str, device: str, amp: bool, channels_last: bool = False, **options
+    ):
         self.method = timm_alfa.create_task(task, model, **options)
         groups = [{'params': self.method.get_eval_model().parameters()}, *self.method.extra_param_groups()]
-        self.optimizer = torch.optim.SGD(groups, lr=1e-4, momentum=0.9)
-        self.input = torch.randn(batch, 3, size, size, device=device)
+        self.optimizer = torch.optim.SGD(groups, lr=1e-4, momentum=0.9, fused=device == 'cuda')
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.input = torch.randn(batch, 3, size, size, device=device).to(memory_format=layout)
         self.target = torch.randint(0, 10, (batch,), device=device)
         self.precision = partial(torch.autocast, device, torch.bfloat16) if amp else nullcontext
 
     def __call__(self) -> None:
+        self.train(self.input, self.target)
+
+    def train(self, input: torch.Tensor, target: torch.Tensor) -> None:
+        """A step on some batch."""
         with self.precision():
-            loss = self.method(self.input, self.target)['loss']
+            loss = self.method(input, target)['loss']
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -101,15 +122,51 @@ class Step:
         return floor(self.method.model, groups, self.input, config.steps)
 
 
+class GraphedStep:
+    """A step as a CUDA graph, as `train.py --cuda-graph` makes them; without a GPU the step itself.
+
+    Args:
+        step: A step that has been made once.
+    """
+
+    def __init__(self, step: Step):
+        self.step, self.stream, self.graphs = step, own_stream(step.input.device), None
+        if self.stream is not None:
+            self.graphs = Graphs(step.train, self.stream, step.method.is_settled)
+        for _ in range(WARM_UP + 1):
+            self()
+
+    def __call__(self) -> None:
+        if self.graphs is None:
+            self.step()
+            return
+        with on_stream(self.stream):
+            self.graphs((self.step.input, self.step.target), kind='step', seed=(0,))
+
+
+def repeated(step: Callable[[], None], times: int) -> Callable[[], None]:
+    """Several steps as one call."""
+
+    def call() -> None:
+        for _ in range(times):
+            step()
+
+    return call
+
+
 def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
     """Measures standard training and some variants in turns; one row each."""
     model = timm.create_model(workload.model, num_classes=10).to(args.device)
+    if args.channels_last:
+        model = model.to(memory_format=torch.channels_last)
     variants = {'standard': {'task': 'standard'}, **variants}
+
+    common = dict(device=args.device, amp=args.amp, channels_last=args.channels_last)
 
     # compiled code stays with a model, so each variant gets its own
     models = [copy.deepcopy(model) if args.torchcompile else model for _ in variants]
     steps = [
-        Step(own, workload.size, workload.batch, device=args.device, amp=args.amp, **options)
+        Step(own, workload.size, workload.batch, **common, **options)
         for own, options in zip(models, variants.values(), strict=True)
     ]
     for step in steps:
@@ -120,7 +177,9 @@ def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
         step()  # compiles; the warm-up compiles what the first step could not
 
     # measure all of them
-    times, peaks = measure.interleave(steps, args.pairs), [measure.peak_bytes(step) for step in steps]
+    peaks = [measure.peak_bytes(step) for step in steps]  # without graphs, whose memory is never free
+    timed = [GraphedStep(step) for step in steps] if args.cuda_graph else steps
+    times = measure.interleave([repeated(step, args.at_a_time) for step in timed], args.pairs)
 
     # one row each, relative to the standard step
     rows = []
@@ -129,6 +188,7 @@ def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
             'model': workload.model,
             'batch': workload.batch,
             'variant': name,
+            'ms': 1000 * statistics.median(times[i]) / args.at_a_time,
             'time': measure.ratio(times[i], times[0]),
             'FLOPs': flops[i] / flops[0],
             'memory': peaks[i] / peaks[0],
@@ -192,7 +252,7 @@ def _plot_blocks(axis, rows: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [w.model for w in WORKLOADS]
+    names = list(dict.fromkeys(w.model for w in (*WORKLOADS, *GPU_WORKLOADS)))
     measure.add_results(parser)
     parser.add_argument('--models', nargs='+', choices=names, default=names)
     tasks = list(dict.fromkeys(options['task'] for options in METHODS.values()))
@@ -202,14 +262,18 @@ def main() -> None:
     parser.add_argument('--amp', action='store_true', help='autocast to bfloat16')
     parser.add_argument('--torchcompile', action='store_true', help='compile each method, as train.py does')
     parser.add_argument('--quick', action='store_true', help='methods only, no sweeps')
+    parser.add_argument('--cuda-graph', action='store_true', help='run each step as a CUDA graph')
+    parser.add_argument('--channels-last', action='store_true', help='use the channels_last memory layout')
+    parser.add_argument('--gpu', action='store_true', help='workloads with batches that fill a GPU')
     args = parser.parse_args()
 
-    args.workloads = [w for w in WORKLOADS if w.model in args.models]
+    args.at_a_time = AT_A_TIME if args.gpu else 1
+    args.workloads = [w for w in (GPU_WORKLOADS if args.gpu else WORKLOADS) if w.model in args.models]
     sections = {'Methods': methods(args)}
     if not args.quick:
         sections.update(sweeps(args))
 
-    flags = [flag for flag in ('amp', 'torchcompile') if getattr(args, flag)]
+    flags = [flag for flag in ('gpu', 'amp', 'channels_last', 'torchcompile', 'cuda_graph') if getattr(args, flag)]
     name = '_'.join(('step_cost', *flags))
     path = measure.write(args.results, name, 'Cost of a step relative to a standard step', sections)
     if not args.quick:

@@ -1,0 +1,82 @@
+"""What only a GPU shows: captures are legal, replays are the eager updates, runs do not disturb each other."""
+
+import pytest
+import torch
+from helpers.device_updates import CASES, WARM_UP, assert_same, flags, on_device
+
+from timm_alfa.training.update import graphs
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+EVERY = pytest.mark.parametrize('case', CASES)
+
+
+@pytest.fixture(autouse=True)
+def on_gpu(monkeypatch):
+    """accelerate uses the GPU, and cuDNN the same kernels each time."""
+    monkeypatch.delenv('ACCELERATE_USE_CPU', raising=False)
+    monkeypatch.setattr(torch.backends.cudnn, 'deterministic', True)
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+
+
+def updates(run):
+    with graphs.on_stream(run.stream):
+        found = on_device(run)
+    torch.cuda.synchronize()
+    return found
+
+
+@EVERY
+def test_replays_are_the_eager_updates(runs, case, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, 'WARM_UP', 1000)
+        expected = updates(runs.prepare(*flags(case), *WARM_UP, '--cuda-graph'))
+    captures, capture = [], graphs.Graphs.capture
+    monkeypatch.setattr(
+        graphs.Graphs, 'capture', lambda self, arguments: captures.append(1) or capture(self, arguments)
+    )
+    assert_same(updates(runs.prepare(*flags(case), *WARM_UP, '--cuda-graph')), expected)
+    assert captures
+
+
+@pytest.mark.parametrize('options', [(), ('--task', 'noise', '--noise-blocks', 'last')], ids=' '.join)
+def test_two_together_are_each_the_run_that_it_is_alone(runs, options):
+    from helpers.training_runs import TINY
+
+    from timm_alfa.training.options.train_args import parse_args
+    from timm_alfa.training.together import prepare_together, train_together
+
+    words = {f's{seed}': (*options, '--seed', str(seed), '--cuda-graph', '--epochs', '8') for seed in (1, 2)}
+    for name, given in words.items():
+        runs(*given, experiment=f'{name}-alone')
+    configs = [
+        parse_args([*TINY, '--output', str(runs.output), '--experiment', name, *given]) for name, given in words.items()
+    ]
+    for record in train_together(prepare_together(configs)):
+        assert record['status'] == 'finished'
+    for name in words:
+        weights, others = runs.weights(name), runs.weights(f'{name}-alone')
+        assert all(torch.equal(value, others[key]) for key, value in weights.items())
+
+
+@pytest.mark.parametrize('case', ['standard', 'alfa', 'l_alfa', 'noise'])
+def test_replays_do_not_wait(runs, case):
+    from helpers.device_updates import batches, nothing_requested
+
+    from timm_alfa.training.metrics import Totals
+    from timm_alfa.training.update.device_step import DeviceStep, Parts
+
+    run = runs.prepare(*flags(case), '--cuda-graph')
+    run.wrapped.train()
+    with graphs.on_stream(run.stream):
+        step = DeviceStep(run, Totals(run.accelerator.device))
+        windows = [[Parts((batch.input, batch.target), batch.indices)] for batch in batches(run)]
+        for update, window in enumerate(windows):
+            if update == graphs.WARM_UP + 2:
+                torch.cuda.set_sync_debug_mode('error')
+            try:
+                step(window, update, nothing_requested)
+            finally:
+                if update == len(windows) - 1:
+                    torch.cuda.set_sync_debug_mode('default')
+        step.settle()
+    assert step.graphs.captured
