@@ -19,7 +19,7 @@ from pathlib import Path
 import measure
 import torch
 
-from timm_alfa.training.checkpoint.save_load import CheckpointStore
+from timm_alfa.training.checkpoint.store import CheckpointStore
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.train_args import parse_args

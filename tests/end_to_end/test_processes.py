@@ -8,8 +8,8 @@ from helpers.training_runs import Runs
 from timm_alfa.training.checkpoint.store import state_folders
 
 
-def test_two_processes_train_stop_and_go_on(tmp_path):
-    """Two processes, resumed by two, end as undisturbed; resumed by one process, the run goes on too."""
+def test_two_processes_are_resumed_exactly(tmp_path):
+    """Two processes that are killed and resumed by two train as those that were not interrupted."""
     options = ('--task', 'l_alfa', '--alfa-blocks', 'all', '--model-ema', '--checkpoint-every', '2', '-b', '8')
     whole = Processes(tmp_path, train_args(tmp_path, 'whole', *options), count=2).record()
     assert whole['num_processes'] == 2 and whole['batch_size'] == 16 and whole['train_images'] == 96
@@ -37,7 +37,7 @@ def test_processes_agree_to_stop_in_validation(tmp_path):
     assert runs.rows('run')[0] == runs.rows('whole')[0] and len(runs.rows('run')) == 2
 
 
-def test_another_number_of_processes_goes_on(tmp_path):
+def test_another_number_of_processes_resumes(tmp_path):
     options = ('--task', 'standard', '--checkpoint-every', '2')
     cut = Processes(tmp_path, train_args(tmp_path, 'run', *options, '-b', '8'), count=2, hooks=['rank_one_dies'])
     cut.wait()
@@ -72,7 +72,7 @@ def test_processes_agree_on_what_is_not_finite(tmp_path):
     assert [each.name for each in state_folders(tmp_path / 'run' / 'last')] == ['000001-update-2']
 
 
-def test_misuse_is_told_once_and_nothing_is_written(tmp_path):
+def test_misuse_is_reported_once_and_nothing_is_written(tmp_path):
     run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'alfa', '--alfa-blocks', 'layer9'), count=2)
     assert run.wait(60) == [2, 2]
     assert run.stderr.count('error:') == 1 and 'layer9' in run.stderr

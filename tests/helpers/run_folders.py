@@ -36,7 +36,6 @@ RECORD = {
     'test_loss': 0.31,
     'test_split': 'test',
     'robust_top1': None,
-    'eta': None,
     'seconds': 5400.0,
     'seconds_per_epoch': 27.0,
     'images_per_second': 1666.0,

@@ -20,7 +20,7 @@ from timm_alfa.publishing.publish import Publication, check_repo_id, publish
 from timm_alfa.publishing.verify import check_accuracy, sample_accuracy, tolerance
 from timm_alfa.training.run_dir.finished import load_model, read_run
 from timm_alfa.utils.files import sha256_of
-from timm_alfa.zoo.hub_client import is_transient, persist
+from timm_alfa.zoo.hub_client import is_transient, retry
 
 REPO = 'me/resnet20s.alfa_c10'
 
@@ -275,12 +275,12 @@ def test_persist_gives_up_at_once_on_a_lasting_error():
         raise error
 
     with pytest.raises(KeyError):
-        persist(lambda: fail(KeyError('x')), waits=(0, 0))
+        retry(lambda: fail(KeyError('x')), waits=(0, 0))
     assert len(calls) == 1
     busy = json.JSONDecodeError('an error page', '', 0)
     assert is_transient(busy)
     with pytest.raises(json.JSONDecodeError):
-        persist(lambda: fail(busy), waits=(0, 0))
+        retry(lambda: fail(busy), waits=(0, 0))
     assert len(calls) == 4
-    assert persist(lambda: fail(busy), waits=(0, 0), done=lambda: 'there') == 'there'
+    assert retry(lambda: fail(busy), waits=(0, 0), done=lambda: 'there') == 'there'
     assert len(calls) == 5

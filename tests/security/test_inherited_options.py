@@ -77,8 +77,8 @@ def test_a_resumed_run_contacts_no_service_and_downloads_no_data_unasked(run_fol
     assert log() == [
         f"from '{file}': --dataset torch/cifar10",
         f"from '{file}': --data-dir d",
-        f"not taken from '{file}': --dataset-download; add it to do so again",
-        f"not taken from '{file}': --log-with wandb trackio; add it to do so again",
+        f"not taken from '{file}': --dataset-download; pass it again to keep it",
+        f"not taken from '{file}': --log-with wandb trackio; pass it again to keep it",
     ]
     typed = parse_args(['--resume', str(folder), '--log-with', 'tensorboard', '--dataset-download'])
     assert typed.run.log_with == ('tensorboard',) and typed.data.dataset_download

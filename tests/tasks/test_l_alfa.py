@@ -21,7 +21,7 @@ def _sorted_simplex(eta):
 
 
 PROJECT = {'simplex': _sorted_simplex, 'hyperplane': lambda eta: eta + (1 - eta.sum()) / len(eta)}
-RATE, MOMENTUM, DECAY = 0.05, 0.9, 1e-3
+LEARNING_RATE, MOMENTUM, DECAY = 0.05, 0.9, 1e-3
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_three_steps_are_algorithm_one(config):
     task.extras.eta.data = task.extras.eta.data.double()
     optimizer = torch.optim.SGD(
         [{'params': list(model.parameters()), 'weight_decay': DECAY}, *task.extra_param_groups()],
-        lr=RATE,
+        lr=LEARNING_RATE,
         momentum=MOMENTUM,
     )
     eta = torch.ones(3, dtype=torch.float64)
@@ -57,7 +57,7 @@ def test_three_steps_are_algorithm_one(config):
             for name, p in plain.named_parameters():
                 grad = (torch.zeros_like(p) if step.grads[name] is None else step.grads[name]) + DECAY * p
                 speed[name] = MOMENTUM * speed[name] + grad
-                p -= RATE * speed[name]
+                p -= LEARNING_RATE * speed[name]
             eta_speed = MOMENTUM * eta_speed + step.eta_grad
             eta = PROJECT[config['projection']](eta.detach() - 0.1 * eta_speed)
         optimizer.zero_grad()

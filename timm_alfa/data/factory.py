@@ -9,7 +9,7 @@ import torch
 from timm_alfa.data.config import AugConfig, DataConfig
 from timm_alfa.data.datasets.base import Source, Subset, check_labels
 from timm_alfa.data.datasets.registry import KINDS, dataset_kind, find_split, open_split, require_split
-from timm_alfa.data.inspect import DataInfo, choose_loader, count_classes, inspect_data, probe
+from timm_alfa.data.inspect import DataInfo, choose_loader, count_classes, inspect_data, read_sizes
 from timm_alfa.data.loaders.base import Loader
 from timm_alfa.data.loaders.create import check_cutmix, create_loaders, loader_spec
 from timm_alfa.errors import DataError
@@ -161,7 +161,7 @@ def create_eval_loader(
 
     # loader
     aug = AugConfig()
-    size, same_size = probe(subset, data.skip_corrupt)
+    size, same_size = read_sizes(subset, data.skip_corrupt)
     spec = loader_spec(
         data,
         aug,

@@ -118,7 +118,7 @@ def inspect_data(data: DataConfig, aug: Optional[AugConfig] = None, *, seed: int
         check_labels(subset.source, subset.indices, num_classes)
 
     # images
-    size, same_size = probe(train, data.skip_corrupt)
+    size, same_size = read_sizes(train, data.skip_corrupt)
     loader = choose_loader(data, aug, sum(map(len, subsets)), size, same_size)
     for line in no_effect(data, aug, kind, loader):
         warnings.warn(line, AlfaWarning, stacklevel=2)
@@ -228,7 +228,7 @@ def count_classes(data: DataConfig, source: Source) -> int:
     return data.num_classes or len(source.class_names) or int(source.targets.max()) + 1
 
 
-def probe(subset: Subset, skip_corrupt: bool) -> tuple[tuple[int, int, int], bool]:
+def read_sizes(subset: Subset, skip_corrupt: bool) -> tuple[tuple[int, int, int], bool]:
     """Reads a few images, evenly spread.
 
     Returns:

@@ -17,7 +17,11 @@ _STAGES = ('layer1', 'layer2', 'layer3')
 
 
 def make_blocks_stride(output_stride: int, valid: Sequence[int]) -> int:
-    """`output_stride` in the units of timm's `make_blocks`, which assumes that the stem divides the size by 4."""
+    """`output_stride` in the units of timm's `make_blocks`, which assumes that the stem divides the size by 4.
+
+    Raises:
+        ConfigError: `output_stride` is not one of `valid`.
+    """
     if output_stride not in valid:
         known = ', '.join(map(str, valid))
         raise ConfigError(f'output_stride is {output_stride}: give one of {known} (the stem keeps the image size).')

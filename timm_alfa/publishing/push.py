@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 from timm_alfa.errors import HubError
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.zoo.download import WEIGHTS
-from timm_alfa.zoo.hub_client import LOGIN, WAITS, explain, is_transient, persist, status_of
+from timm_alfa.zoo.hub_client import LOGIN, WAITS, explain, is_transient, retry, status_of
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -95,12 +95,12 @@ def _ensure_repo(target: Target, private: bool, exist_ok: bool, created: list[Un
 
     api, repo_id = target.api, target.repo_id
     try:
-        info = persist(lambda: api.model_info(repo_id), target.waits)
+        info = retry(lambda: api.model_info(repo_id), target.waits)
     except RepositoryNotFoundError:
         otherwise = f'an empty repo may be left at {api.endpoint}/{repo_id}: run again with --exist-ok, or delete it.'
         created.append(Undo(lambda: _delete_empty(target), otherwise))
         # exist_ok: if the answer was lost it exists when asked for again; it did not before, so it is this call's
-        persist(lambda: api.create_repo(repo_id, private=private, exist_ok=True), target.waits)
+        retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True), target.waits)
         return
     if not exist_ok:
         raise HubError(f'{repo_id} already exists: add --exist-ok to add a commit to it, or use another --repo-id.')
@@ -128,13 +128,13 @@ def _ensure_branch(target: Target, created: list[Undo]) -> str:
 
     api, repo_id, revision = target.api, target.repo_id, target.revision
     try:
-        return persist(lambda: _head(target), target.waits)
+        return retry(lambda: _head(target), target.waits)
     except RevisionNotFoundError:
         if not created:  # else the repo is removed, and its branches with it
             otherwise = f"a branch '{revision}' may be left in {repo_id}, without changes."
             created.append(Undo(lambda: api.delete_branch(repo_id, branch=revision), otherwise))
-        persist(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), target.waits)
-    return persist(lambda: _head(target), target.waits)
+        retry(lambda: api.create_branch(repo_id, branch=revision, exist_ok=True), target.waits)
+    return retry(lambda: _head(target), target.waits)
 
 
 def _head(target: Target) -> str:
@@ -167,7 +167,7 @@ def _commit(target: Target, folder: Path, parent: str, message: str) -> str:
         return found
 
     try:
-        return persist(create, target.waits, done=find)
+        return retry(create, target.waits, done=find)
     except Exception as error:
         if is_transient(error) and not answers[-1]:
             raise HubError(

@@ -135,7 +135,11 @@ class MoExTask(MethodTask):
             )
 
     def exchanged(self, feature: Any, partner: torch.Tensor) -> Any:
-        """The feature with the partners' moments in each of its tensors."""
+        """The feature with the partners' moments in each of its tensors.
+
+        Raises:
+            BlockError: The feature is not one tensor or more of images, channels and positions.
+        """
         values = pytree.floats(feature)
         shapes = ', '.join(str(list(x.shape)) for x in values)
         if not values or any(len(x) != len(partner) or x.dim() < 3 for x in values):

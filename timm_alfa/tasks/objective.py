@@ -1,4 +1,4 @@
-"""What a task minimises. Every loss of a model's output is made here, and nowhere else."""
+"""What a task minimizes: how the model is called, and the loss of its output."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from timm_alfa.errors import AlfaError
 from timm_alfa.utils.text import printable
 
-DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 PEER_GONE = (
     'connection closed by peer',
     'connection reset by peer',

@@ -92,7 +92,7 @@ def score_best(trainer: Trainer) -> dict[str, Any]:
 def best_model(trainer: Trainer) -> nn.Module:
     """The model with the best weights, as they are on disk."""
     run = trainer.run
-    model = run.whole(run.saved_model)
+    model = run.unsharded(run.saved_model)
 
     def load():
         load_weights(model, read_weights(trainer.folder.path / BEST), BEST)

@@ -10,7 +10,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from timm_alfa.training.options.config import TrainConfig
-from timm_alfa.training.setup.fsdp import whole_copy
+from timm_alfa.training.setup.fsdp import unsharded_copy
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Run:
         task: The method, as created.
         wrapped: The task as accelerate prepared it: call this one.
         lr: The resolved learning rate.
-        skeleton: The model without memory, if `model` is sharded.
+        meta_model: The model on the meta device, if `model` is sharded.
         stream: What a GPU's work of this run is started on; None for the default stream.
         together: Number of runs that share the process.
         commit: Of the code, as it was when it was loaded.
@@ -41,7 +41,7 @@ class Run:
     ema: Optional[ModelEmaV3]
     lr: float
     updates_per_epoch: int
-    skeleton: Optional[nn.Module] = None
+    meta_model: Optional[nn.Module] = None
     stream: Optional[torch.cuda.Stream] = None
     together: int = 1
     commit: Optional[str] = None
@@ -84,10 +84,10 @@ class Run:
         """Names of the perturbed features, if the method perturbs features."""
         return list(self.task.blocks) or None
 
-    def whole(self, model: nn.Module) -> nn.Module:
+    def unsharded(self, model: nn.Module) -> nn.Module:
         """A model that one process can run on its own: the given one, or a temporary copy of it if it is sharded.
 
         Args:
             model: `model`, or that of the EMA. Every process calls it.
         """
-        return model if self.skeleton is None else whole_copy(self.skeleton, model, self.accelerator.device)
+        return model if self.meta_model is None else unsharded_copy(self.meta_model, model, self.accelerator.device)

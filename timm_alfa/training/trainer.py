@@ -188,7 +188,7 @@ class Trainer:
         """
         if flags.save:
             self.timer.set_due()
-        # a loss that is not finite may be the weights' fault: saving waits for the next finite one, stopping does not
+        # the weights may have caused a loss that is not finite: saving waits for the next finite one, stopping does not
         if flags.stop or self.timer.is_due:
             self.settle()
         if flags.stop or (self.timer.is_due and not self.state.bad_in_a_row):
@@ -253,14 +253,14 @@ class Trainer:
         return row
 
     def validation(self) -> dict[str, Any]:
-        """Loss and accuracy on the validation split; of an averaged model, and of the weights it averages."""
+        """Loss and accuracy on the validation split; of the EMA, if there is one, and of the trained weights."""
         run = self.run
         images = run.data.info.val
-        metrics = evaluate(run.whole(run.eval_model), run.data.val, self.accelerator, self.stop, images)
+        metrics = evaluate(run.unsharded(run.eval_model), run.data.val, self.accelerator, self.stop, images)
         columns = {f'val_{name}': metrics[name] for name in ('loss', 'top1', 'top5')}
         columns['val_correct'] = metrics['correct_images']
         if run.ema is not None:
-            metrics = evaluate(run.whole(run.task.get_eval_model()), run.data.val, self.accelerator, self.stop)
+            metrics = evaluate(run.unsharded(run.task.get_eval_model()), run.data.val, self.accelerator, self.stop)
             columns.update({f'val_{name}_not_averaged': metrics[name] for name in ('loss', 'top1')})
         return columns
 
@@ -317,8 +317,10 @@ class Trainer:
             )
 
     def check_losses(self, row: dict[str, Any]) -> None:
-        """Raises:
-        TrainingError: Neither the epoch's last update nor its evaluation had a finite loss.
+        """Checks that the epoch's last update or its evaluation had a finite loss.
+
+        Raises:
+            TrainingError: Neither the epoch's last update nor its evaluation had a finite loss.
         """
         if self.state.bad_in_a_row and not math.isfinite(row['val_loss']):
             raise TrainingError(

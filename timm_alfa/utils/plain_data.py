@@ -35,7 +35,11 @@ def read_yaml(path: Union[str, Path], follow_links: bool = True) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """Like `read_yaml`, from text."""
+    """Like `read_yaml`, from text.
+
+    Raises:
+        PlainDataError: It is too deep or not YAML; it repeats a key; or it has aliases or tags.
+    """
     try:
         loader = _Loader(text)
         try:

@@ -8,7 +8,7 @@ from typing import Optional
 from timm_alfa.errors import HubError
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.launcher import launch_command
-from timm_alfa.zoo.hub_client import WAITS, TooSlow, explain, persist, refusing_paths, within
+from timm_alfa.zoo.hub_client import WAITS, TooSlow, call_with_timeout, explain, refusing_paths, retry
 from timm_alfa.zoo.manifest import MANIFEST, Row
 from timm_alfa.zoo.tags import TAGS
 
@@ -100,7 +100,7 @@ def _from_hub(repo_id: str, revision: Optional[str], row: Optional[Row]) -> Path
     at = f'{repo_id}@{revision}' if revision else repo_id
     limit = time_limit()
     try:
-        path, stated = within(limit, lambda: _download(repo_id, revision, stated=row is None))
+        path, stated = call_with_timeout(limit, lambda: _download(repo_id, revision, stated=row is None))
     except TooSlow:
         raise HubError(
             f'cannot load {at}: the download took longer than {limit:g} seconds and was abandoned. Check the '
@@ -146,7 +146,7 @@ def _download(repo_id: str, revision: Optional[str], stated: bool) -> tuple[Path
     from huggingface_hub import hf_hub_download
 
     with refusing_paths():
-        path = persist(lambda: hf_hub_download(repo_id, WEIGHTS, revision=revision, library_name='timm_alfa'), WAITS)
+        path = retry(lambda: hf_hub_download(repo_id, WEIGHTS, revision=revision, library_name='timm_alfa'), WAITS)
         return Path(path), _stated_sha256(Path(path), repo_id) if stated else None
 
 

@@ -33,7 +33,7 @@ class TooSlow(Exception):
     """A request took longer than its time limit."""
 
 
-def persist(call: Callable[[], Any], waits: Sequence[float] = WAITS, done: Callable[[], Any] = lambda: None) -> Any:
+def retry(call: Callable[[], Any], waits: Sequence[float] = WAITS, done: Callable[[], Any] = lambda: None) -> Any:
     """Call a function, and again after each of `waits` (seconds) if it failed for a reason that may pass.
 
     Args:
@@ -56,7 +56,7 @@ def persist(call: Callable[[], Any], waits: Sequence[float] = WAITS, done: Calla
             time.sleep(wait)
 
 
-def within(seconds: float, call: Callable[[], Any]) -> Any:
+def call_with_timeout(seconds: float, call: Callable[[], Any]) -> Any:
     """Call a function in a thread and wait for its result for a limited time.
 
     The client limits the time between two pieces of an answer, but not their number: a server that sends one byte
@@ -151,7 +151,7 @@ def explain(error: BaseException, where: str) -> str:
     text = _by_kind(cause, where) or _BY_STATUS.get(status_of(error), '').format(where=where)
     if not text and is_transient(error):
         text = 'the Hub cannot be reached or is out of order: try again later'
-    return f'{text or "the Hub refused it"} ({type(cause).__name__}: {_said(cause)})'
+    return f'{text or "the Hub refused it"} ({type(cause).__name__}: {_client_message(cause)})'
 
 
 def _by_kind(cause: BaseException, where: str) -> Optional[str]:
@@ -175,8 +175,8 @@ def _by_kind(cause: BaseException, where: str) -> Optional[str]:
     return next((text for kind, text in meanings if isinstance(cause, kind)), None)
 
 
-def _said(cause: BaseException) -> str:
-    """The client's first line, which names the status, or all lines of its ValueErrors, which list faults."""
+def _client_message(cause: BaseException) -> str:
+    """The client's first line, which names the status, or all lines of its ValueErrors, which list errors."""
     lines = [line.strip().rstrip('.') for line in str(cause).splitlines() if line.strip()]
     text = '; '.join(lines if isinstance(cause, ValueError) else lines[:1])
     return printable(redact(text))[:LONGEST]

@@ -42,7 +42,11 @@ class Source:
         return f"image {index} of split '{self.split}'"
 
     def guard(self, index: int, read: Callable[[], Image.Image]) -> Image.Image:
-        """Returns what `read` returns, or raises a DataError that names the image."""
+        """Returns what `read` returns.
+
+        Raises:
+            DataError: `read` raised anything; the message names the image.
+        """
         try:
             return read()
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...

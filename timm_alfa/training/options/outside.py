@@ -22,10 +22,10 @@ REACH_OUTSIDE = (
 # folder of data. The run is the same without it.
 NOT_RESUMED = ('dataset_download', 'log_with')
 # How a run is resumed, which no file decides: its folder is written, and old states in it are removed.
-ONLY_TYPED = ('resume', 'resume_anyway')
+COMMAND_LINE_ONLY = ('resume', 'resume_anyway')
 
 
-def reached(given: Given, options: Sequence[Option]) -> Iterator[str]:
+def external_options(given: Given, options: Sequence[Option]) -> Iterator[str]:
     """A line for each option that a file has set and that reaches outside of the run's folder."""
     for item in options:
         source = given.source.get(item.key)
@@ -33,7 +33,7 @@ def reached(given: Given, options: Sequence[Option]) -> Iterator[str]:
             yield f"from '{source}': {_spelled(item, given.values[item.key])}"
 
 
-def not_resumed(file: str, content: dict[str, Any], given: Given, options: Sequence[Option]) -> Iterator[str]:
+def dropped_on_resume(file: str, content: dict[str, Any], given: Given, options: Sequence[Option]) -> Iterator[str]:
     """A line for each option of a resumed run that is not taken from its args.yaml.
 
     Args:
@@ -45,12 +45,12 @@ def not_resumed(file: str, content: dict[str, Any], given: Given, options: Seque
     for item in options:
         value = content.get(item.key)
         if item.key in NOT_RESUMED and value and item.key not in given.values:
-            yield f"not taken from '{file}': {_spelled(item, value)}; add it to do so again"
+            yield f"not taken from '{file}': {_spelled(item, value)}; pass it again to keep it"
 
 
-def typed_errors(given: Given) -> Iterator[str]:
+def command_line_only_errors(given: Given) -> Iterator[str]:
     """A line for each option in a file that only the command line may set."""
-    for key in ONLY_TYPED:
+    for key in COMMAND_LINE_ONLY:
         if given.source.get(key) and given.values[key]:
             flag = '--' + key.replace('_', '-')
             yield f'{given.flag_name(key)}: a run is resumed only by {flag} on the command line.'

@@ -17,7 +17,12 @@ from timm_alfa.training.options.config import (
     means_digits,
     task_key,
 )
-from timm_alfa.training.options.outside import NOT_RESUMED, not_resumed, reached, typed_errors
+from timm_alfa.training.options.outside import (
+    NOT_RESUMED,
+    command_line_only_errors,
+    dropped_on_resume,
+    external_options,
+)
 from timm_alfa.training.options.parser import (
     Given,
     Option,
@@ -107,8 +112,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
     # from the command line, files and defaults
     options = all_options()
     given, errors = read_command_line(make_parser(), argv, options)
-    if only_typed := list(typed_errors(given)):
-        raise ConfigError(errors + only_typed)
+    if command_line_only := list(command_line_only_errors(given)):
+        raise ConfigError(errors + command_line_only)
     left_out, found = fill_from_run(given, options)
     errors += found
     fill_for_digits(given)
@@ -118,7 +123,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
         raise ConfigError(errors)
 
     # what the user should know before anything happens
-    for line in (*reached(given, options), *left_out):
+    for line in (*external_options(given, options), *left_out):
         logger.info(line)
     for line in without_effect(config, given.flag_name):
         warnings.warn(line, AlfaWarning, stacklevel=2)
@@ -136,7 +141,7 @@ def fill_from_run(given: Given, options: Sequence[Option]) -> tuple[list[str], l
     if run in (None, 'auto') or not file.is_file():
         return [], []
     content, errors = read_yaml(str(file), options, '--resume')
-    left_out = list(not_resumed(str(file), content, given, options))
+    left_out = list(dropped_on_resume(str(file), content, given, options))
     for key, value in content.items():
         if key not in (*given.values, *NOT_FROM_RUN, *NOT_RESUMED):
             given.inherit(key, value, str(file))

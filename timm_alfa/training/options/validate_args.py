@@ -11,7 +11,7 @@ from timm_alfa.options import option
 from timm_alfa.perturb.pgd import AttackConfig
 from timm_alfa.training.options.checks import model_errors
 from timm_alfa.training.options.config import InputConfig
-from timm_alfa.training.options.outside import reached
+from timm_alfa.training.options.outside import external_options
 from timm_alfa.training.options.parser import (
     ENVIRONMENT,
     Given,
@@ -145,7 +145,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
     errors += [*found, *errors_across(given)]
     if errors:
         raise ConfigError(errors)
-    for line in reached(given, options):
+    for line in external_options(given, options):
         logger.info(line)
     return ValidateConfig(**groups)
 

@@ -15,7 +15,7 @@ from timm_alfa.utils.text import printable
 
 def dry_run(run: Run) -> None:
     """Prints the resolved options, the shapes of features and the number of parameters, and last one line of JSON."""
-    model = run.whole(run.model)
+    model = run.unsharded(run.model)
     if not run.accelerator.is_main_process:
         return
     options = redact(run.config.flat())

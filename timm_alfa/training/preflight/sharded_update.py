@@ -1,4 +1,4 @@
-"""The optimizer and its clipping, tried on sharded weights: most work element by element, some need whole tensors."""
+"""The optimizer and its clipping, tried on sharded weights: most work element by element, some need complete ones."""
 
 import copy
 import dataclasses
@@ -13,11 +13,11 @@ from timm_alfa.training.options.config import OptimConfig
 from timm_alfa.training.setup.build import build_optimizer
 from timm_alfa.utils.fsdp import distribute_like, distribute_state, full_state, full_tensor
 
-STEPS, RATE = 3, 0.01
+STEPS, LEARNING_RATE = 3, 0.01
 
 
 def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
-    """Updates a small sharded module and the same module whole, with the same gradients. Every process calls it.
+    """Updates a small sharded module and the same module unsharded, with the same gradients. Every process calls it.
 
     Raises:
         ConfigError: The optimizer or the clipping fails on sharded weights, or updates them differently.
@@ -33,10 +33,10 @@ def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
     try:
         _update(sharded, options, grads)
     except Exception as error:  # whatever an optimizer raises on tensors of a kind it was not written for
-        raise ConfigError(_fault(options, f'fails on sharded weights: {first_line(error)[:120]}')) from error
+        raise ConfigError(_message(options, f'fails on sharded weights: {first_line(error)[:120]}')) from error
     pairs = zip(alone.parameters(), sharded.parameters(), strict=True)
     if not all(torch.allclose(p.detach(), full_tensor(q), rtol=1e-4, atol=1e-6) for p, q in pairs):
-        raise ConfigError(_fault(options, 'updates sharded weights differently from whole ones'))
+        raise ConfigError(_message(options, 'updates sharded weights differently from unsharded ones'))
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def _small_module(generator: torch.Generator) -> nn.Module:
 
 
 def _update(module: nn.Module, options: OptimConfig, grads: list[list[torch.Tensor]]) -> None:
-    optimizer = build_optimizer(options, module, [], RATE)
+    optimizer = build_optimizer(options, module, [], LEARNING_RATE)
     for step in grads:
         saved = full_state(optimizer.state_dict())
         optimizer.load_state_dict(distribute_state(saved, optimizer))  # as a resumed run does
@@ -60,6 +60,6 @@ def _update(module: nn.Module, options: OptimConfig, grads: list[list[torch.Tens
         optimizer.step()
 
 
-def _fault(options: OptimConfig, what: str) -> str:
+def _message(options: OptimConfig, what: str) -> str:
     clipped = f' with --clip-mode {options.clip_mode}' if options.clip_grad is not None else ''
     return f"--opt '{options.opt}'{clipped} {what}. Use --opt sgd or adamw and --clip-mode norm, or launch with DDP."

@@ -1,4 +1,4 @@
-"""FSDP2: which of accelerate's options work here, sharding the modules of a run, and whole copies of them."""
+"""FSDP2: which of accelerate's options work here, sharding the modules of a run, and unsharded copies of them."""
 
 import copy
 import os
@@ -24,8 +24,10 @@ PLAIN = (
 
 
 def check_launch(accelerator: Accelerator) -> None:
-    """Raises:
-    ConfigError: accelerate is configured for something other than one process, DDP or FSDP, or ignores FSDP.
+    """Checks that accelerate is configured for one process, DDP or FSDP.
+
+    Raises:
+        ConfigError: accelerate is configured for something other than one process, DDP or FSDP, or ignores FSDP.
     """
     kind = accelerator.distributed_type
     if kind in PLAIN and os.environ.get('ACCELERATE_USE_FSDP', 'false').lower() == 'true':
@@ -42,19 +44,21 @@ def check_launch(accelerator: Accelerator) -> None:
 
 
 def check_sharding(accelerator: Accelerator, compiles: bool) -> None:
-    """Raises:
-    ConfigError: Parts of FSDP's config do not work here; it lists all of them.
+    """Checks that every part of FSDP's config works here.
+
+    Raises:
+        ConfigError: Parts of FSDP's config do not work here; it lists all of them.
     """
     if accelerator.distributed_type == DistributedType.FSDP:
-        faults = list(_faults(accelerator))
+        errors = list(_plugin_errors(accelerator))
         if compiles:
             # dynamo drops guards inside of FSDP's modules, which a search changes between its passes
-            faults.append('--torchcompile does not work with FSDP2: leave it out, or launch with DDP (--multi_gpu).')
-        if faults:
-            raise ConfigError(faults)
+            errors.append('--torchcompile does not work with FSDP2: leave it out, or launch with DDP (--multi_gpu).')
+        if errors:
+            raise ConfigError(errors)
 
 
-def _faults(accelerator: Accelerator) -> Iterator[str]:
+def _plugin_errors(accelerator: Accelerator) -> Iterator[str]:
     """A line for each part of an FSDP config that does not work here."""
     plugin = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
@@ -99,7 +103,7 @@ def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[Mo
             task.trainable_module.set_reshard_after_forward(False, recurse=False)
         if ema is not None:
             fsdp2_prepare_model(accelerator, ema.module)
-            ema.foreach = False  # its state mixes sharded parameters and whole buffers
+            ema.foreach = False  # its state mixes sharded parameters and complete buffers
     except (torch.OutOfMemoryError, torch.distributed.DistError):
         raise
     except (ValueError, KeyError, RuntimeError) as error:
@@ -110,7 +114,7 @@ def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[Mo
     return task, optimizer
 
 
-def bodiless(model: nn.Module) -> nn.Module:
+def meta_copy(model: nn.Module) -> nn.Module:
     """A copy of a model on the meta device, made without copying its tensors first."""
     memo: dict[int, torch.Tensor] = {id(p): nn.Parameter(p.to('meta'), p.requires_grad) for p in model.parameters()}
     memo.update({id(b): b.to('meta') for b in model.buffers()})
@@ -118,13 +122,13 @@ def bodiless(model: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def whole_copy(skeleton: nn.Module, model: nn.Module, device: torch.device) -> nn.Module:
+def unsharded_copy(meta_model: nn.Module, model: nn.Module, device: torch.device) -> nn.Module:
     """A plain copy of a sharded model, on this process's device. Every process calls it.
 
     Args:
-        skeleton: The model's `bodiless` copy, from before it was sharded.
+        meta_model: The model's `meta_copy`, from before it was sharded.
     """
-    plain = copy.deepcopy(skeleton).to_empty(device=device)
+    plain = copy.deepcopy(meta_model).to_empty(device=device)
     for empty, tensor in zip(_tensors(plain), _tensors(model), strict=True):
         empty.copy_(full_tensor(tensor))
     return plain

@@ -55,8 +55,10 @@ def start_accelerate(**arguments) -> Accelerator:
 
 
 def check_compilation(accelerator: Accelerator) -> None:
-    """Raises:
-    ConfigError: accelerate would compile the task as one piece.
+    """Checks that accelerate would not compile the task as one piece.
+
+    Raises:
+        ConfigError: accelerate would compile the task as one piece.
     """
     backend = accelerator.state.dynamo_plugin.backend.value
     if backend != 'NO':
@@ -67,8 +69,10 @@ def check_compilation(accelerator: Accelerator) -> None:
 
 
 def check_processes(accelerator: Accelerator) -> None:
-    """Raises:
-    ConfigError: accelerate does not see all processes that were launched.
+    """Checks that accelerate sees all processes that were launched.
+
+    Raises:
+        ConfigError: accelerate does not see all processes that were launched.
     """
     launched = int(os.environ.get('WORLD_SIZE', '1'))
     if accelerator.num_processes != launched:
@@ -79,8 +83,10 @@ def check_processes(accelerator: Accelerator) -> None:
 
 
 def check_trackers(names: Optional[tuple[str, ...]]) -> None:
-    """Raises:
-    ConfigError: Trackers are not installed.
+    """Checks that the trackers are installed.
+
+    Raises:
+        ConfigError: Trackers are not installed.
     """
     missing = [name for name in names or () if not is_installed(name)]
     if missing:

@@ -55,8 +55,10 @@ def build_model(
 
 
 def check_name(options: CheckpointConfig, name: str, model: nn.Module) -> None:
-    """Raises:
-    ConfigError: The checkpoint's config.json describes another model than --model names.
+    """Checks that --model names the model of the checkpoint's config.json.
+
+    Raises:
+        ConfigError: The checkpoint's config.json describes another model than --model names.
     """
     built = model.pretrained_cfg['architecture']
     if options.model not in (None, name) and options.model.partition('.')[0] != built:

@@ -18,7 +18,7 @@ from timm_alfa.training.run import Run
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.setup import build
 from timm_alfa.training.setup.describe import describe
-from timm_alfa.training.setup.fsdp import bodiless, shard
+from timm_alfa.training.setup.fsdp import meta_copy, shard
 from timm_alfa.training.setup.launch import create_accelerator
 from timm_alfa.training.update.graphs import own_stream
 from timm_alfa.utils.distributed import broadcast
@@ -53,10 +53,10 @@ def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
     data = build_data(config, accelerator, inputs, info, caches)
 
     # what is kept of the whole model, before it may be sharded
-    ema = skeleton = None
+    ema = meta_model = None
     if accelerator.is_fsdp2:
         broadcast(accelerator, task)  # as DDP does: each process keeps its part of its own weights
-        skeleton = bodiless(model)
+        meta_model = meta_copy(model)
     if config.ema.model_ema:
         ema = ModelEmaV3(model, decay=config.ema.model_ema_decay, use_warmup=config.ema.model_ema_warmup)
 
@@ -90,7 +90,7 @@ def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
         ema=ema,
         lr=lr,
         updates_per_epoch=updates_per_epoch,
-        skeleton=skeleton,
+        meta_model=meta_model,
         commit=commit,
         stream=own_stream(accelerator.device) if config.model.cuda_graph else None,
     )
