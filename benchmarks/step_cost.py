@@ -27,7 +27,7 @@ import torch
 import timm_alfa
 from timm_alfa.replay.flops import count_flops, floor
 from timm_alfa.training.update.graphs import WARM_UP, Graphs, on_stream, own_stream
-from timm_alfa.utils.plotting import BLUE, GREY, ORANGE, add_legend, new_figure, png
+from timm_alfa.utils.plotting import BLUE, GRAY, ORANGE, add_legend, new_figure, png
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _plot_blocks(axis, rows: list[dict]) -> None:
     places = range(len(rows))
     axis.bar([place - 0.2 for place in places], [row['time'] for row in rows], 0.4, color=BLUE, label='time')
     axis.bar([place + 0.2 for place in places], [row['FLOPs'] for row in rows], 0.4, color=ORANGE, label='FLOPs')
-    axis.axhline(1, color=GREY, linewidth=0.8)
+    axis.axhline(1, color=GRAY, linewidth=0.8)
     axis.set_xticks(list(places), [row['variant'] for row in rows])
     axis.set(xlabel='blocks (K = 5)')
     add_legend(axis)

@@ -26,7 +26,7 @@ Groups = Mapping[Condition, Runs]
 HEAD = """# All results
 
 Written by `python studies/report.py` from the records in `runs/`; `python studies/run.py TABLE` adds runs. What was
-found is summarised in [README.md](README.md).
+found is summarized in [README.md](README.md).
 
 How to read this page:
 

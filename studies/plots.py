@@ -9,10 +9,10 @@ from studies.compare import Condition, Record, Runs, compare, time_ratio
 from studies.formats import plural
 from studies.recipes import WIDTH_STEPS, WIDTHS
 from studies.tables import TABLES, Table
-from timm_alfa.utils.plotting import BLUE, GREY, ORANGE, SERIES, add_legend, new_figure, shades
+from timm_alfa.utils.plotting import BLUE, GRAY, ORANGE, SERIES, add_legend, new_figure, shades
 
 Figure = Any
-# Trained without perturbation, and their colours.
+# Trained without perturbation, and their colors.
 REFERENCES = dict(small='black', small_double='0.6')
 # Equally strong perturbations, with as many seeds as the references.
 TRAINING = ('small_alfa', 'small_alfa_mean')
@@ -92,7 +92,7 @@ def cost(where: Condition, runs: Runs) -> Optional[Figure]:
     advprop = time_ratio(runs, 'cost_advprop', 'cost')
     if advprop:
         axis.plot([5], [advprop], marker='s', linestyle='', color=SERIES[2], label='AdvProp')
-    axis.axhline(1, color=GREY, linewidth=1, linestyle='--', label='standard')
+    axis.axhline(1, color=GRAY, linewidth=1, linestyle='--', label='standard')
     axis.set(xlabel='steps K', ylabel='time per epoch, relative to standard', ylim=(0, None))
     add_legend(axis)
     _set_title(axis, 'Cost against steps, resnet20s', where)

@@ -65,7 +65,7 @@ GAMMAS = (0.1, 0.2, 0.5, 1.0, 2.0, 10.0)
 WIDTHS = {'quarter': [4, 8, 16], 'half': [8, 16, 32], 'once': [16, 32, 64], 'double': [32, 64, 128]}
 # Factors of four, because a few seeds cannot separate steps that are closer.
 WIDTH_STEPS = ('0.5', '2', '8')
-REGULARISERS = {
+REGULARIZERS = {
     'smoothing': dict(smoothing=0.1),
     'mixup': dict(mixup=0.2),
     'ema': dict(model_ema=True, model_ema_decay=0.99),
@@ -176,7 +176,7 @@ def _small_blocks() -> Iterator[Recipe]:
 
 
 def _small_regularisers() -> Iterator[Recipe]:
-    for name, options in REGULARISERS.items():
+    for name, options in REGULARIZERS.items():
         yield _small(f'_{name}', {**STANDARD, **options}, 3)
         yield _small(f'_double_{name}', {**DOUBLED, **options}, 3)
         yield _small(f'_alfa_{name}', {**alfa('0.5'), **options}, 3)

@@ -44,7 +44,7 @@ class Difference:
 
 
 def sample(values: Sequence[float]) -> Optional[Sample]:
-    """Summarises numbers; None if there are none."""
+    """Summarizes numbers; None if there are none."""
     n = len(values)
     if not n:
         return None
@@ -78,7 +78,7 @@ def weighted_sums(terms: Sequence[tuple[float, Mapping[int, float]]]) -> dict[in
 
 
 def contrast(terms: Sequence[tuple[float, Mapping[int, float]]], confidence: float = 0.95) -> Optional[Difference]:
-    """Summarises a weighted sum of several rows, taken seed by seed.
+    """Summarizes a weighted sum of several rows, taken seed by seed.
 
     Args:
         terms: A factor and values by seed for each row.

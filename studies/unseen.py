@@ -1,6 +1,6 @@
 """Unseen images: those that a run neither trains nor chooses its checkpoint on.
 
-They are the test split and, with `--score-unused`, the labelled training images that the run left out. A record holds
+They are the test split and, with `--score-unused`, the labeled training images that the run left out. A record holds
 one bit for each. Both sets count by their number of images: every image has the same weight.
 """
 

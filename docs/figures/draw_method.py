@@ -24,7 +24,7 @@ def method(theme: str) -> Canvas:
         372,
         theme,
         'ALFA: one pass through the network gives a feature. K ascent steps through the '
-        'tail find a perturbation that raises the loss. Training minimises both losses.',
+        'tail find a perturbation that raises the loss. Training minimizes both losses.',
     )
     clean, adv = 92, 242
 
@@ -67,8 +67,8 @@ def method(theme: str) -> Canvas:
     canvas.text(570, 317, '_K_ ascent steps, through the tail only', 'orange', 15)
     canvas.text(570, 347, f'_δ_  ←  _δ_ + _{ALPHA}_ sign(∂_L_ / ∂_δ_)', 'ink', 16)
 
-    # what training minimises
-    total = canvas.box(Box(806, 134, 104, 66), 'green_fill', 'green', 'minimise\nthe sum')
+    # what training minimizes
+    total = canvas.box(Box(806, 134, 104, 66), 'green_fill', 'green', 'minimize\nthe sum')
     canvas.curve(losses[0].right, (total.x, 154), 'green')
     canvas.curve(losses[1].right, (total.x, 180), 'green')
     canvas.text(858, 222, '_L_(_f_) + _λ L_(_f_ + _δ_)', 'muted', 15)

@@ -1,11 +1,11 @@
-"""A small SVG canvas: shapes in the colours of a light or a dark page."""
+"""A small SVG canvas: shapes in the colors of a light or a dark page."""
 
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 FONT = "-apple-system, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif"
-# Colours of GitHub's two themes, which the site's themes are close to.
+# Colors of GitHub's two themes, which the site's themes are close to.
 PALETTES = {
     'light': dict(
         ink='#1f2328',

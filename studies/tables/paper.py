@@ -95,7 +95,7 @@ def _table4() -> Table:
         'Tables 4 and 5 perturb the same block of the same network. If K steps go the same way, as they do on the '
         'last block in our runs, only K times the step size matters, and the two tables are one axis. In units of '
         '1/255 they read 1: 94.46, 2.5: 93.15, 3: 94.43, 5: 94.65, 7: 94.39, 7.5: 94.34, 10: 94.36 and 94.17, 20: '
-        '93.30, standard 94.30. The same perturbation scores 0.19 apart, and 2.5 is 1.3 below its neighbours on both '
+        '93.30, standard 94.30. The same perturbation scores 0.19 apart, and 2.5 is 1.3 below its neighbors on both '
         'sides: single numbers of the paper then vary as much as the gain of 0.35 that they are taken to show. The '
         'norm of delta does not agree either: a footnote has it between 0.97 and 1.10, where five steps at the sizes '
         'of table 2 would give 0.63 (resnet20s), 1.88 (resnet56s) and 1.77 (resnet18), and less before a ReLU or '

@@ -2,19 +2,19 @@
 
 from typing import Iterator
 
-from studies.recipes import BLOCKS, REGULARISERS, WIDTH_STEPS, WIDTHS, dashed
+from studies.recipes import BLOCKS, REGULARIZERS, WIDTH_STEPS, WIDTHS, dashed
 from studies.tables.types import Contrast, Row, Table
 
 BASELINES = ('small', 'small_double')
 STANDARD, DOUBLED = Row('small', 'standard'), Row('small_double', 'standard, loss doubled')
-REGULARISER_LABELS = dict(smoothing='label smoothing 0.1', mixup='mixup 0.2', ema='EMA of the weights (0.99)')
+REGULARIZER_LABELS = dict(smoothing='label smoothing 0.1', mixup='mixup 0.2', ema='EMA of the weights (0.99)')
 
 
 def tables() -> Iterator[Table]:
     """In the order of the report."""
     yield _methods()
     yield _blocks()
-    yield _regularisers()
+    yield _regularizers()
     for width in WIDTHS:
         yield _width(width)
     yield _gradient()
@@ -85,10 +85,10 @@ def _blocks() -> Table:
     )
 
 
-def _regularisers() -> Table:
+def _regularizers() -> Table:
     rows = [STANDARD, DOUBLED, Row('small_alfa', 'ALFA', against=BASELINES, claim=1)]
-    for name in REGULARISERS:
-        label, base, doubled = REGULARISER_LABELS[name], f'small_{name}', f'small_double_{name}'
+    for name in REGULARIZERS:
+        label, base, doubled = REGULARIZER_LABELS[name], f'small_{name}', f'small_double_{name}'
         rows += [
             Row(base, f'standard + {label}'),
             Row(doubled, f'loss doubled + {label}', against=(base,)),
@@ -97,10 +97,10 @@ def _regularisers() -> Table:
 
     contrasts = []
     for method, recipe in (('ALFA', 'small_alfa'), ('the doubled loss', 'small_double')):
-        for name in REGULARISERS:
+        for name in REGULARIZERS:
             weights = {f'{recipe}_{name}': 1.0, f'small_{name}': -1.0, recipe: -1.0, 'small': 1.0}
             contrasts.append(
-                Contrast(f'gain of {method} with {REGULARISER_LABELS[name]} minus its gain without', weights)
+                Contrast(f'gain of {method} with {REGULARIZER_LABELS[name]} minus its gain without', weights)
             )
     return Table(
         'small_regularisers',

@@ -93,10 +93,10 @@ def test_corrupt_images_are_counted(root, model_config):
 
 
 def test_a_grey_model_takes_timms_three_means(root, model_config):
-    grey = model_config | dict(input_size=(1, 8, 8))
+    gray = model_config | dict(input_size=(1, 8, 8))
     for loader in ('memory', 'timm'):
-        data = create_data(config(root, loader=loader), model_config=grey)
-        one = create_data(config(root, loader=loader), model_config=grey | dict(mean=(0.4,), std=(0.25,)))
+        data = create_data(config(root, loader=loader), model_config=gray)
+        one = create_data(config(root, loader=loader), model_config=gray | dict(mean=(0.4,), std=(0.25,)))
         assert next(iter(data.val))[0].shape == (2 + 2, 1, 8, 8)
         assert torch.allclose(next(iter(data.val))[0], next(iter(one.val))[0], atol=1e-6)
 

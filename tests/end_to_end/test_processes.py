@@ -79,7 +79,7 @@ def test_misuse_is_reported_once_and_nothing_is_written(tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
-def test_synchronised_norms_on_cpus_are_refused_with_the_reason(tmp_path):
+def test_synchronized_norms_on_cpus_are_refused_with_the_reason(tmp_path):
     run = Processes(tmp_path, train_args(tmp_path, 'run', '--task', 'standard', '--sync-bn'), count=2)
     assert run.wait(60) == [2, 2]
     assert 'trial step' in run.stderr and 'SyncBatchNorm' in run.stderr and not (tmp_path / 'run').exists()

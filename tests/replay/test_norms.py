@@ -70,7 +70,7 @@ def test_flags_come_back_after_an_exception(copying):
 
 
 def test_norms_in_evaluation_are_used_as_they_are():
-    """A frozen norm normalises by its running statistics in search steps, too."""
+    """A frozen norm normalizes by its running statistics in search steps, too."""
     model, input, _ = tiny(size=16)
     for norm in norms.batch_norms(model).values():
         norm.eval()

@@ -120,7 +120,7 @@ def test_good_images_are_read(kind, make_data):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_no_image_starts_ghostscript(kind, make_data, ghostscript):
-    """Pillow recognises a format by its content, whatever the file is called."""
+    """Pillow recognizes a format by its content, whatever the file is called."""
     with pytest.raises(DataError, match='cannot read .*cannot identify image file'):
         read_all(make_data(kind, EPS))
     assert not ghostscript()

@@ -52,9 +52,9 @@ def small_contrast(label: str, metric: str) -> stats.Difference:
     return compare.contrast(runs(), one, metric)
 
 
-def gain_with(recipe: str, regulariser: str) -> str:
-    """How a recipe's gain differs with a regulariser from that without."""
-    weights = {f'{recipe}_{regulariser}': 1, f'small_{regulariser}': -1, recipe: -1, 'small': 1}
+def gain_with(recipe: str, regularizer: str) -> str:
+    """How a recipe's gain differs with a regularizer from that without."""
+    weights = {f'{recipe}_{regularizer}': 1, f'small_{regularizer}': -1, recipe: -1, 'small': 1}
     return interval(compare.contrast(runs(), Contrast('', weights), 'test_top1'))
 
 
@@ -122,8 +122,8 @@ def method_sentences():
     yield "its norm is {} against ALFA's {},", [f'{norm(recipe)[0]:.3f}' for recipe in ('small_noise', 'small_alfa')]
 
 
-def regulariser_sentences():
-    """With other regularisers."""
+def regularizer_sentences():
+    """With other regularizers."""
     for label, name in (('label smoothing', 'smoothing'), ('mixup', 'mixup')):
         alfa, base, double = f'small_alfa_{name}', f'small_{name}', f'small_double_{name}'
         assert paired(alfa, base).n == paired(double, base).n == 3
@@ -265,7 +265,7 @@ SECTIONS = (
     help_sentences,
     power_sentences,
     method_sentences,
-    regulariser_sentences,
+    regularizer_sentences,
     where_sentences,
     width_sentences,
     delta_sentences,

@@ -26,20 +26,20 @@ def images_of(input):
     return pixels, lambda x: (x - mean) / std
 
 
-def plain_search(forward, pixels, normalise, target, steps, step_size, eps, random_start):
+def plain_search(forward, pixels, normalize, target, steps, step_size, eps, random_start):
     start = torch.empty_like(pixels).uniform_(-eps, eps) if random_start else torch.zeros_like(pixels)
     at = (pixels + start).clamp(0, 1)
     for _ in range(steps):
         at = at.detach().requires_grad_()
-        (grad,) = torch.autograd.grad(F.cross_entropy(forward(normalise(at)), target), at)
+        (grad,) = torch.autograd.grad(F.cross_entropy(forward(normalize(at)), target), at)
         at = torch.maximum(torch.minimum(at + step_size * grad.sign(), pixels + eps), pixels - eps).clamp(0, 1)
     return at.detach()
 
 
 def plain_advprop(model, aux, input, target, random_start, steps, step_size, eps):
     """Algorithm 1 of the paper: gradients by name, logits, losses, adversarial pixels."""
-    pixels, normalise = images_of(input)
-    output = model(normalise(pixels))
+    pixels, normalize = images_of(input)
+    output = model(normalize(pixels))
     loss_clean = F.cross_entropy(output, target)
 
     def through_aux(x):
@@ -47,10 +47,10 @@ def plain_advprop(model, aux, input, target, random_start, steps, step_size, eps
             return model(x)
 
     before = {n: copy.deepcopy(m.state_dict()) for n, m in aux.items()}
-    found = plain_search(through_aux, pixels, normalise, target, steps, step_size, eps, random_start)
+    found = plain_search(through_aux, pixels, normalize, target, steps, step_size, eps, random_start)
     for name, module in aux.items():
         module.load_state_dict(before[name])
-    loss_adv = F.cross_entropy(through_aux(normalise(found)), target)
+    loss_adv = F.cross_entropy(through_aux(normalize(found)), target)
     (loss_clean + loss_adv).backward()
     grads = {k: p.grad for k, p in model.named_parameters()}
     grads.update({f'aux:{n}.{k}': p.grad for n, m in aux.items() for k, p in m.named_parameters()})
@@ -74,8 +74,8 @@ def test_two_steps_are_the_algorithm(arch, random_start):
         grads, output, clean, adv, norm = plain_advprop(other, aux, input, target, random_start, **settings)
         torch.manual_seed(step)
         task.zero_grad()
-        pixels, normalise = images_of(input)
-        result = task(normalise(pixels), target)
+        pixels, normalize = images_of(input)
+        result = task(normalize(pixels), target)
         result['loss'].backward()
         torch.testing.assert_close(result['output'].detach(), output)
         torch.testing.assert_close(result['loss_clean'], clean)
@@ -174,11 +174,11 @@ def test_the_mean_and_deviation_given_count_over_the_models():
     assert task.pixels.mean == (0.1,)
     assert create_task('advprop', model).pixels.mean == tuple(model.pretrained_cfg['mean'])
     model.pretrained_cfg = {}
-    with pytest.raises(ConfigError, match='does not say how its images are normalised'):
+    with pytest.raises(ConfigError, match='does not say how its images are normalized'):
         create_task('advprop', model)
 
 
-def test_images_that_were_never_normalised_so_are_noticed_once():
+def test_images_that_were_never_normalized_so_are_noticed_once():
     model, input, target = tiny(size=16, batch=16)
     task = create_task('advprop', model, mean=(0.0,), std=(1.0,))
     with pytest.warns(AlfaWarning, match='outside'):

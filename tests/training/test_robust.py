@@ -115,7 +115,7 @@ def test_attack_options_without_the_attack_are_refused():
     assert config.attack.options() == {**QUICK, 'restarts': 1}
 
 
-def test_a_task_is_told_how_the_loader_normalises():
+def test_a_task_is_told_how_the_loader_normalizes():
     inputs = dict(mean=(0.1,), std=(0.2,), input_size=(1, 8, 8))
     pixel, feature = TASKS['advprop'].config, TASKS['alfa'].config
     told = task_arguments(pixel(), inputs)

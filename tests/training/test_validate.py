@@ -59,7 +59,7 @@ def test_a_bare_file_with_its_model(trained, tmp_path):
 
 
 def test_a_model_that_is_named_does_not_hide_the_runs_config(trained, tmp_path):
-    """Its input size, normalisation and arguments; a model of another name is refused."""
+    """Its input size, normalization and arguments; a model of another name is refused."""
     folder, result = trained
     config = json.loads((folder / 'config.json').read_text())
     assert score('--checkpoint', str(folder), '--model', 'test_resnet')['loss'] == pytest.approx(result['val_loss'])

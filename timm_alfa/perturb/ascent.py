@@ -31,7 +31,7 @@ def ascend(
         steps: K, number of steps.
         step_size: Alpha, length of a step in the norm.
         eps: Radius of the ball that each sample has in each tensor; None: unbounded, as in the paper.
-        norm: 'linf' (steps along the sign) or 'l2' (along each sample's normalised gradient, tensor by tensor).
+        norm: 'linf' (steps along the sign) or 'l2' (along each sample's normalized gradient, tensor by tensor).
         first: The gradient at the start, if it is known already; it saves one call of `gradient`.
 
     Returns:

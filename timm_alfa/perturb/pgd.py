@@ -73,15 +73,15 @@ def pgd(
     the last.
 
     Args:
-        model: Takes normalised images, returns logits.
-        input: Normalised images [B, C, H, W]; half precision is attacked in single precision.
+        model: Takes normalized images, returns logits.
+        input: Normalized images [B, C, H, W]; half precision is attacked in single precision.
         target: Classes [B].
-        mean, std: The images' normalisation; None: the model's.
+        mean, std: The images' normalization; None: the model's.
         generator: Draws the random starts, in place of the device's generator.
         attack: Fields of `Attack`: steps, step_size, eps, restarts, random_start.
 
     Returns:
-        Normalised images [B, C, H, W].
+        Normalized images [B, C, H, W].
     """
     return _attack(model, input, target, pixels_of(model, mean, std), Attack(**attack), generator)[0]
 

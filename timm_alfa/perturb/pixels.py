@@ -1,7 +1,7 @@
 """Perturbations of images in pixel units, and sign ascent on images. Steps and bounds are in pixels of [0, 1].
 
 A network's input is (pixel - mean) / std. Perturbations are kept in pixel units and divided by std when they are added,
-so the same step size and bound mean the same for every normalisation.
+so the same step size and bound mean the same for every normalization.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Numbers = Optional[Sequence[float]]
 
 @dataclass(frozen=True)
 class Pixels:
-    """How a network's input images are normalised.
+    """How a network's input images are normalized.
 
     Attributes:
         mean: One number per channel, or one for all.
@@ -32,11 +32,11 @@ class Pixels:
     std: tuple[float, ...]
 
     def of(self, input: torch.Tensor) -> torch.Tensor:
-        """The pixels, 0 to 1, of normalised images [B, C, H, W]."""
+        """The pixels, 0 to 1, of normalized images [B, C, H, W]."""
         return at_least_float32(input) * self._channels(self.std, input) + self._channels(self.mean, input)
 
     def add_delta(self, input: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-        """Normalised images [B, C, H, W] with delta, in pixels, added to them."""
+        """Normalized images [B, C, H, W] with delta, in pixels, added to them."""
         return (at_least_float32(input) + delta / self._channels(self.std, input)).to(input.dtype)
 
     def bounds(self, input: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,7 +63,7 @@ def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device)
 
 
 def pixels_of(model: nn.Module, mean: Numbers = None, std: Numbers = None) -> Pixels:
-    """The normalisation given, or else the one of the model's data config.
+    """The normalization given, or else the one of the model's data config.
 
     Raises:
         ConfigError: Neither is known.
@@ -74,7 +74,7 @@ def pixels_of(model: nn.Module, mean: Numbers = None, std: Numbers = None) -> Pi
     if mean is None or std is None:
         raise ConfigError(
             f'steps and bounds are in pixels, and {type(model).__name__} does not say how its images are '
-            'normalised: give mean and std, such as mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5).'
+            'normalized: give mean and std, such as mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5).'
         )
     return Pixels(tuple(map(float, mean)), tuple(map(float, std)))
 
@@ -94,9 +94,9 @@ def ascend_pixels(
     """Projected gradient ascent: delta <- clip(delta + step_size * sign(grad)), `steps` times (Madry et al. 2018).
 
     Args:
-        loss: Computes the loss to raise from normalised images.
-        input: Normalised images [B, C, H, W].
-        pixels: Their normalisation.
+        loss: Computes the loss to raise from normalized images.
+        input: Normalized images [B, C, H, W].
+        pixels: Their normalization.
         steps: Number of steps.
         step_size: In pixels.
         eps: Largest change of a pixel.

@@ -19,7 +19,7 @@ def card_data(run: Run, name: str, license: Optional[str] = None, dataset_id: Op
 
     Args:
         run: What is published.
-        name: The repo's name, without its organisation.
+        name: The repo's name, without its organization.
         license: As in `license_fields`.
         dataset_id: The dataset's id on the Hub, in place of what the run's `--dataset` says.
 

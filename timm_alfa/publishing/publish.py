@@ -172,7 +172,7 @@ def check_repo_id(repo_id: str) -> None:
     check_no_secret(repo_id, '--repo-id')
     try:
         validate_repo_id(repo_id)
-        error = None if repo_id.count('/') == 1 else 'it has no organisation or user'
+        error = None if repo_id.count('/') == 1 else 'it has no organization or user'
     except HFValidationError as failed:
         error = str(failed).rstrip('.')
     if error:

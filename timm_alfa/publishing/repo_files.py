@@ -56,7 +56,7 @@ def write_repo(run: Run, name: str, card: 'ModelCard', folder: Path) -> list[str
 
     Args:
         run: What is published, redacted.
-        name: The repo's name, without its organisation.
+        name: The repo's name, without its organization.
         card: Its model card.
         folder: Created if it does not exist.
 

@@ -1,6 +1,6 @@
-"""Which pass moves running statistics, and which normalisation layers it goes through.
+"""Which pass moves running statistics, and which normalization layers it goes through.
 
-A search step and an adversarial pass normalise with the statistics of their batch, as training does. They must not
+A search step and an adversarial pass normalize with the statistics of their batch, as training does. They must not
 move the running statistics that the network is evaluated with.
 """
 
@@ -58,7 +58,7 @@ class RunningNorms:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """While inside, no running statistic moves; layers in training mode still normalise with batch statistics.
+        """While inside, no running statistic moves; layers in training mode still normalize with batch statistics.
 
         Batch norms are set not to track. That touches no tensor, so it is safe between a forward pass and its backward
         pass. Other layers with running buffers (EvoNorm, ...) write into copies. Where activations are checkpointed,

@@ -78,7 +78,7 @@ class MethodTask(ClassificationTask):
         """Computes the loss of one training step.
 
         Args:
-            batch: Images [B, C, H, W], normalised, and their classes [B] or soft targets [B, num_classes].
+            batch: Images [B, C, H, W], normalized, and their classes [B] or soft targets [B, num_classes].
 
         Returns:
             'loss' to call backward on, 'output' (clean logits [B, num_classes], unless the method says otherwise), and

@@ -6,7 +6,7 @@ from typing import Optional
 
 @dataclass(frozen=True)
 class EpochPlot:
-    """Columns of `epoch_metrics` over the epochs as lines, and their last values as bars of the same colours.
+    """Columns of `epoch_metrics` over the epochs as lines, and their last values as bars of the same colors.
 
     Attributes:
         file: Name of the image in the run folder.

@@ -18,7 +18,7 @@ from timm_alfa.utils import rng
 from timm_alfa.utils.unwrap import unwrap
 
 _IMAGE_SCALE = 2.0**10  # first scale of an image's own loss in fp16
-_OUTSIDE = 0.4  # share of values outside [0, 1] above which the normalisation cannot be right; noise stays below
+_OUTSIDE = 0.4  # share of values outside [0, 1] above which the normalization cannot be right; noise stays below
 _CHECKS = 1  # number of steps in which that is checked
 
 
@@ -30,9 +30,9 @@ class PixelConfig:
     step_size: float = option(1 / 255, 'size of a step, in pixels of [0, 1]', low=0)
     eps: float = option(4 / 255, 'largest change of a pixel, in pixels of [0, 1]', above=0)
     random_start: bool = option(True, 'start the search at random within eps')
-    mean: Optional[tuple[float, ...]] = option(None, "mean by which the loader normalises; None: the model's")
+    mean: Optional[tuple[float, ...]] = option(None, "mean by which the loader normalizes; None: the model's")
     std: Optional[tuple[float, ...]] = option(
-        None, "standard deviation by which the loader normalises; None: the model's", above=0
+        None, "standard deviation by which the loader normalizes; None: the model's", above=0
     )
 
     def errors(self, flag_name) -> Iterator[str]:
@@ -68,7 +68,7 @@ class PixelTask(MethodTask):
         kwargs: For `MethodTask`.
 
     Raises:
-        ConfigError: How the model's images are normalised is not known.
+        ConfigError: How the model's images are normalized is not known.
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: PixelConfig, **kwargs):
@@ -102,7 +102,7 @@ class PixelTask(MethodTask):
         in the pass that follows it.
 
         Returns:
-            The perturbed images, normalised like the input, and delta in pixels: both [B, C, H, W].
+            The perturbed images, normalized like the input, and delta in pixels: both [B, C, H, W].
         """
         self._check(input)
         config = self.config
@@ -136,7 +136,7 @@ class PixelTask(MethodTask):
         return ascent.sample_norm([delta])
 
     def _check(self, input: torch.Tensor) -> None:
-        """Warns, in the first step, if undoing the normalisation does not lead to pixels in [0, 1]."""
+        """Warns, in the first step, if undoing the normalization does not lead to pixels in [0, 1]."""
         if not self._checks:
             return
         self._checks -= 1

@@ -115,7 +115,7 @@ def score(trainer: Trainer, model: nn.Module, loader: Loader, images: Subset) ->
 
 
 def score_unused(trainer: Trainer, model: nn.Module) -> dict[str, Any]:
-    """As `score`, of the labelled training images that were neither trained nor validated on.
+    """As `score`, of the labeled training images that were neither trained nor validated on.
 
     Raises:
         Stopped: A signal came.

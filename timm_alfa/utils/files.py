@@ -21,7 +21,7 @@ TEMPORARY = re.compile(r'\.timm_alfa-[0-9a-f]{16}\.tmp')
 
 
 def temporary_path(folder: Path) -> Path:
-    """A new name in a folder, one that nobody can predict; `TEMPORARY` recognises it."""
+    """A new name in a folder, one that nobody can predict; `TEMPORARY` recognizes it."""
     return folder / f'.timm_alfa-{secrets.token_hex(8)}.tmp'
 
 

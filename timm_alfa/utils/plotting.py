@@ -2,7 +2,7 @@
 
 import io
 
-BLUE, ORANGE, GREEN, GREY = '#2a6fbb', '#d9642c', '#3a8f5b', '#8a8a8a'
+BLUE, ORANGE, GREEN, GRAY = '#2a6fbb', '#d9642c', '#3a8f5b', '#8a8a8a'
 SERIES = (BLUE, ORANGE, GREEN, '#8a5fb0', '#b5863a')
 
 
@@ -36,7 +36,7 @@ def add_legend(axis, **options) -> None:
 
 
 def shades(count: int) -> list:
-    """Colours for an ordered series, such as blocks from the input to the classifier."""
+    """Colors for an ordered series, such as blocks from the input to the classifier."""
     from matplotlib import colormaps
 
     return [colormaps['viridis'](at / max(1, count - 1) * 0.9) for at in range(count)]

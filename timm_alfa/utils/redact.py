@@ -103,7 +103,7 @@ def _redact_url(match: re.Match) -> str:
 
 
 def _secrets_of_environment() -> list[str]:
-    """Values of variables such as HF_TOKEN that are long enough to be recognised."""
+    """Values of variables such as HF_TOKEN that are long enough to be recognized."""
     return [
         value
         for key, value in os.environ.items()

@@ -23,7 +23,7 @@ def register_tags(manifest: Union[str, Path] = MANIFEST, org: Optional[str] = No
 
     Args:
         manifest: The list of what is published.
-        org: Load all names from this organisation; by default from TIMM_ALFA_HUB_ORG, read at each load, or else from
+        org: Load all names from this organization; by default from TIMM_ALFA_HUB_ORG, read at each load, or else from
             where the manifest says.
 
     Returns:

@@ -28,7 +28,7 @@ class PublishedWeights(os.PathLike):
     Args:
         name: `architecture.tag`.
         row: Its row of the manifest, or None.
-        org: Overrides the row's organisation, and TIMM_ALFA_HUB_ORG in the environment.
+        org: Overrides the row's organization, and TIMM_ALFA_HUB_ORG in the environment.
         root: The folder that the row's `file` is relative to.
     """
 
@@ -48,7 +48,7 @@ class PublishedWeights(os.PathLike):
 def fetch(name: str, row: Optional[Row] = None, org: Optional[str] = None, root: Path = MANIFEST.parent) -> Path:
     """Fetch the folder with a name's model.safetensors, verified by its sha256.
 
-    An organisation passed here or in TIMM_ALFA_HUB_ORG takes precedence over the manifest: the newest revision of its
+    An organization passed here or in TIMM_ALFA_HUB_ORG takes precedence over the manifest: the newest revision of its
     repo ORG/NAME is loaded, and verified against the sha256 that the Hub states for the file.
 
     Raises:

@@ -9,7 +9,7 @@ from timm_alfa.data.datasets.base import Source, Subset, check_labels, image_mod
 from timm_alfa.errors import DataError
 
 
-class Grey(Source):
+class Gray(Source):
     def open(self, index):
         if index == 1:
             raise SyntaxError('broken PNG file\nand more')
@@ -17,7 +17,7 @@ class Grey(Source):
 
 
 def test_a_broken_image_is_named_and_not_replaced():
-    source = Grey('train', [0, 1, 2])
+    source = Gray('train', [0, 1, 2])
     with pytest.raises(DataError, match=r"image 1 of split 'train': broken PNG file\. .*--skip-corrupt"):
         source.image(1, 'RGB')
     with pytest.raises(DataError, match='image 1'):
@@ -28,17 +28,17 @@ def test_a_broken_image_is_named_and_not_replaced():
 
 
 def test_size_is_channels_height_width():
-    assert Grey('train', [0]).size(0) == (1, 2, 3)
+    assert Gray('train', [0]).size(0) == (1, 2, 3)
 
 
 def test_sources_travel_to_workers():
-    part = pickle.loads(pickle.dumps(Subset(Grey('train', [3, 1]), torch.tensor([0]))))
+    part = pickle.loads(pickle.dumps(Subset(Gray('train', [3, 1]), torch.tensor([0]))))
     assert (len(part), part.source.targets.tolist()) == (1, [3, 1])
 
 
 @pytest.mark.parametrize('label', [-1, 3])
 def test_labels_outside_the_classes_are_named(label):
-    source = Grey('train', [0, 1, label, label])
+    source = Gray('train', [0, 1, label, label])
     check_labels(source, torch.tensor([0, 1]), 3)
     with pytest.raises(DataError, match=rf"image 2 of split 'train' has label {label}, valid are 0\.\.2 \(2 such"):
         check_labels(source, torch.arange(4), 3)

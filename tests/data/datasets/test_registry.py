@@ -18,10 +18,10 @@ from timm_alfa.training.run_dir.folder import default_experiment
 
 
 class Squares(Source):
-    """Six grey squares whose label is their shade."""
+    """Six gray squares whose label is their shade."""
 
     def __init__(self, data, split):
-        super().__init__(split, [0, 1, 2] * 2, ['dark', 'grey', 'light'])
+        super().__init__(split, [0, 1, 2] * 2, ['dark', 'gray', 'light'])
 
     def open(self, index):
         return Image.new('L', (8, 8), 100 * (index % 3))
@@ -44,11 +44,11 @@ def squares(monkeypatch):
 
 
 def test_a_new_kind_trains_through_the_options_of_train_py(squares):
-    config = parse_args(['--dataset', 'squares/grey', '--batch-size', '3', '-j', '0'])
+    config = parse_args(['--dataset', 'squares/gray', '--batch-size', '3', '-j', '0'])
     assert not config.is_digits and config.epochs == 200  # none of the digits' defaults
-    assert default_experiment(config) == 'resnet20s-alfa-grey'
+    assert default_experiment(config) == 'resnet20s-alfa-gray'
     info = inspect_data(config.data, config.aug)
-    assert (info.kind, info.name, info.num_classes) == ('squares', 'squares/grey', 3)
+    assert (info.kind, info.name, info.num_classes) == ('squares', 'squares/gray', 3)
     model_config = dict(input_size=(3, 8, 8), mean=(0.5,) * 3, std=(0.5,) * 3)
     data = create_data(config.data, config.aug, model_config=model_config, info=info)
     assert [len(target) for _, target in data.train] == [3, 3]
@@ -58,9 +58,9 @@ def test_a_new_kind_is_in_the_messages(squares):
     with pytest.raises(DataError, match=r"unknown dataset 'square'.*Known: .*, squares/NAME\."):
         inspect_data(DataConfig(dataset='square'))
     with pytest.raises(DataError, match=r"unknown split --train-split 'trains'.*Known: train, test"):
-        inspect_data(DataConfig(dataset='squares/grey', train_split='trains'))
+        inspect_data(DataConfig(dataset='squares/gray', train_split='trains'))
     with pytest.warns(AlfaWarning) as caught:
-        inspect_data(DataConfig(dataset='squares/grey', input_key='img', target_key='x', class_map='y'))
+        inspect_data(DataConfig(dataset='squares/gray', input_key='img', target_key='x', class_map='y'))
     assert [str(warning.message) for warning in caught] == [
         '--class-map has no effect with squares/ datasets.',
         '--input-key has no effect without --dataset hfds/ or wds/.',
@@ -72,9 +72,9 @@ def test_a_new_kind_is_in_the_messages(squares):
 
 
 def test_a_new_kind_is_published_by_its_name(squares, make_run):
-    assert dataset_names(read_run(make_run(dataset='squares/grey'))) == ('shapes/grey', 'shapes/grey')
-    assert registry.is_local(DataConfig(dataset='squares/grey', data_dir='/here'))
-    assert not registry.is_local(DataConfig(dataset='squares/grey'))
+    assert dataset_names(read_run(make_run(dataset='squares/gray'))) == ('shapes/gray', 'shapes/gray')
+    assert registry.is_local(DataConfig(dataset='squares/gray', data_dir='/here'))
+    assert not registry.is_local(DataConfig(dataset='squares/gray'))
 
 
 @pytest.mark.parametrize(

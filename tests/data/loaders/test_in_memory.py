@@ -84,7 +84,7 @@ def test_crops_reach_every_corner_and_nothing_beyond():
     assert made[2].all()
 
 
-def test_evaluation_gives_the_normalised_images_in_order():
+def test_evaluation_gives_the_normalized_images_in_order():
     source = Random()
     made = batches(loader(source, train=False))
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)))

@@ -194,7 +194,7 @@ def test_a_finished_run_gives_its_record_again(runs):
     assert scored == [1] and again['test_top1'] == first['test_top1'] is not None
 
 
-def test_an_ended_run_is_not_relabelled(runs):
+def test_an_ended_run_is_not_relabeled(runs):
     """Options that nothing was trained with stay out of its files; it may be ended early."""
     options = ('--task', 'standard', '--resume', 'auto', '--resume-anyway')
     runs(*options, '--epochs', '1')

@@ -1,4 +1,4 @@
-"""A set of labelled images by index: what every loader reads from."""
+"""A set of labeled images by index: what every loader reads from."""
 
 import os
 from dataclasses import dataclass

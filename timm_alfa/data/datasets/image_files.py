@@ -8,7 +8,7 @@ from PIL import Image
 
 from timm_alfa.utils.files import open_regular
 
-# Pillow recognises a format by the content, whatever a file is called, and would start Ghostscript for EPS. These are
+# Pillow recognizes a format by the content, whatever a file is called, and would start Ghostscript for EPS. These are
 # decoded without another program; JPEG includes MPO.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'PPM', 'TIFF')
 

@@ -64,7 +64,7 @@ def index_shard(
 
 
 def samples(path: Path) -> Iterator[tuple[str, Files, tarfile.TarFile]]:
-    """Yields a shard's samples: key, files, archive. Neighbours with the same key are one sample.
+    """Yields a shard's samples: key, files, archive. Neighbors with the same key are one sample.
 
     Raises:
         DataError: The shard is missing, is not a tar file, is compressed (no single image could be read), is damaged

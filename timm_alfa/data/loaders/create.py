@@ -40,7 +40,7 @@ def loader_spec(data: DataConfig, aug: AugConfig, config: Mapping, num_classes: 
 
 
 def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Returns one value per channel: timm keeps the pretrained model's three even if a model takes grey images."""
+    """Returns one value per channel: timm keeps the pretrained model's three even if a model takes gray images."""
     values = tuple(values)
     return values if len(values) == channels else (sum(values) / len(values),) * channels
 

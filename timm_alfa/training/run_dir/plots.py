@@ -6,7 +6,7 @@ from typing import Any, Sequence
 from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.training.checkpoint.write_errors import write_errors
 from timm_alfa.utils.files import atomic_file
-from timm_alfa.utils.plotting import BLUE, GREEN, GREY, ORANGE, add_legend, new_figure, png, shades
+from timm_alfa.utils.plotting import BLUE, GRAY, GREEN, ORANGE, add_legend, new_figure, png, shades
 
 
 def draw_plots(
@@ -63,7 +63,7 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: 
     accuracy.set_title('top-1 accuracy, %')
     _line(accuracy, rows, 'train_top1', 'training', BLUE)
     _line(accuracy, rows, 'val_top1', 'validation', ORANGE)
-    _line(accuracy, rows, 'val_top1_not_averaged', 'validation, without EMA', GREY, linestyle='--')
+    _line(accuracy, rows, 'val_top1_not_averaged', 'validation, without EMA', GRAY, linestyle='--')
     best = next((row for row in rows if row['epoch'] == best_epoch), None)
     if best is not None:
         accuracy.plot(
@@ -90,14 +90,14 @@ def _draw_delta(axis, rows) -> None:
     axis.set_ylim(0, 1.15 * max(row.get('delta_norm') or 0 for row in rows) or 1)
     other = axis.twinx()
     other.spines[['top']].set_visible(False)
-    _line(other, rows, 'lr', 'learning rate (right)', GREY, linestyle=':', drawstyle='steps-mid')
+    _line(other, rows, 'lr', 'learning rate (right)', GRAY, linestyle=':', drawstyle='steps-mid')
     other.set_ylim(0, 1.15 * max(row['lr'] for row in rows) or 1)
     handles = [*axis.get_lines(), *other.get_lines()]
     add_legend(axis, handles=handles, labels=[line.get_label() for line in handles], loc='center right')
 
 
 def draw_epoch_plot(path: Path, rows: list[dict[str, Any]], title: str, plot: EpochPlot) -> None:
-    """Draws a method's columns over the epochs, and at the end; a column has the same colour in both."""
+    """Draws a method's columns over the epochs, and at the end; a column has the same color in both."""
     figure, (course, final) = _figure(2)
     count = len(plot.columns)
     places = list(range(count))
@@ -113,7 +113,7 @@ def draw_epoch_plot(path: Path, rows: list[dict[str, Any]], title: str, plot: Ep
     final.set_xlabel(plot.xlabel)
     final.set_xticks(places, plot.labels, rotation=45, ha='right', fontsize=8)
     if plot.reference is not None:
-        final.axhline(plot.reference, color=GREY, linewidth=1, linestyle='--', label=plot.reference_label)
+        final.axhline(plot.reference, color=GRAY, linewidth=1, linestyle='--', label=plot.reference_label)
         add_legend(final)
 
     if title:

@@ -71,7 +71,7 @@ def check_name(options: CheckpointConfig, name: str, model: nn.Module) -> None:
 def locate(options: CheckpointConfig) -> tuple[str, Optional[Path]]:
     """timm's name for the model, and the file with its weights: None if timm finds them by that name.
 
-    A config.json next to the weights takes precedence over --model: it also has the normalisation and the model's
+    A config.json next to the weights takes precedence over --model: it also has the normalization and the model's
     arguments.
 
     Raises:
