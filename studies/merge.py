@@ -116,7 +116,7 @@ def _recipe_errors(record: Mapping[str, Any], job: Job) -> Iterator[str]:
     if record['reproduce'] != published_command(job):
         yield f"its command is not '{published_command(job)}'"
     if record['dataset'] != job.options['dataset']:
-        yield f"its data set is '{record['dataset']}', the recipe's is '{job.options['dataset']}'"
+        yield f"its dataset is '{record['dataset']}', the recipe's is '{job.options['dataset']}'"
     for key in ('epochs', 'batch_size', 'model', 'task'):
         if record.get(key) != job.options[key]:
             yield f'{key} is {record.get(key)!r}, the recipe has {job.options[key]!r}'

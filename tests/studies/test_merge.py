@@ -93,7 +93,7 @@ def test_one_bad_record_does_not_keep_out_the_others(folders, capsys):
         (dict(mixed_precision='fp8'), 'expected one of no, bf16, fp16'),
         (dict(epochs_scale=float('nan')), 'epochs_scale is nan'),
         # the data
-        (dict(dataset='hfds/other/cifar10'), "its data set is 'hfds/other/cifar10'"),
+        (dict(dataset='hfds/other/cifar10'), "its dataset is 'hfds/other/cifar10'"),
         (dict(labels_sha256=None), 'labels_sha256 is missing'),
         # the code
         (dict(commit=f'{COMMIT}+'), 'is not a commit without changes'),

@@ -71,7 +71,7 @@ class DataInfo:
 
     @property
     def labels_sha256(self) -> str:
-        """Hash of all labels in their order: copies of a data set that differ in it give a seed other images."""
+        """Hash of all labels in their order: copies of a dataset that differ in it give a seed other images."""
         digest, seen = hashlib.sha256(), []
         for subset in (self.train, self.val, self.test):
             if subset is not None and not any(subset.source is source for source in seen):
