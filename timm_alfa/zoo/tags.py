@@ -83,7 +83,7 @@ DATASETS = {
 _GRID = (
     (('resnet18', 'resnet50', 'resnet101', 'resnet152', 'efficientnet_b0'), ('alfa',), ('in1k',)),
     (('resnet50',), ('l_alfa',), ('in1k',)),
-    (('resnet20s', 'resnet56s'), ('alfa', 'l_alfa'), ('c10', 'c100')),
+    (('resnet20s', 'resnet56s'), ('standard', 'alfa', 'l_alfa'), ('c10', 'c100')),
     (('resnet18_cifar', 'resnet50_cifar', 'resnet101_cifar'), ('alfa',), ('c10',)),
 )
 
