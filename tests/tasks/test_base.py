@@ -238,3 +238,22 @@ def test_networks_with_unused_parameters_are_distributed(name, config, one_proce
             assert (p.grad is None) == (q.grad is None) == ('unused' in key), key
             if p.grad is not None:
                 assert torch.equal(p.grad, q.grad), key
+
+
+def test_a_criterion_set_later_is_the_one_that_counts():
+    task, _, input, target = made('alfa', dict(blocks='2'))
+    before = task(input, target)
+    task.criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.3)
+    after = task(input, target)
+    for key in ('loss_clean', 'loss_adv'):
+        assert not torch.isclose(before[key], after[key])
+    smoothed = task.criterion(after['output'], target)
+    assert torch.equal(after['loss_clean'], smoothed.detach())
+
+
+def test_a_batch_may_be_passed_by_name():
+    task, _, input, target = made('alfa', dict(blocks='2'))
+    losses = [task(input, target)['loss'], task(input=input, target=target)['loss'], task(input, target=target)['loss']]
+    assert torch.equal(losses[0], losses[1]) and torch.equal(losses[0], losses[2])
+    with pytest.raises(TypeError, match='a task takes input, target: got 1 positional and label'):
+        task(input, label=target)

@@ -53,7 +53,7 @@ class MethodTask(ClassificationTask):
             )
             model = unwrap(model)
         super().__init__(ModelWithExtras(model, **extras) if extras else model, criterion, **kwargs)
-        self.objective = objective or classifier_objective(self.criterion)
+        self._objective = objective
         self.config = config
         for line in config.no_effect():
             warn(line)
@@ -74,16 +74,23 @@ class MethodTask(ClassificationTask):
         module = unwrap(self.trainable_module)
         return module if isinstance(module, ModelWithExtras) else None
 
-    def forward(self, *batch) -> dict[str, torch.Tensor]:
+    @property
+    def objective(self) -> Objective:
+        """How the model is called, and the loss of its output: by default that of a classifier and `criterion`."""
+        return self._objective or classifier_objective(self.criterion)
+
+    def forward(self, *batch, **named) -> dict[str, torch.Tensor]:
         """Computes the loss of one training step.
 
         Args:
             batch: Images [B, C, H, W], normalized, and their classes [B] or soft targets [B, num_classes].
+            named: The same by name: input, target.
 
         Returns:
             'loss' to call backward on, 'output' (clean logits [B, num_classes], unless the method says otherwise), and
             detached parts such as 'loss_clean' and 'loss_adv'.
         """
+        batch = self.objective.bind(batch, named)
         self._stepped = self._counted_early = False
         if not self.perturbs():
             return self.clean(*batch)

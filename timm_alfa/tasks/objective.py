@@ -18,11 +18,27 @@ class Objective:
         call: `call(model, *batch)` returns the model's output.
         loss: `loss(output, *batch)` returns a scalar.
         modules: What the loss computes with, such as a criterion that learns.
+        names: What the parts of a batch are called, where they may be passed by name.
     """
 
     call: Callable[..., Any]
     loss: Callable[..., torch.Tensor]
     modules: tuple[nn.Module, ...] = ()
+    names: tuple[str, ...] = ()
+
+    def bind(self, batch: tuple, named: dict[str, Any]) -> tuple:
+        """The batch in order, from positional parts and named ones.
+
+        Raises:
+            TypeError: A name is unknown, missing or passed twice.
+        """
+        if not named:
+            return batch
+        expected = self.names[len(batch) :]
+        if set(named) != set(expected):
+            what = ', '.join(self.names) or 'positional arguments only'
+            raise TypeError(f'a task takes {what}: got {len(batch)} positional and {", ".join(sorted(named))}.')
+        return (*batch, *(named[name] for name in expected))
 
 
 def classifier_objective(criterion: Callable) -> Objective:
@@ -32,7 +48,7 @@ def classifier_objective(criterion: Callable) -> Objective:
         criterion: Loss of logits and targets.
     """
     modules = (criterion,) if isinstance(criterion, nn.Module) else ()
-    return Objective(call_classifier, partial(classification_loss, criterion), modules)
+    return Objective(call_classifier, partial(classification_loss, criterion), modules, ('input', 'target'))
 
 
 def call_classifier(model: Callable, input: torch.Tensor, target: torch.Tensor) -> Any:
