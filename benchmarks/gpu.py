@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --parts tests rates ratios --seconds 200 --results DIR
     python benchmarks/gpu.py --parts runs pack --seconds 520 --results DIR --dataset hfds/CIFAR10_FOLDER
 
-Each part is a process with a limit of its own. What it finds is in DIR/PART.jsonl, line by line as it is found, and its
+Each part is a process with its own limit. What it finds is in DIR/PART.jsonl, line by line as it is found, and its
 log in DIR/PART.log; a part that fails, or takes too long, leaves the others alone. After each part the tables and logs
 go into ARCHIVES/tables.tar.gz, and `pack` puts what the runs left into at most 4 archives of 15 MiB beside it.
 
@@ -92,7 +92,7 @@ def parts(args: argparse.Namespace) -> list[Part]:
 
 
 def run(part: Part, seconds: float, results: Path) -> str:
-    """Runs a part in a process of its own for so many seconds; how it ended."""
+    """Runs a part in a separate process for so many seconds; how it ended."""
     environment = {**os.environ, **dict(part.environment), 'GPU_SECONDS': f'{seconds - part.grace:.0f}'}
     with (results / f'{part.name}.log').open('a') as log:
         process = subprocess.Popen(

@@ -9,7 +9,7 @@ import timm_alfa
 
 PACKAGE = Path(timm_alfa.__file__).parent
 
-# From the ground up; a package stands for everything in it that has no line of its own.
+# From the ground up; a package stands for everything in it that has no separate line.
 LAYERS = (
     'utils.text',  # error messages are printable
     'errors',

@@ -1,4 +1,4 @@
-"""Processes that are killed, at any moment, and go on."""
+"""Processes that are killed at any moment, and resumed."""
 
 import random
 import signal

@@ -1,4 +1,4 @@
-"""train.py under accelerate's FSDP2: the weights of one process, states that any launch can go on from."""
+"""train.py under accelerate's FSDP2: the weights of one process, states that any launch can resume."""
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_a_state_goes_on_sharded_and_alone(tmp_path):
 
 @pytest.mark.sweep
 def test_a_state_of_ddp_goes_on_sharded(tmp_path):
-    """The other way round; the sharded processes are asked to stop, and others that are not sharded end the run."""
+    """The other way round: sharded processes are stopped by a signal, and processes that do not shard end the run."""
     options = ('--task', 'alfa', '--opt', 'adamw', '--checkpoint-every', '2', *VIT)
     Processes(tmp_path, train_args(tmp_path, 'whole', *options), count=2).record()
     Processes(tmp_path, train_args(tmp_path, 'run', *options), count=2, hooks=['rank_one_dies']).wait()

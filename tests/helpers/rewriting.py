@@ -33,7 +33,7 @@ def leaves(value):
 
 
 def rebuilt(value, rest):
-    """The feature with tensors from an iterator in place of its own."""
+    """The feature with tensors from an iterator in place of those it has."""
     if isinstance(value, torch.Tensor):
         return next(rest) if value.is_floating_point() else value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Runs of train.py in processes of their own, forked from a server that has imported everything."""
+"""Runs of train.py in separate processes, forked from a server that has imported everything."""
 
 import atexit
 import io

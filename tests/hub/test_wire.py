@@ -420,7 +420,7 @@ def test_a_commit_that_may_have_arrived_is_not_called_failed(hub, send):
         Fault('POST', '/commit/', cut='before', times=FOREVER),
         Fault('GET', '/revision/main', status=503, skip=1, times=FOREVER),
     ]
-    with pytest.raises(Failed, match=r'cannot be asked whether it arrived') as failed:
+    with pytest.raises(Failed, match=r'does not answer whether it arrived') as failed:
         send()
     assert 'Nothing was published' not in failed.value.message
     assert len(hub.repos[REPO].commits) == 2  # it had, and nobody has deleted it

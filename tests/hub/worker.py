@@ -12,7 +12,7 @@ import warnings
 
 
 def run(code: str, env: dict) -> dict:
-    """Run code in an environment of its own; what it calls `result` is the result."""
+    """Run code in a separate environment; what it calls `result` is the result."""
     before = dict(os.environ)
     for key, value in env.items():
         os.environ.pop(key, None) if value is None else os.environ.__setitem__(key, value)

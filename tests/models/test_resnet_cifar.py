@@ -1,4 +1,4 @@
-"""What timm's own test-suite asks of a classification model, asked of ours."""
+"""What timm's test suite checks of a classification model, checked of ours."""
 
 import copy
 from pathlib import Path

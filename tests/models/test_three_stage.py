@@ -46,7 +46,7 @@ def test_shortcut_has_no_state_and_keeps_the_memory_format():
 
 
 def test_shortcut_cannot_lose_channels():
-    with pytest.raises(ConfigError, match='from 32 to 16 channels: give 32 or more'):
+    with pytest.raises(ConfigError, match='from 32 to 16 channels: use 32 or more'):
         ZeroPadShortcut(32, 16)
 
 
@@ -107,7 +107,7 @@ def test_output_stride_trades_stride_for_dilation(stride, size, dilation):
 
 @pytest.mark.parametrize('name', ['resnet20s', 'resnet18_cifar'])
 def test_unknown_output_stride_names_the_valid_ones(name):
-    with pytest.raises(ConfigError, match=r'output_stride is 32: give one of .*2, 4'):
+    with pytest.raises(ConfigError, match=r'output_stride is 32: use one of .*2, 4'):
         timm.create_model(name, output_stride=32)
 
 
@@ -139,5 +139,5 @@ def test_other_widths_activations_norms_and_dtypes():
 
 
 def test_features_that_are_not_nchw_are_refused():
-    with pytest.raises(ConfigError, match="output_fmt is 'NLC': give 'NCHW'"):
+    with pytest.raises(ConfigError, match="output_fmt is 'NLC': use 'NCHW'"):
         timm.create_model('resnet20s').forward_intermediates(torch.randn(1, 3, 8, 8), output_fmt='NLC')

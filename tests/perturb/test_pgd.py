@@ -18,7 +18,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
 class Net(nn.Module):
-    """Small, smooth and without a normalization of its own."""
+    """Small, smooth and without a normalization layer."""
 
     def __init__(self, channels=3):
         super().__init__()
@@ -203,7 +203,7 @@ def test_a_gradient_that_is_not_a_number_moves_nothing():
     assert (delta[1] != 0).any()
 
 
-def test_means_and_deviations_are_made_once(trained, monkeypatch):
+def test_mean_and_std_are_made_once(trained, monkeypatch):
     """Also for a pass in inference mode, and one with gradients after it."""
     model, images, target = trained
     attack = dict(steps=3, random_start=False, mean=(0.51, 0.41, 0.31), std=STD)
@@ -218,7 +218,7 @@ def test_means_and_deviations_are_made_once(trained, monkeypatch):
 
 def test_the_models_own_normalization_is_the_default():
     model = Net()
-    with pytest.raises(ConfigError, match='give mean and std'):
+    with pytest.raises(ConfigError, match='pass mean and std'):
         pixels_of(model)
     model.pretrained_cfg = dict(mean=MEAN, std=STD)
     assert pixels_of(model) == Pixels(MEAN, STD)

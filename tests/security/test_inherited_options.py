@@ -47,7 +47,7 @@ def flags(options):
 def test_a_resumed_run_says_what_it_reads_elsewhere(run_folder, log):
     folder = run_folder(**OUTSIDE)
     config = parse_args(['--resume', str(folder)])
-    assert config.data.data_dir == OUTSIDE['data_dir'], 'an ordinary --resume goes on without retyping'
+    assert config.data.data_dir == OUTSIDE['data_dir'], 'an ordinary --resume needs no retyping'
     assert log() == [f"from '{folder / 'args.yaml'}': {line}" for line in flags(OUTSIDE)]
 
 

@@ -81,7 +81,7 @@ def test_validate_checkpoint_folder_reads_no_other_file(refused, make_run, tmp_p
 
 @pytest.fixture
 def upload(hub, make_run):
-    """Puts a repo on the Hub with the weights of resnet20s and the given files beside them."""
+    """Puts a repo on the Hub with the weights of resnet20s and the given files next to them."""
 
     def call(repo, **files):
         weights = (make_run() / 'model_best.safetensors').read_bytes()

@@ -10,18 +10,18 @@ from studies import power, stats
 DIFFICULTY = np.random.default_rng(1).beta(4, 1.5, 200_000)  # chance of each image of a population to be correct
 
 
-def networks(count, deviation, images, random):
+def networks(count, std, images, random):
     """Answers of networks whose true accuracy varies: each answers all images independently, given its quality."""
-    quality = random.normal(0, deviation, (count, 1))
+    quality = random.normal(0, std, (count, 1))
     chances = np.clip(DIFFICULTY[random.integers(len(DIFFICULTY), size=images)] + quality, 0, 1)
     return random.random((count, images)) < chances
 
 
-@pytest.mark.parametrize('deviation', [0.0, 0.01])
-def test_spread_of_networks_is_found_under_the_noise_of_the_images(deviation):
+@pytest.mark.parametrize('std', [0.0, 0.01])
+def test_spread_of_networks_is_found_under_the_noise_of_the_images(std):
     random = np.random.default_rng(2)
-    found = [power.spread(networks(5, deviation, 400, random)) for _ in range(1500)]
-    true = np.std(np.clip(DIFFICULTY + random.normal(0, deviation, (300, 1)), 0, 1).mean(1))  # clipping moves it
+    found = [power.spread(networks(5, std, 400, random)) for _ in range(1500)]
+    true = np.std(np.clip(DIFFICULTY + random.normal(0, std, (300, 1)), 0, 1).mean(1))  # clipping moves it
 
     # the estimate before it is cut off at zero, which has no bias
     variances = [400 / 399 * (each.observed**2 - each.images**2) / 100**2 for each in found]
@@ -75,7 +75,7 @@ def test_bootstrap_interval_is_that_of_a_simulation(counts):
     draws = won[np.random.default_rng(4).integers(n, size=(100_000, n))].mean(1)
     assert found.probability == pytest.approx(won.mean()) and found.n == n
     for end, level in ((found.low, 0.025), (found.high, 0.975)):
-        # between the two percentiles that a simulation of this size cannot tell apart
+        # between the two percentiles that a simulation of this size cannot separate
         assert np.quantile(draws, level - 0.002) <= end + 1e-9 <= np.quantile(draws, level + 0.002) + 2e-9
 
 

@@ -88,9 +88,9 @@ def help_sentences():
 
 def power_sentences():
     """How many pairs a gain takes."""
-    deviation = paired(*ALFA).std
-    pairs = [stats.pairs_needed(gain / deviation) for gain in (0.6, 0.5, 0.3)]
-    yield 'standard deviation of {} points', f'{deviation:.2f}'
+    std = paired(*ALFA).std
+    pairs = [stats.pairs_needed(gain / std) for gain in (0.6, 0.5, 0.3)]
+    yield 'standard deviation of {} points', f'{std:.2f}'
     sentence = 'a power of {{}} takes {} pairs for a gain of {{}} points, {} for {{}} and {} for {{}}'
     yield sentence.format(*pairs), ('0.8', '0.6', '0.5', '0.3')
 

@@ -168,7 +168,7 @@ def test_what_is_random_in_the_model_is_the_same_in_search_and_pass():
     assert clean != rest[0]
 
 
-def test_the_mean_and_deviation_given_count_over_the_models():
+def test_the_mean_and_std_given_count_over_the_models():
     model = tiny(size=16)[0]
     task = create_task('advprop', model, mean=(0.1,), std=(0.5,))
     assert task.pixels.mean == (0.1,)

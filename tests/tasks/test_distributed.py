@@ -96,7 +96,7 @@ def _whole(grad):
 
 
 def _sharded(setting, whole):
-    """FSDP2: blocks, the model and what is around it each in a group of its own; or all but the blocks in one."""
+    """FSDP2: blocks, the model and what is around it each in a separate group; or all but the blocks in one."""
     task = _task(*setting)
     for module in (*task.model.blocks, *(() if whole else (task.model,)), task):
         fully_shard(module, mesh=init_device_mesh('cpu', (dist.get_world_size(),)))

@@ -101,7 +101,7 @@ def test_where_a_whole_search_overflows_in_fp16_the_next_ones_do_not(name):
     for step in range(12):
         with torch.autocast('cpu', torch.float16):
             size[step] = float(task(input, target)['delta_norm'])
-    assert size[0] < 0.1 * size[11], 'the fault that is mended was not there'
+    assert size[0] < 0.1 * size[11], 'the error that gap corrects was not there'
     with torch.autocast('cpu', torch.float16, enabled=False):
         assert size[11] > 0.9 * float(task(input, target)['delta_norm'])
     other = create_task(name, model, factor, steps=1, step_size=1e-3, **options)
@@ -113,7 +113,7 @@ def test_where_a_whole_search_overflows_in_fp16_the_next_ones_do_not(name):
 @pytest.mark.parametrize('bn', ['shared', 'aux'])
 def test_a_feature_inside_of_a_norm_is_refused_where_the_norm_would_run_on_placeholders(bn):
     model, input, target = tiny('test_efficientnet', 32)
-    with pytest.raises(BlockError, match=r"such as blocks\.1\.0\.bn1\.act: name blocks\.1\.0\.bn1, or give bn='clean'"):
+    with pytest.raises(BlockError, match=r"such as blocks\.1\.0\.bn1\.act: name blocks\.1\.0\.bn1, or use bn='clean'"):
         create_task('alfa', model, blocks='blocks.1.0.bn1.act', bn=bn)
     for blocks, norms_of in (('blocks.1.0.bn1', bn), ('blocks.1.0.bn1.act', 'clean')):
         _, result = stepped(copy.deepcopy(model), input, target, blocks=blocks, bn=norms_of)
@@ -212,7 +212,7 @@ class TwoParts(nn.Module):
 @pytest.mark.parametrize('config', [{}, dict(random_start=True), dict(grad='tail'), dict(bn='aux')], ids=str)
 @pytest.mark.filterwarnings('ignore::timm_alfa.errors.AlfaWarning')
 def test_a_feature_with_one_frozen_part(config):
-    """A tuple of which one tensor has no gradient of its own is perturbed in both."""
+    """A tuple of which one tensor has no gradient is perturbed in both."""
     torch.manual_seed(0)
     model, input, target = TwoParts().double(), torch.randn(4, 4, dtype=torch.float64), torch.arange(4)
     model.body.a.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""MoEx against its definition, written with means and deviations of plain slices."""
+"""MoEx against its definition, written with means and standard deviations of plain slices."""
 
 import copy
 
@@ -31,9 +31,9 @@ def plain_exchange(feature, partner, norm, groups=4):
     for own, other in zip(feature, feature[partner], strict=True):
         image = torch.empty_like(own)
         for at in slices(own, norm, groups):
-            mean, deviation = own[at].mean(), (own[at].var(unbiased=False) + EPSILON).sqrt()
-            their_mean, their_deviation = other[at].mean(), (other[at].var(unbiased=False) + EPSILON).sqrt()
-            image[at] = their_deviation * (own[at] - mean) / deviation + their_mean
+            mean, std = own[at].mean(), (own[at].var(unbiased=False) + EPSILON).sqrt()
+            their_mean, their_std = other[at].mean(), (other[at].var(unbiased=False) + EPSILON).sqrt()
+            image[at] = their_std * (own[at] - mean) / std + their_mean
         images.append(image)
     return torch.stack(images)
 
@@ -94,7 +94,7 @@ def test_moments_are_exchanged_in_a_share_of_the_batches():
         plain = model(input)
     for _ in range(200):
         exchanged += not torch.equal(task(input, target)['output'], plain)
-    assert 35 <= exchanged <= 85  # 60 on average; within four deviations, less the identity permutations
+    assert 35 <= exchanged <= 85  # 60 on average; within four standard deviations, less the identity permutations
 
 
 STEMS = (

@@ -41,7 +41,7 @@ def test_it_is_the_definition():
         torch.testing.assert_close(p, q)
 
 
-def test_the_default_is_a_deviation_of_1_of_255_after_the_last_stage():
+def test_the_default_is_a_std_of_1_of_255_after_the_last_stage():
     model, input, target = tiny(size=32, batch=16)
     task = create_task('noise', model)
     result = task(input, target)

@@ -31,7 +31,7 @@ class TemperConfig:
 
 
 class TemperTask(MethodTask):
-    """Divides logits by a learned temperature, in steps that it is told to."""
+    """Divides logits by a learned temperature, in the steps that an option names."""
 
     def __init__(self, model, criterion=None, *, config, **kwargs):
         super().__init__(model, criterion, config=config, extras={'temperature': nn.Parameter(torch.ones(2))}, **kwargs)

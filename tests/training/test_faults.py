@@ -216,8 +216,8 @@ def test_accumulation_that_accelerate_is_told_of_divides_no_loss(runs, monkeypat
     plain = runs('--task', 'standard', '--epochs', '1', experiment='plain')
     monkeypatch.setenv('ACCELERATE_GRADIENT_ACCUMULATION_STEPS', '4')
     with pytest.warns(AlfaWarning, match='pass --grad-accum-steps 4 to train.py'):
-        told = runs('--task', 'standard', '--epochs', '1', experiment='told')
-    assert told['val_loss'] == plain['val_loss']
+        explicit = runs('--task', 'standard', '--epochs', '1', experiment='explicit')
+    assert explicit['val_loss'] == plain['val_loss']
 
 
 def test_the_rate_shown_is_that_before_layer_decay(runs):
@@ -313,7 +313,7 @@ def test_a_signal_ends_after_the_update_with_a_state(runs, monkeypatch):
 
 
 def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
-    """Stopped in the second epoch's evaluation: the state is that before it, and says how to launch what goes on."""
+    """Stopped in the second epoch's evaluation: the state is that before it, and says how to launch the resumed run."""
     options = ('--task', 'alfa', '--model-ema', '-vb', '64', '--epochs', '3')
     original, seen = trainer.evaluate, []
 
@@ -346,7 +346,7 @@ def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
 
 
 def test_a_signal_between_epochs_ends_there(runs, monkeypatch):
-    """After the last epoch it comes in time to stop the test score, which a run that goes on makes anew."""
+    """After the last epoch it comes in time to stop the test score, which the resumed run measures again."""
     options, original = ('--task', 'standard', '--val-fraction', '0.5'), Trainer.write_epoch
 
     def write_epoch(self, *args):

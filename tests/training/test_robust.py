@@ -115,10 +115,10 @@ def test_attack_options_without_the_attack_are_refused():
     assert config.attack.options() == {**QUICK, 'restarts': 1}
 
 
-def test_a_task_is_told_how_the_loader_normalizes():
+def test_a_task_knows_how_the_loader_normalizes():
     inputs = dict(mean=(0.1,), std=(0.2,), input_size=(1, 8, 8))
     pixel, feature = TASKS['advprop'].config, TASKS['alfa'].config
-    told = task_arguments(pixel(), inputs)
-    assert (told['mean'], told['std']) == ((0.1,), (0.2,))
+    passed = task_arguments(pixel(), inputs)
+    assert (passed['mean'], passed['std']) == ((0.1,), (0.2,))
     assert task_arguments(pixel(mean=(0.5,), std=(0.4,)), inputs)['std'] == (0.4,)
     assert 'mean' not in task_arguments(feature(), inputs)

@@ -104,7 +104,7 @@ def test_a_run_is_scored_by_the_loader_that_it_had(tmp_path):
     """Another one makes other crops; 'auto' was decided by augmentation, of which a score knows nothing."""
     from helpers.training_runs import Runs
 
-    for name, flags in (('asked', ('--loader', 'timm')), ('auto', ('--aa', 'rand-m3'))):
+    for name, flags in (('explicit', ('--loader', 'timm')), ('auto', ('--aa', 'rand-m3'))):
         runs = Runs(tmp_path)
         result = runs('--task', 'standard', '--epochs', '1', '--crop-pct', '0.7', *flags, experiment=name)
         found = score('--checkpoint', str(tmp_path / name))

@@ -85,7 +85,7 @@ def _config_errors(name: str, architecture: str, saved: Mapping[str, Any], cfg: 
         if cfg.get(key):
             yield (
                 f"'pretrained_cfg' in {file} has '{key}', which would load other weights than the model.safetensors "
-                'beside it. Leave it out.'
+                'next to it. Leave it out.'
             )
 
 

@@ -24,7 +24,7 @@ def make_blocks_stride(output_stride: int, valid: Sequence[int]) -> int:
     """
     if output_stride not in valid:
         known = ', '.join(map(str, valid))
-        raise ConfigError(f'output_stride is {output_stride}: give one of {known} (the stem keeps the image size).')
+        raise ConfigError(f'output_stride is {output_stride}: use one of {known} (the stem keeps the image size).')
     return 4 * output_stride
 
 
@@ -47,7 +47,7 @@ class ZeroPadShortcut(nn.Module):
         super().__init__()
         extra = out_chs - in_chs
         if extra < 0:
-            raise ConfigError(f'a zero-padded shortcut from {in_chs} to {out_chs} channels: give {in_chs} or more.')
+            raise ConfigError(f'a zero-padded shortcut from {in_chs} to {out_chs} channels: use {in_chs} or more.')
         self.stride = stride
         self.pad = [0, 0, 0, 0, extra // 2, extra - extra // 2]  # a list: TorchScript's F.pad takes no tuple
 
@@ -175,7 +175,7 @@ class ThreeStageResNet(ResNet):
             ConfigError: Another output format.
         """
         if output_fmt != 'NCHW':
-            raise ConfigError(f"output_fmt is '{output_fmt}': give 'NCHW', the only one of a convolutional network.")
+            raise ConfigError(f"output_fmt is '{output_fmt}': use 'NCHW', the only one of a convolutional network.")
         take, last = feature_take_indices(len(self.feature_info), indices)
         x = self.act1(self.bn1(self.conv1(x)))
         features = [x]

@@ -50,7 +50,7 @@ class Pixels:
     def _channels(self, values: Sequence[float], input: torch.Tensor) -> torch.Tensor:
         if len(values) not in (1, input.shape[1]):
             raise ConfigError(
-                f'mean and std have {len(values)} values and the images {input.shape[1]} channels: give '
+                f'mean and std have {len(values)} values and the images {input.shape[1]} channels: pass '
                 'one value per channel, or one for all.'
             )
         return _column(tuple(values), search_dtype(input), input.device)
@@ -74,7 +74,7 @@ def pixels_of(model: nn.Module, mean: Numbers = None, std: Numbers = None) -> Pi
     if mean is None or std is None:
         raise ConfigError(
             f'steps and bounds are in pixels, and {type(model).__name__} does not say how its images are '
-            'normalized: give mean and std, such as mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5).'
+            'normalized: pass mean and std, such as mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5).'
         )
     return Pixels(tuple(map(float, mean)), tuple(map(float, std)))
 
@@ -126,4 +126,4 @@ def size_errors(flag_name: Callable[[str], str], **sizes: float):
     """Yields an error for each size above 1, which must have been meant for pixels of 0 to 255."""
     for name, size in sizes.items():
         if size > 1:
-            yield f'{flag_name(name)} is {size:g}: pixels lie in [0, 1]; give a fraction such as {size:g}/255.'
+            yield f'{flag_name(name)} is {size:g}: pixels lie in [0, 1]; use a fraction such as {size:g}/255.'

@@ -99,7 +99,7 @@ def _ensure_repo(target: Target, private: bool, exist_ok: bool, created: list[Un
     except RepositoryNotFoundError:
         otherwise = f'an empty repo may be left at {api.endpoint}/{repo_id}: run again with --exist-ok, or delete it.'
         created.append(Undo(lambda: _delete_empty(target), otherwise))
-        # exist_ok: if the answer was lost it exists when asked for again; it did not before, so it is this call's
+        # exist_ok: if the answer was lost it exists at the next request; it did not before, so it is this call's
         retry(lambda: api.create_repo(repo_id, private=private, exist_ok=True), target.waits)
         return
     if not exist_ok:
@@ -152,7 +152,7 @@ def _commit(target: Target, folder: Path, parent: str, message: str) -> str:
 
     # the commit, which is looked for after each failure
     sha256 = sha256_of(folder / WEIGHTS)
-    answers: list[bool] = []  # whether the Hub could be asked for it, each time
+    answers: list[bool] = []  # whether the Hub answered, each time
 
     def create() -> str:
         return api.create_commit(repo_id, adds, commit_message=message, revision=revision, parent_commit=parent).oid
@@ -160,7 +160,7 @@ def _commit(target: Target, folder: Path, parent: str, message: str) -> str:
     def find() -> Optional[str]:
         try:
             found = _find_commit(target, parent, sha256)
-        except Exception:  # the Hub cannot be asked now: what the commit raised is what counts
+        except Exception:  # the Hub does not answer now: what the commit raised is what counts
             answers.append(False)
             return None
         answers.append(True)
@@ -171,7 +171,7 @@ def _commit(target: Target, folder: Path, parent: str, message: str) -> str:
     except Exception as error:
         if is_transient(error) and not answers[-1]:
             raise HubError(
-                f'the connection was lost during the commit to {repo_id}, and the Hub cannot be asked whether it '
+                f'the connection was lost during the commit to {repo_id}, and the Hub does not answer whether it '
                 f'arrived ({type(error).__name__}): look at {api.endpoint}/{repo_id}; if it did not, run again '
                 'with --exist-ok.'
             ) from None

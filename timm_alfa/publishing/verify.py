@@ -30,8 +30,8 @@ def tolerance(top1: float, count: int, total: Optional[int]) -> float:
     smallest = 1 / max(count, 2)
     share = min(max(top1 / 100, smallest), 1 - smallest)
     left_out = 1.0 if total is None else max(total - count, 0) / max(total - 1, 1)
-    deviation = math.sqrt(share * (1 - share) / count * left_out)
-    return 400 * deviation + 100 * max(1 / count, 0.001)
+    std = math.sqrt(share * (1 - share) / count * left_out)
+    return 400 * std + 100 * max(1 / count, 0.001)
 
 
 def check_accuracy(recorded: float, measured: float, count: int, total: Optional[int], split: str) -> None:

@@ -27,7 +27,7 @@ class FeatureTree:
         missing = [name for name in names if name not in self.modules or not name]
         if missing or not names:
             raise BlockError(
-                f"{type(model).__name__} has no module '{', '.join(missing)}': give names as "
+                f"{type(model).__name__} has no module '{', '.join(missing)}': use names as "
                 "resolve_blocks(model, 'all') lists them."
             )
         self.siblings = [siblings(self.modules, name) for name in names]

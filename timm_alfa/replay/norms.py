@@ -93,7 +93,7 @@ def freeze_running_stats(model: nn.Module) -> Iterator[None]:
 
 
 def make_aux_norms(model: nn.Module) -> nn.ModuleDict:
-    """Copies of all layers with running statistics, for passes with statistics and affine weights of their own.
+    """Copies of all layers with running statistics, for passes with separate statistics and affine weights.
 
     Keys are the layers' names with '/' in place of '.', which the names of submodules must not contain.
     """

@@ -194,7 +194,7 @@ class Recorder:
 
 
 def _differentiable(x: torch.Tensor) -> torch.Tensor:
-    """The same numbers at a place of their own in the graph.
+    """The same numbers at a separate place in the graph.
 
     The module may return its input, and what bypasses the module is not part of the gradient at its output. Or all
     that comes before is frozen, and there is no graph yet.

@@ -66,7 +66,7 @@ ROWS = (
         task=AdvPropTask,
         config=AdvPropConfig,
         prefix='advprop',
-        summary='clean images, and adversarial images through batch norms of their own',
+        summary='clean images, and adversarial images through separate batch norms',
         title='AdvProp',
         text=(
             'The network was also trained on adversarial images, with auxiliary batch norms that are not in these '

@@ -1,4 +1,4 @@
-"""AdvProp (Xie et al. 2020): clean images, and adversarial images through batch norms of their own."""
+"""AdvProp (Xie et al. 2020): clean images, and adversarial images through separate batch norms."""
 
 from dataclasses import dataclass
 

@@ -170,7 +170,7 @@ class MethodTask(ClassificationTask):
     def clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
         """The parameters whose gradients a loop clips: the model's, and those of extra modules (auxiliary norms).
 
-        Bare parameters of a method, such as learned magnitudes, are not weights and have a learning rate of their own.
+        Bare parameters of a method, such as learned magnitudes, are not weights and have a separate learning rate.
 
         Args:
             exclude_head: Leave out the classifier, as adaptive gradient clipping does in its paper and in timm.

@@ -42,7 +42,7 @@ class FeatureConfig:
     bn: str = option(
         'clean',
         "running statistics: updated by the 'clean' pass alone, 'shared' with the perturbed pass, "
-        "or 'aux': the perturbed pass has norms of its own",
+        "or 'aux': the perturbed pass has separate norms",
         choices=('clean', 'shared', 'aux'),
     )
     mode: str = option(
@@ -108,7 +108,7 @@ class FeatureTask(MethodTask):
         if inside:
             raise BlockError(
                 f"bn='{self.config.bn}' takes no feature inside a layer with running statistics, such "
-                f"as {', '.join(inside)}: name {', '.join(inside.values())}, or give bn='clean'."
+                f"as {', '.join(inside)}: name {', '.join(inside.values())}, or use bn='clean'."
             )
 
     def perturbed(self, *batch) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""How a run starts: in a folder of its own, at its beginning or where its newest state stands."""
+"""How a run starts: in a new folder, at its beginning or where its newest state stands."""
 
 from typing import Any, Optional
 

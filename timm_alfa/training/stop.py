@@ -11,7 +11,7 @@ SAME_SIGNAL = 1.0  # seconds
 
 
 class Stopped(Exception):
-    """A signal asked the run to stop; its state is saved."""
+    """A signal stopped the run; its state is saved."""
 
 
 class StopFlag:

@@ -1,4 +1,4 @@
-"""Several runs in one process, in turns of one update: on a GPU each has a stream of its own, so that they overlap."""
+"""Several runs in one process, in turns of one update: on a GPU each has its own stream, so that they overlap."""
 
 from contextlib import contextmanager
 from dataclasses import replace

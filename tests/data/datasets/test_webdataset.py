@@ -196,7 +196,7 @@ def test_numbers_without_zeros_before_them_count_on(tmp_path):
         layout(config(tmp_path))
 
 
-def test_extensions_are_asked_for_and_a_sample_without_an_image_is_named(root):
+def test_extensions_have_to_be_passed_and_a_sample_without_an_image_is_named(root):
     write(root / 'set-train-0001.tar', [[('left.png', png(3)), ('right.png', png(4)), ('cls', b'1')]])
     with pytest.raises(DataError, match=r"sample './a\.b/sample000' of shard .*0001\.tar' has no image .*right\.png"):
         ShardSource(config(root), 'train')

@@ -319,7 +319,7 @@ def test_a_resumed_optimizer_uses_its_new_options(sched, runs):
     assert state.epoch == 1 and any(run.optimizer.state_dict()['state'].values())
     assert [group['lr'] for group in groups] == pytest.approx([0.01 * half, 0.01 * half, 0.002 * half])
     assert [group['weight_decay'] for group in groups] == [0, 0.001, 0]
-    assert [group['momentum'] for group in groups] == [0.5, 0.5, 0.9]  # eta has one of its own
+    assert [group['momentum'] for group in groups] == [0.5, 0.5, 0.9]  # eta has its own
 
 
 def test_another_precision_is_refused_with_what_to_type(runs, monkeypatch):
@@ -340,7 +340,7 @@ def test_a_state_without_its_precision_is_resumed(runs):
     assert runs('--task', 'standard', '--epochs', '1', '--resume', 'auto')['status'] == 'finished'
 
 
-def test_the_precision_of_a_recipe_is_asked_for(runs, tmp_path):
+def test_the_precision_of_a_recipe_has_to_be_passed(runs, tmp_path):
     recipe = tmp_path / 'recipe.yaml'
     recipe.write_text('task: standard\nenvironment: {mixed_precision: bf16}\n')
     with pytest.warns(

@@ -74,7 +74,7 @@ KEYS = {
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-    """One run with a validation split of its own, L-ALFA, averaged weights."""
+    """One run with its own validation split, L-ALFA, and an EMA."""
     from helpers.training_runs import Runs
 
     runs = Runs(tmp_path_factory.mktemp('record'))

@@ -27,7 +27,7 @@ def assert_same_run(runs, found, expected):
 
 
 class Late:
-    """An event that has happened once it was asked a few times, or waited for."""
+    """An event that has happened after a few queries, or waited for."""
 
     def __init__(self, times):
         self.times = times

@@ -70,7 +70,7 @@ def test_agc_leaves_the_classifier_alone(runs):
 
 
 def test_auxiliary_norms_are_clipped_and_eta_is_not(runs, monkeypatch):
-    """Gradients that follow from all that is clipped have the norm asked for."""
+    """Gradients that follow from all that is clipped have the requested norm."""
     from timm_alfa.training.update.step import dispatch_clip_grad
 
     norms = []

@@ -26,7 +26,7 @@ def layout(data: 'DataConfig') -> dict[str, str]:
     inside = _folders(root)
     split_names = (*TRAIN_NAMES, *EVAL_NAMES, data.train_split, data.val_split)
     named = [name for name in inside if name in split_names]
-    # A class may be called 'train', the vehicle. A split has folders of its own, or comes with its counterpart.
+    # A class may be called 'train', the vehicle. A split has its own folders, or comes with its counterpart.
     if any(_folders(os.path.join(root, name)) for name in named) or len(named) > 1:
         return {name: os.path.join(root, name) for name in inside}
     return {'train': root}

@@ -138,7 +138,7 @@ def open_split(kind: str, data: 'DataConfig', split: str, like: Optional[Source]
         kind: Key of `KINDS`.
         data: The options.
         split: One of the kind's splits.
-        like: The training split, to number the classes alike; None to open the split by itself.
+        like: The training split, to number the classes alike; None to number its classes independently.
     """
     row = KINDS[kind]
     if 'class_map' not in row.unused:

@@ -51,7 +51,7 @@ NO_GRAPH = (
     NoGraph(
         'torchcompile_mode',
         lambda c: c.model.torchcompile_mode in ('reduce-overhead', 'max-autotune'),
-        'use max-autotune-no-cudagraphs, since this mode makes graphs of its own',
+        'use max-autotune-no-cudagraphs, since this mode makes its own graphs',
     ),
 )
 
@@ -93,7 +93,7 @@ def _unknown_names(config) -> Iterator[str]:
 
 
 def _architecture(name: str) -> Optional[str]:
-    """The architecture that a model's name says by itself: not that of a folder or a repo, or of an unknown name."""
+    """The architecture that a model's name alone says: not that of a folder or a repo, or of an unknown name."""
     import timm
 
     base = name.partition('.')[0]

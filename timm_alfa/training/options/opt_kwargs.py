@@ -7,7 +7,7 @@ from typing import Any, Optional
 from timm_alfa.errors import one_of
 from timm_alfa.models.arguments import value_error
 
-# Arguments that have a flag of their own.
+# Arguments that have their own flag.
 FLAGS = {
     'opt': '--opt',
     'lr': '--lr',

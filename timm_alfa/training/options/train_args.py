@@ -38,7 +38,7 @@ from timm_alfa.utils.launcher import PRECISIONS
 DESCRIPTION = (
     'Trains any timm model with ALFA, L-ALFA or one of the methods they are compared with. Without options, it trains '
     'resnet20s with ALFA on the embedded digits, in less than a minute on two CPU cores. Boolean options have a --no- '
-    'form. Numbers may be fractions such as 0.5/255. The embedded digits have defaults of their own: '
+    'form. Numbers may be fractions such as 0.5/255. The embedded digits have their own defaults: '
     + ', '.join(f'--{key.replace("_", "-")} {value}' for key, value in DIGITS_DEFAULTS.items())
     + '.'
 )

@@ -77,7 +77,7 @@ def lock_folder(config: TrainConfig, lock: FolderLock) -> Path:
     """
     while True:
         path = choose_folder(config)
-        # a new run gets a name of its own: with --resume auto, too, if there is none to resume
+        # a new run gets a new name: with --resume auto, too, if there is none to resume
         numbered = config.run.experiment is None and config.run.resume in (None, 'auto') and not is_run(path)
         try:
             path.mkdir(parents=True, exist_ok=not numbered)

@@ -133,7 +133,7 @@ def learning_rate(options: OptimConfig, effective_batch: int) -> tuple[float, st
 def build_optimizer(
     options: OptimConfig, model: nn.Module, extra_groups: list[dict], lr: float, fused: bool = False
 ) -> torch.optim.Optimizer:
-    """timm's optimizer over the model, and the method's own parameters in groups of their own.
+    """timm's optimizer over the model, and the method's own parameters in separate groups.
 
     Args:
         extra_groups: `task.extra_param_groups()`.

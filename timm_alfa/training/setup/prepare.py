@@ -52,7 +52,7 @@ def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
         check_graph(task, accelerator, inputs['input_size'])
     data = build_data(config, accelerator, inputs, info, caches)
 
-    # what is kept of the whole model, before it may be sharded
+    # what is kept of the unsharded model, before it may be sharded
     ema = meta_model = None
     if accelerator.is_fsdp2:
         broadcast(accelerator, task)  # as DDP does: each process keeps its part of its own weights

@@ -1,6 +1,6 @@
 """A function of tensors as CUDA graphs: run eagerly at first, captured, then replayed.
 
-Several runs may share a GPU. So each has a stream, a memory pool and a random generator of its own:
+Several runs may share a GPU. So each has a stream, a memory pool and a random generator to itself:
 
 - Graphs captured on one stream share a cuBLAS workspace, whatever their pools, and torch's default capture stream is
   shared by all captures. Two of them replayed at once would corrupt each other.
@@ -30,7 +30,7 @@ class Captured(NamedTuple):
 
 
 class Graphs:
-    """Calls a function of tensors, each kind of call as a graph of its own.
+    """Calls a function of tensors, each kind of call as a separate graph.
 
     Everything of a run belongs on its stream, from the first call on: autograd remembers the stream that a parameter
     was first used on. The function must not leave a graph of autograd behind.
