@@ -13,7 +13,10 @@ from markdown_it import MarkdownIt
 
 from timm_alfa.errors import AlfaError, CheckpointError, HubError
 from timm_alfa.publishing.publish import Publication, publish
+from timm_alfa.publishing.record_checks import read_public_run
 from timm_alfa.publishing.ship import ship
+from timm_alfa.publishing.verify import data_config
+from timm_alfa.training.options.validate_args import parse_args as parse_validate_args
 
 REPO = 'me/resnet20s.alfa_c10'
 SECRET = 'Zq7x9Kd2Lm5Rt8Bv4Nc6'
@@ -281,3 +284,18 @@ def test_a_snippet_holds_no_code_of_others(make_run, tmp_path):
         nodes = list(ast.walk(ast.parse(code)))
         assert f'hf-hub:me/x@{evil}' in [node.value for node in nodes if isinstance(node, ast.Constant)]
         assert '__import__' not in [node.id for node in nodes if isinstance(node, ast.Name)]
+
+
+@pytest.mark.parametrize('environment', ['[loader]', 'loader', '5', 'null'])
+def test_an_environment_that_is_not_a_mapping_is_ignored(make_run, environment):
+    run = make_run()
+    (run / 'args.yaml').write_text(f'val_split: validation\ndataset: digits\nenvironment: {environment}\n')
+    assert data_config(read_public_run(run)).loader == 'auto'
+    assert parse_validate_args(['--checkpoint', str(run)]).data.loader == 'auto'
+
+
+def test_the_environment_names_the_loader(make_run):
+    run = make_run()
+    (run / 'args.yaml').write_text('val_split: validation\ndataset: digits\nenvironment: {loader: timm}\n')
+    assert data_config(read_public_run(run)).loader == 'timm'
+    assert parse_validate_args(['--checkpoint', str(run)]).data.loader == 'timm'

@@ -13,6 +13,7 @@ from timm_alfa.data.datasets.registry import is_local
 from timm_alfa.data.loaders.sampling import random_subset
 from timm_alfa.errors import AlfaError, CheckpointError
 from timm_alfa.options import resolve
+from timm_alfa.training.options.parser import environment_of
 from timm_alfa.training.run_dir.finished import Run
 
 
@@ -113,7 +114,7 @@ def data_config(run: Run, data_dir: Optional[str] = None) -> Optional[DataConfig
     values = {key: value for key, value in run.args.items() if key in names}
     if 'val_split' not in values:
         return None
-    if loader := (run.args.get('environment') or {}).get('loader'):  # what 'auto' stood for
+    if loader := environment_of(run.args).get('loader'):  # what 'auto' stood for
         values['loader'] = loader
     values.update(dataset_download=False, workers=0, num_classes=run.record['num_classes'])
     if data_dir:

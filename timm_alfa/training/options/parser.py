@@ -287,12 +287,18 @@ def read_yaml(
         elif key in keys:
             values[key] = value
         elif key == ENVIRONMENT:
-            if environment is not None and isinstance(value, dict):
-                environment.update(value)
+            if environment is not None:
+                environment.update(environment_of(content))
         else:
             near = get_close_matches(key, keys, n=1)
             errors.append(f"unknown option '{key}' in {file}." + (f" Did you mean '{near[0]}'?" if near else ''))
     return values, errors
+
+
+def environment_of(content: Mapping[Any, Any]) -> dict[str, Any]:
+    """What an args.yaml says that its run ran on; empty if that is missing or not a mapping."""
+    environment = content.get(ENVIRONMENT)
+    return environment if isinstance(environment, dict) else {}
 
 
 def load_yaml(file: str, flag: str) -> tuple[dict[Any, Any], Optional[str]]:

@@ -13,10 +13,10 @@ from timm_alfa.training.options.checks import model_errors
 from timm_alfa.training.options.config import InputConfig
 from timm_alfa.training.options.outside import external_options
 from timm_alfa.training.options.parser import (
-    ENVIRONMENT,
     Given,
     Option,
     build_parser,
+    environment_of,
     group_options,
     load_yaml,
     read_command_line,
@@ -177,9 +177,7 @@ def fill_data_from_run(given: Given) -> list[str]:
     found = {own: content.get(key) for key, own in FROM_RUN.items()}
 
     # the loader that 'auto' was resolved to
-    environment = content.get(ENVIRONMENT)
-    loader = environment.get('loader') if isinstance(environment, dict) else None
-    found['loader'] = loader or content.get('loader')
+    found['loader'] = environment_of(content).get('loader') or content.get('loader')
 
     for key, value in found.items():
         if value and key not in given.values:
