@@ -96,7 +96,7 @@ def test_readings(values, want):
     ],
     ids=str,
 )
-def test_faults_are_one_line_and_name_the_option(values):
+def test_errors_are_one_line_and_name_the_option(values):
     with pytest.raises(ConfigError) as caught:
         build(Config, values, lambda name: '--' + name)
     assert len(caught.value.errors) == 1
@@ -123,10 +123,10 @@ def test_faults_are_one_line_and_name_the_option(values):
 def test_nothing_but_config_errors(values):
     config, errors = resolve(Config, values)
     assert (config is None) <= bool(errors)
-    assert all(fault and '\n' not in fault for fault in errors if not any(isinstance(v, str) for v in values.values()))
+    assert all(error and '\n' not in error for error in errors if not any(isinstance(v, str) for v in values.values()))
 
 
-def test_all_faults_at_once():
+def test_all_errors_at_once():
     config, errors = resolve(Config, dict(rate=-1, count='x', wrod='b'))
     assert config is None
     assert len(errors) == 3

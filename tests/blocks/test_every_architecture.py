@@ -33,18 +33,18 @@ def resolved(arch):
 
 @pytest.mark.sweep
 def test_every_architecture_has_features(capsys):
-    faults, archs = {}, timm.list_models()
+    errors, archs = {}, timm.list_models()
     for arch in archs:
         try:
             resolved(arch)
         except Exception as e:
-            faults[arch] = f'{type(e).__name__}: {e}'[:200]
+            errors[arch] = f'{type(e).__name__}: {e}'[:200]
     with capsys.disabled():
         print(
-            f'\n{len(archs) - len(faults)} of {len(archs)} architectures resolved: '
-            f'{100 * (1 - len(faults) / len(archs)):.1f}%'
+            f'\n{len(archs) - len(errors)} of {len(archs)} architectures resolved: '
+            f'{100 * (1 - len(errors) / len(archs)):.1f}%'
         )
-    assert not faults, '\n'.join(f'{arch}: {fault}' for arch, fault in faults.items())
+    assert not errors, '\n'.join(f'{arch}: {error}' for arch, error in errors.items())
 
 
 @pytest.mark.parametrize('arch', ['resnet18', 'vit_tiny_patch16_224', 'efficientnet_b0', 'convnext_tiny'])

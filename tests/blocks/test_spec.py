@@ -1,4 +1,4 @@
-"""Which features a spec means: the design's table, families, and faults that list what there is."""
+"""Which features a spec means: the design's table, families, and errors that list what there is."""
 
 from itertools import pairwise
 

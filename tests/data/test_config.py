@@ -17,7 +17,7 @@ from timm_alfa.options import build, resolve
         (dict(mixup=float('nan')), 'finite'),
     ],
 )
-def test_faults_name_the_option(values, word):
+def test_errors_name_the_option(values, word):
     _, errors = resolve(AugConfig, values, flag_name=lambda name: '--' + name.replace('_', '-'))
     assert len(errors) == 1 and word in errors[0]
 

@@ -125,7 +125,7 @@ def test_one_split_for_both_is_a_note(root):
         (dict(train_split='tra'), "unknown split --train-split 'tra'. Did you mean 'train'"),
     ],
 )
-def test_faults_are_one_line_that_says_what_is_valid(options, message):
+def test_errors_are_one_line_that_says_what_is_valid(options, message):
     with pytest.raises(DataError, match=message) as caught:
         inspect_data(DataConfig(**options))
     assert '\n' not in str(caught.value)

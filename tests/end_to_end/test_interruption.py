@@ -55,7 +55,7 @@ def test_killed_at_random_moments(name, tmp_path):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_says_how_to_go_on(number, tmp_path):
+def test_a_signal_saves_and_says_how_to_resume(number, tmp_path):
     options = ('--task', 'standard', '--epochs', '4')
     run = Processes(tmp_path, train_args(tmp_path, 'run', *options), hooks=['slow'])
     wait_for(lambda: (tmp_path / 'run' / 'summary.csv').exists())

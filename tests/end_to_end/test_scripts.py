@@ -68,7 +68,7 @@ def test_train_then_validate(tmp_path):
         ('train.py', '--task', 'standard', '--model', 'test_resnet', '--initial-checkpoint', '/no/such.pth'),
     ],
 )
-def test_misuse_is_a_line_a_fault_and_exit_code_2(argv, tmp_path):
+def test_misuse_is_a_line_per_error_and_exit_code_2(argv, tmp_path):
     done = call(sys.executable, *argv, *(('--output', str(tmp_path / 'out')) if argv[0] == 'train.py' else ()))
     assert done.returncode == 2 and done.stdout == ''
     lines = done.stderr.strip().splitlines()

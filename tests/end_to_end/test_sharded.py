@@ -61,7 +61,7 @@ def test_sharded_processes_are_ddp(task, options, precision, tmp_path):
     close(runs.weights('ddp'), runs.weights('fsdp'))
 
 
-def test_a_state_goes_on_sharded_and_alone(tmp_path):
+def test_a_state_is_resumed_sharded_and_alone(tmp_path):
     """Killed, and resumed by as many sharded processes: bit for bit; by one that is not sharded: the same weights."""
     whole = ShardedProcesses(tmp_path, train_args(tmp_path, 'whole', *L_ALFA), options=BLOCKS).record()
     for name in ('cut', 'alone'):
@@ -82,7 +82,7 @@ def test_a_state_goes_on_sharded_and_alone(tmp_path):
 
 
 @pytest.mark.sweep
-def test_a_state_of_ddp_goes_on_sharded(tmp_path):
+def test_a_state_of_ddp_is_resumed_sharded(tmp_path):
     """The other way round: sharded processes are stopped by a signal, and processes that do not shard end the run."""
     options = ('--task', 'alfa', '--opt', 'adamw', '--checkpoint-every', '2', *VIT)
     Processes(tmp_path, train_args(tmp_path, 'whole', *options), count=2).record()
@@ -127,6 +127,6 @@ def test_what_cannot_be_sharded_is_refused_with_what_to_type(argv, options, said
     assert not (tmp_path / 'run').exists()
 
 
-def test_fsdp_that_accelerate_leaves_out_is_told(tmp_path):
+def test_fsdp_that_accelerate_leaves_out_is_reported(tmp_path):
     run = Processes(tmp_path, train_args(tmp_path, 'run', *VIT), count=2, variables={'ACCELERATE_USE_FSDP': 'true'})
     assert run.wait(60) == [2, 2] and 'ignores fsdp_config' in run.stderr and not (tmp_path / 'run').exists()

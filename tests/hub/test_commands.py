@@ -30,7 +30,7 @@ def test_flags_that_belong_together(make_run, flags, capsys):
 
 
 @pytest.mark.parametrize(('name', 'argv'), [('publish', ['--repo-id', 'me/x']), ('ship', ['--name', 'resnet20s.x'])])
-def test_a_fault_is_one_line_and_exit_status_1(make_run, capsys, name, argv):
+def test_an_error_is_one_line_and_exit_status_1(make_run, capsys, name, argv):
     assert {'publish': publish, 'ship': ship}[name].main([str(make_run(status='running')), *argv]) == 1
     shown = capsys.readouterr()
     assert shown.out == ''

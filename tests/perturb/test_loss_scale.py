@@ -25,7 +25,7 @@ def test_it_falls_where_any_gradient_is_not_finite_and_rises_after_a_while(monke
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_not_its_fault(value):
+def test_a_loss_that_is_not_finite_does_not_count(value):
     """Such an update is left out of the run, and must leave no trace."""
     scale = LossScale(16.0)
     for _ in range(50):

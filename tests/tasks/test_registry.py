@@ -1,4 +1,4 @@
-"""Tasks by name: rows, faults, warnings."""
+"""Tasks by name: rows, errors, warnings."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def test_an_unknown_task_names_the_nearest():
         create_task('lalfa', tiny()[0])
 
 
-def test_all_faults_are_in_one_message():
+def test_all_errors_are_in_one_message():
     with pytest.raises(ConfigError) as caught:
         create_task(
             'alfa',
@@ -49,8 +49,8 @@ def test_all_faults_are_in_one_message():
             start=1.5,
             random_start='maybe',
         )
-    faults = caught.value.errors
-    assert len(faults) == 10
+    errors = caught.value.errors
+    assert len(errors) == 10
     text = str(caught.value)
     for part in (
         "'step'. Did you mean 'steps'",

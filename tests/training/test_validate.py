@@ -38,7 +38,7 @@ def test_every_name_of_a_checkpoint(form, batch, trained):
         assert found[key] == pytest.approx(result[f'val_{key}'], rel=1e-5)
 
 
-def test_a_crop_that_the_loader_does_not_make_is_told(trained):
+def test_a_crop_that_the_loader_does_not_make_is_reported(trained):
     folder, result = trained
     with pytest.warns(AlfaWarning, match='--crop-pct 0.5 has no effect with the memory loader.*--loader timm'):
         found = score('--checkpoint', str(folder), '--crop-pct', '0.5')
@@ -129,7 +129,7 @@ def test_a_split_that_lacks_a_class_is_numbered_as_the_run_was(tmp_path):
         (['--model', 'resnet20s.alfa_c10', '--pretrained'], 'does not say which data to use: add --dataset'),
     ],
 )
-def test_faults(argv, part):
+def test_errors(argv, part):
     with pytest.raises(ConfigError, match=part):
         parse_args(argv)
 

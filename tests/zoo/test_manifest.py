@@ -50,7 +50,7 @@ def test_wrong_rows_are_named(tmp_path, rows, says):
         load_manifest(write(tmp_path, rows))
 
 
-def test_all_faults_at_once(tmp_path):
+def test_all_errors_at_once(tmp_path):
     with pytest.raises(HubError, match=r'64 hexadecimal.*twice'):
         load_manifest(write(tmp_path, [{**ROW, 'sha256': ''}, ROW]))
 

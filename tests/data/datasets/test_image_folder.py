@@ -85,7 +85,7 @@ def _hidden(root):
 
 
 @pytest.mark.parametrize('spoil', [_empty_class, _loose_image, _no_classes, _hidden])
-def test_faults_in_a_folder_are_named(make_folder, spoil):
+def test_errors_in_a_folder_are_named(make_folder, spoil):
     root = make_folder(train=dict(a=2), val=dict(a=1))
     message = spoil(root)
     with pytest.raises(DataError, match=message):

@@ -40,7 +40,7 @@ def test_qmnist_tells_more_than_classes(tmp_path):
     assert source.targets.tolist() == [7, 4]
 
 
-def test_faults_say_what_to_type(tmp_path):
+def test_errors_say_what_to_type(tmp_path):
     with pytest.raises(DataError, match=r"unknown dataset torch/ 'cifar11'.*Did you mean 'cifar10'"):
         splits(DataConfig(dataset='torch/cifar11', data_dir=str(tmp_path)))
     with pytest.raises(DataError, match='needs --data-dir'):

@@ -98,16 +98,16 @@ def test_the_info_file_says_the_splits_and_is_held_to_what_it_says(root):
 
 
 @pytest.mark.parametrize(
-    ('split', 'fault'),
+    ('split', 'error'),
     [
         ({}, "KeyError: 'filenames'"),
         (dict(filenames='a.tar'), "TypeError: filenames is 'a.tar', not a list"),
         (dict(filenames=['a.tar', 'b.tar'], shard_lengths=[1]), 'ValueError: 2 filenames, 1 shard_lengths'),
     ],
 )
-def test_an_info_file_that_says_too_little_is_an_error(root, split, fault):
+def test_an_info_file_that_says_too_little_is_an_error(root, split, error):
     info(root, train=split)
-    with pytest.raises(DataError, match=rf"_info\.json' does not list splits with their filenames \({fault}"):
+    with pytest.raises(DataError, match=rf"_info\.json' does not list splits with their filenames \({error}"):
         layout(config(root))
     info(root)
     with pytest.raises(DataError, match=r'no shards in .*: _info\.json lists none'):
@@ -150,17 +150,17 @@ def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
     info(tmp_path, train=dict(filenames=['train.0.tar'], alt_label='at'))
     assert ShardSource(config(tmp_path), 'train').targets.tolist() == [1, 0]
     (tmp_path / '_info.json').unlink()
-    for key, fault in (
+    for key, error in (
         (None, r'there is no \.cls file: pass --target-key one of .* at, kind, list'),
         ('kind', "its label 'dog' is not an integer: pass --class-map"),
         ('att', "unknown field --target-key 'att'. Did you mean 'at'"),
     ):
-        with pytest.raises(DataError, match=rf"sample '\./a\.b/sample000' of shard '.*train\.0\.tar': {fault}"):
+        with pytest.raises(DataError, match=rf"sample '\./a\.b/sample000' of shard '.*train\.0\.tar': {error}"):
             ShardSource(config(tmp_path, target_key=key), 'train')
 
 
 @pytest.mark.parametrize(
-    ('label', 'fault'),
+    ('label', 'error'),
     [
         (b'x', "sample001' of shard .*0001\\.tar': its label 'x' is not an integer"),
         (b'1.5', "its label '1.5'"),
@@ -169,9 +169,9 @@ def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
         (b'-1', 'has label -1, valid are'),
     ],
 )
-def test_a_wrong_label_is_named(root, label, fault):
+def test_a_wrong_label_is_named(root, label, error):
     write(root / 'set-train-0001.tar', [plain(3)[0], [('png', png(4)), ('cls', label)]])
-    with pytest.raises(DataError, match=fault):
+    with pytest.raises(DataError, match=error):
         inspect_data(config(root, num_classes=3))
 
 
@@ -282,7 +282,7 @@ def test_a_broken_image_is_named_or_left_out(root):
 
 
 @pytest.mark.parametrize(
-    ('options', 'fault'),
+    ('options', 'error'),
     [
         (dict(dataset='wds/'), "no folder ''"),
         (dict(dataset='wds/x', data_dir='/nowhere'), "no folder '/nowhere'"),
@@ -290,9 +290,9 @@ def test_a_broken_image_is_named_or_left_out(root):
         (dict(dataset='wds', data_dir='{}/set-train-0000.tar'), "'.*0000.tar' is a shard"),
     ],
 )
-def test_the_shards_must_be_in_a_folder(root, options, fault):
+def test_the_shards_must_be_in_a_folder(root, options, error):
     options = {key: value.format(root) for key, value in options.items()}
-    with pytest.raises(DataError, match=fault + '.*: pass --data-dir the folder that holds the shards'):
+    with pytest.raises(DataError, match=error + '.*: pass --data-dir the folder that holds the shards'):
         inspect_data(DataConfig(**options))
 
 

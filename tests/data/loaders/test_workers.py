@@ -83,7 +83,7 @@ def test_an_image_is_augmented_anew_each_epoch(make):
     assert first[0][2].equal(second[0][2]) and not first[0][0].equal(second[0][0])
 
 
-def test_workers_go_on_through_epochs_and_after_a_stop(make):
+def test_workers_continue_through_epochs_and_after_a_stop(make):
     made = make(workers=2)
     expected = [batches(make(), epoch) for epoch in range(3)]
     assert same(batches(made, 0), expected[0])
@@ -150,11 +150,11 @@ def test_a_worker_that_dies_is_an_error_and_no_hang(make):
     try:
         batches(make(Pictures(deadly=5), workers=2))
     except DataError as error:
-        fault = error
+        died = error
     except RuntimeError as error:  # torch's signal handler may strike outside the loader, where a loop would ask:
-        fault = worker_error(error)
-    assert 'a process that reads images died' in str(fault) and '--workers' in str(fault)
-    assert '\n' not in str(fault)
+        died = worker_error(error)
+    assert 'a process that reads images died' in str(died) and '--workers' in str(died)
+    assert '\n' not in str(died)
 
 
 class Dying:

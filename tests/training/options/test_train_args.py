@@ -15,7 +15,7 @@ from timm_alfa.training.options.config import DIGITS_DEFAULTS, GROUPS
 from timm_alfa.training.options.train_args import all_options, make_parser, parse_args
 
 
-def faults(*argv):
+def errors_of(*argv):
     with pytest.raises(ConfigError) as caught:
         parse_args(list(argv))
     return caught.value.errors
@@ -76,8 +76,8 @@ def test_tasks_share_a_prefix_and_keep_their_own_defaults():
     assert parse_args(['--task', 'l_alfa', '--alfa-blocks', 'all', '--alfa-gamma', '0.1']).task_options.gamma == 0.1
 
 
-def test_all_faults_come_in_one_message():
-    found = faults(
+def test_all_errors_come_in_one_message():
+    found = errors_of(
         'stray',
         '--model',
         'resnet20x',
@@ -106,7 +106,7 @@ def test_all_faults_come_in_one_message():
         "--checkpoint-every is 'often'",
     ):
         assert part in text, part
-    text = '\n'.join(faults('--model', 'resnet20x', '--opt', 'sdg', '--mean', '0.5', '0.5', '--in-chans', '3'))
+    text = '\n'.join(errors_of('--model', 'resnet20x', '--opt', 'sdg', '--mean', '0.5', '0.5', '--in-chans', '3'))
     for part in (
         "unknown model 'resnet20x'. Did you mean 'resnet20s'",
         "unknown optimizer 'sdg'",
@@ -140,29 +140,29 @@ def test_all_faults_come_in_one_message():
         (['--loader', 'memory', '--aa', 'rand-m9'], "needs timm's transforms"),
     ],
 )
-def test_faults(argv, part):
-    assert any(part in line for line in faults(*argv)), faults(*argv)
+def test_errors(argv, part):
+    assert any(part in line for line in errors_of(*argv)), errors_of(*argv)
 
 
 def test_a_name_of_this_zoo_is_a_model():
     assert parse_args(['--model', 'resnet50.alfa_in1k']).model.model == 'resnet50.alfa_in1k'
 
 
-def test_faults_of_yaml_name_the_file(tmp_path):
+def test_errors_of_yaml_name_the_file(tmp_path):
     file = tmp_path / 'recipe.yaml'
     file.write_text('epoch: 3\nlr: fast\n')
-    found = '\n'.join(faults('--config', str(file)))
+    found = '\n'.join(errors_of('--config', str(file)))
     assert f"unknown option 'epoch' in {file}. Did you mean 'epochs'?" in found
     assert f"'lr' in {file} is 'fast'" in found
     for text, part in (('- a\n', "no 'option: value' lines"), ('a: [', 'not valid YAML')):
         file.write_text(text)
-        assert any(part in line for line in faults('--config', str(file)))
+        assert any(part in line for line in errors_of('--config', str(file)))
 
 
-def test_faults_of_a_runs_options_name_the_run(tmp_path):
+def test_errors_of_a_runs_options_name_the_run(tmp_path):
     file = tmp_path / 'args.yaml'
     file.write_text('a: [')
-    (line,) = faults('--resume', str(tmp_path))
+    (line,) = errors_of('--resume', str(tmp_path))
     assert line.startswith(f"--resume takes its options from '{file}', which cannot be used: line 1 is not valid YAML")
 
 
@@ -223,7 +223,7 @@ def test_help_has_a_line_for_every_option():
 def test_a_precision_that_accelerate_does_not_have_is_refused(tmp_path, value):
     file = tmp_path / 'recipe.yaml'
     file.write_text(f'lr: -1\nenvironment: {{mixed_precision: {value}}}\n')
-    found = faults('--config', str(file))
+    found = errors_of('--config', str(file))
     assert len(found) == 2
     assert "'mixed_precision' in the environment of --config is" in found[1]
     assert 'it must be one of no, fp8, fp16, bf16.' in found[1]

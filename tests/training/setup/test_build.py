@@ -81,7 +81,7 @@ def test_learning_rate_scales_with_the_batch():
     assert learning_rate(given, 512) == (0.3, 'as given')
 
 
-def test_decay_leaves_out_biases_unless_told():
+def test_decay_leaves_out_biases_unless_requested():
     model = nn.Linear(2, 2)
     optimizers = [build_optimizer(parse_args(argv).optim, model, [], 0.1) for argv in ([], ['--no-filter-bias-and-bn'])]
     decays = [sorted({group['weight_decay'] for group in optimizer.param_groups}) for optimizer in optimizers]

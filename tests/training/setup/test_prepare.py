@@ -44,7 +44,7 @@ def test_one_process_of_a_machine_downloads_before_the_others(first, flags, orde
     assert events == order
 
 
-def test_a_method_that_begins_after_the_run_is_told(runs):
+def test_a_method_that_begins_after_the_run_is_reported(runs):
     with pytest.warns(AlfaWarning, match='--alfa-start: 12 is never reached in 12 updates: nothing is perturbed'):
         runs.prepare('--task', 'alfa', '--alfa-start', '12')
     with warnings.catch_warnings():
@@ -53,7 +53,7 @@ def test_a_method_that_begins_after_the_run_is_told(runs):
         runs.prepare('--task', 'standard')
 
 
-def test_an_average_that_would_be_of_the_initial_weights_is_told(runs):
+def test_an_ema_of_the_initial_weights_is_reported(runs):
     with pytest.warns(AlfaWarning, match='after 12 updates with a decay of 0.9998, 100% of the EMA is still the init'):
         runs.prepare('--task', 'standard', '--model-ema')
     with warnings.catch_warnings():
@@ -71,7 +71,7 @@ def test_the_crop_is_the_one_that_the_loader_makes(loader, crop_pct, runs):
     assert json.loads((runs.output / 'run' / 'config.json').read_text())['pretrained_cfg']['crop_pct'] == crop_pct
 
 
-def test_a_crop_that_the_loader_does_not_make_is_told(runs):
+def test_a_crop_that_the_loader_does_not_make_is_reported(runs):
     with pytest.warns(AlfaWarning, match='--crop-pct 0.5 has no effect with the memory loader.*--loader timm'):
         assert runs.prepare('--task', 'standard', '--crop-pct', '0.5').input_config['crop_pct'] == 1.0
     with warnings.catch_warnings():

@@ -166,7 +166,7 @@ def test_a_signal_saves_no_state_that_is_not_finite(runs, monkeypatch):
     assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-2']
 
 
-def test_a_run_without_a_state_is_told_that_it_starts_again(runs, poison):
+def test_a_run_without_a_state_says_that_it_starts_again(runs, poison):
     poison(0, 1)
     with pytest.raises(TrainingError, match='starts again: there is no state yet'):
         runs('--task', 'standard', '--nan-patience', '2')
@@ -212,7 +212,7 @@ def test_a_finite_loss_resets_the_patience(runs, poison):
     assert runs('--task', 'standard', '--nan-patience', '3', '--epochs', '1')['skipped_updates'] == 4
 
 
-def test_accumulation_that_accelerate_is_told_of_divides_no_loss(runs, monkeypatch):
+def test_accumulation_that_accelerate_knows_of_divides_no_loss(runs, monkeypatch):
     plain = runs('--task', 'standard', '--epochs', '1', experiment='plain')
     monkeypatch.setenv('ACCELERATE_GRADIENT_ACCUMULATION_STEPS', '4')
     with pytest.warns(AlfaWarning, match='pass --grad-accum-steps 4 to train.py'):
@@ -283,7 +283,7 @@ def test_input_a_model_cannot_take_is_known_before_training(runs):
     assert not (runs.output / 'run').exists()
 
 
-def test_a_batch_larger_than_the_data_is_told(runs):
+def test_a_batch_larger_than_the_data_is_reported(runs):
     with pytest.warns(AlfaWarning, match='a batch of 1000 takes all 96 training images'):
         runs.prepare('--task', 'standard', '-b', '1000')
 
