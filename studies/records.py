@@ -67,7 +67,7 @@ def make_record(job: Job, run: Path, threads: int, jobs: int) -> dict[str, Any]:
         job: What was run.
         run: The run folder.
         threads: CPU threads the run had.
-        jobs: Number of runs at a time on the machine.
+        jobs: Number of processes at a time on the machine; the record counts the runs in them.
     """
     result = json.loads((run / 'result.json').read_text(encoding='utf-8'))
     record = dict(
@@ -79,7 +79,7 @@ def make_record(job: Job, run: Path, threads: int, jobs: int) -> dict[str, Any]:
         dataset=job.options['dataset'],
         **{key: result.get(key) for key in KEPT},
         threads=threads,
-        jobs=jobs,
+        jobs=jobs * result.get('runs_together', 1),
         changed_after=[each['epoch'] for each in result.get('continued') or ()],
         reproduce=published_command(job),
         history=read_history(run / 'summary.csv'),

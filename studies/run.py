@@ -16,6 +16,7 @@ from studies import ROOT, jobs, records
 from studies.recipes import RECIPES
 from studies.runner import Runner
 from studies.tables import TABLES
+from studies.together import train_in_groups
 from studies.worker import Workspace
 
 
@@ -34,6 +35,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--jobs', type=int, default=1, help='runs at a time; each gets its share of the cores (default: 1)'
     )
     parser.add_argument(
+        '--together', type=int, default=1, help='runs in one process, for a GPU that one run does not fill (default: 1)'
+    )
+    parser.add_argument(
         '--dataset-root', type=Path, metavar='DIR', help='folder with local copies: hfds/OWNER/NAME is DIR/NAME'
     )
     parser.add_argument('--mixed-precision', choices=('no', 'bf16', 'fp16'), help="overrides the recipes' precision")
@@ -48,6 +52,8 @@ def parse_args(argv=None) -> argparse.Namespace:
 
     if not args.list and not args.tables:
         parser.error('name at least one table; --list shows all.')
+    if args.together < 1 or (args.together > 1 and args.jobs > 1):
+        parser.error('--together must be at least 1, and above 1 it replaces --jobs.')
     if args.jobs < 1 or not 0 < args.epochs_scale <= 1:
         parser.error('--jobs must be at least 1, --epochs-scale above 0 and at most 1.')
     return args
@@ -78,6 +84,8 @@ def main(argv=None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
+    if args.together > 1 and not train_in_groups(chosen, workspace, args.together):
+        return 130
     return Runner(chosen, workspace).run()
 
 
