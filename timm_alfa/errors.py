@@ -19,7 +19,14 @@ class AlfaError(ValueError):
 
     Its message is safe to print: control characters in it, which a file's name or a server's answer may hold, are
     escaped.
+
+    Attributes:
+        shared: Whether every process raises this error, so that it is printed once.
+        exit_code: What a script exits with.
     """
+
+    shared: bool = False
+    exit_code: int = 1
 
     def __init__(self, message: str = ''):
         super().__init__(printable(message, keep='\n'))

@@ -5,7 +5,7 @@ import math
 import types
 import typing
 from dataclasses import MISSING
-from typing import Any, Iterator, Mapping, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
 
 from timm_alfa.errors import ConfigError, one_of
 
@@ -43,7 +43,7 @@ def option(
 
 def default_of(field: dataclasses.Field) -> Any:
     """The default of a field, whichever way it was declared."""
-    return field.default if field.default is not MISSING else field.default_factory()
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def hints(cls: type) -> dict[str, Any]:
@@ -126,7 +126,13 @@ def _to_text(value: Any) -> str:
     return ','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-_CONVERTERS = {bool: _to_bool, int: _to_int, float: parse_number, str: _to_text, dict: dict}
+_CONVERTERS: dict[Any, Callable[[Any], Any]] = {
+    bool: _to_bool,
+    int: _to_int,
+    float: parse_number,
+    str: _to_text,
+    dict: dict,
+}
 
 
 def type_name(annotation: Any) -> str:

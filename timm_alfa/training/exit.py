@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from timm_alfa.errors import AlfaError
 from timm_alfa.utils.text import printable
 
-FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+FAILED, MISUSED, INTERRUPTED = AlfaError.exit_code, 2, 130
 PEER_GONE = (
     'connection closed by peer',
     'connection reset by peer',
@@ -37,8 +37,8 @@ def run_main(main) -> None:
     except KeyboardInterrupt:
         code, lines = INTERRUPTED, []
     except AlfaError as error:
-        code = getattr(error, 'exit_code', FAILED)
-        shown = rank == 0 or not getattr(error, 'shared', False)
+        code = error.exit_code
+        shown = rank == 0 or not error.shared
         lines = [f'error: {line}' for line in str(error).splitlines()] if shown else []
     except Exception as error:
         code, lines = FAILED, unexpected_error(error, processes)

@@ -39,7 +39,7 @@ def on_main(accelerator: 'Accelerator', action, *args) -> Any:
     Raises:
         AlfaError: The action raised it. Every process raises it, so that none waits for one that has failed.
     """
-    outcome = [None, None]
+    outcome: list[Any] = [None, None]  # the result, the error
     if accelerator.is_main_process:
         try:
             outcome[0] = action(*args)

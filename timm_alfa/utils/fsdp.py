@@ -1,10 +1,13 @@
 """FSDP2's parameters: kept unsharded while a step searches; gathered, and distributed again, for files."""
 
 from contextlib import contextmanager
-from typing import Any, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, cast
 
 import torch
 import torch.nn as nn
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 
 @contextmanager
@@ -15,7 +18,8 @@ def keep_unsharded(modules: Iterable[nn.Module]) -> Iterator[None]:
     afterwards. Modules that are not sharded and the groups of submodules are left alone. On leaving, parameters are
     sharded again after each backward pass, which is FSDP2's default.
     """
-    sharded = [module for module in dict.fromkeys(modules) if hasattr(module, 'set_reshard_after_backward')]
+    found = [module for module in dict.fromkeys(modules) if hasattr(module, 'set_reshard_after_backward')]
+    sharded = cast('list[FSDPModule]', found)
     try:
         for module in sharded:
             module.set_reshard_after_backward(False, recurse=False)
@@ -49,7 +53,7 @@ def distribute_like(tensor: torch.Tensor, pattern: torch.Tensor) -> torch.Tensor
 
     All processes call it at the same point; the values of the first one count.
     """
-    if not hasattr(pattern, 'full_tensor'):
+    if not (hasattr(pattern, 'device_mesh') and hasattr(pattern, 'placements')):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 

@@ -47,7 +47,9 @@ def parse_yaml(text: str) -> Any:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        raise PlainDataError(f'line {error.problem_mark.line + 1} is not valid YAML: {error.problem}') from error
+        mark = error.problem_mark
+        where = f'line {mark.line + 1}' if mark is not None else 'it'
+        raise PlainDataError(f'{where} is not valid YAML: {error.problem}') from error
     except yaml.YAMLError as error:
         raise PlainDataError('it holds characters that YAML does not allow') from error
 
