@@ -147,8 +147,11 @@ def _nested(a: str, b: str) -> bool:
 
 
 def _group_patterns(model: nn.Module) -> list[str]:
+    group_matcher = getattr(model, 'group_matcher', None)
+    if group_matcher is None:
+        return []
     try:
-        matcher = model.group_matcher(coarse=False)
+        matcher = group_matcher(coarse=False)
     except (AttributeError, TypeError, NotImplementedError):
         return []
     specs = matcher.get('blocks', ()) if isinstance(matcher, dict) else ()

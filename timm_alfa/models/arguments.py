@@ -154,7 +154,8 @@ def _module_arguments(module: ModuleType) -> set[str]:
         if dataclasses.is_dataclass(each):
             names |= _config_arguments(each)
         elif issubclass(each, nn.Module) and not each.__module__.startswith('timm.layers'):
-            found = set().union(*(_parameters(base.__init__) for base in each.__mro__))
+            constructors = [vars(base)['__init__'] for base in each.__mro__ if '__init__' in vars(base)]
+            found = set().union(*map(_parameters, constructors))
             names |= found - {'self'} if 'num_classes' in found else set()  # of whole models, not of blocks
     return names
 

@@ -42,10 +42,7 @@ def create_model(
 
     # before timm resolves them, which may already write into a cache_dir
     _refuse(argument_errors(given, origin))
-    if source is None:
-        architecture, saved, cfg = split_model_name_tag(place)[0], {}, {}
-    else:
-        architecture, saved, cfg = _saved_config(source, place)
+    architecture, saved, cfg = _saved_config(source, place)
     if timm.is_model(architecture):
         _refuse(argument_errors(given, origin, architecture))
         _refuse(_config_errors(name, architecture, saved, cfg))
@@ -69,8 +66,13 @@ def _refuse(errors: Iterator[str]) -> None:
         raise ConfigError(found)
 
 
-def _saved_config(source: str, place: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Architecture, model arguments and pretrained_cfg of a config.json on the Hub or in a folder."""
+def _saved_config(source: Optional[str], place: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Architecture, model arguments and pretrained_cfg of a config.json on the Hub or in a folder.
+
+    A name of timm's registry has no such file: its arguments and pretrained_cfg are empty here.
+    """
+    if source is None:
+        return split_model_name_tag(place)[0], {}, {}
     load = load_model_config_from_hf if source == 'hf-hub' else load_model_config_from_path
     cfg, architecture, saved = load(place)
     return architecture, saved or {}, cfg

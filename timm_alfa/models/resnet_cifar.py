@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from timm.layers import get_device_dtype
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -37,12 +37,17 @@ class SmallStemResNet(ResNet):
         ConfigError: An argument of timm's stem, which this one replaces, or another output stride.
     """
 
+    if TYPE_CHECKING:  # timm's ResNet has several types of both; TorchScript would read these annotations
+        conv1: Any
+        maxpool: Any
+        feature_info: list[dict[str, Any]]
+
     def __init__(self, block: Any, layers: Sequence[int], num_classes: int = 10, output_stride: int = 8, **kwargs):
         stem = sorted({'stem_type', 'stem_width', 'replace_stem_pool'} & kwargs.keys())
         if stem:
             raise ConfigError(f"{', '.join(stem)}: this network's stem is fixed; leave it out, or take timm's resnet.")
         stride = make_blocks_stride(output_stride, (2, 4, 8))
-        super().__init__(block, layers, num_classes=num_classes, output_stride=stride, **kwargs)
+        super().__init__(block, tuple(layers), num_classes=num_classes, output_stride=stride, **kwargs)
         width = self.conv1.out_channels
         self.conv1 = nn.Conv2d(self.in_chans, width, 3, padding=1, bias=False, **get_device_dtype(self))
         nn.init.kaiming_normal_(self.conv1.weight, mode='fan_out', nonlinearity='relu')  # as ResNet.init_weights

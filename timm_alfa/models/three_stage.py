@@ -1,7 +1,7 @@
 """He et al.'s CIFAR networks, from timm's blocks: three stages, shortcuts without parameters."""
 
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,12 @@ class ThreeStageResNet(ResNet):
         ConfigError: Another output stride.
     """
 
+    if TYPE_CHECKING:  # TorchScript would read these annotations
+        conv1: Any  # timm's ResNet has a Sequential or a convolution here
+        layer1: nn.Module
+        layer2: nn.Module
+        layer3: nn.Module
+
     def __init__(
         self,
         layers: Sequence[int],
@@ -121,8 +127,8 @@ class ThreeStageResNet(ResNet):
         self.act1 = act_layer(inplace=True)
         stages, info = make_blocks(
             (ZeroPadBasicBlock,) * 3,
-            channels,
-            layers,
+            tuple(channels),
+            tuple(layers),
             channels[0],
             output_stride=make_blocks_stride(output_stride, (1, 2, 4)),
             act_layer=act_layer,
