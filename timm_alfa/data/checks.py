@@ -68,10 +68,10 @@ def no_effect(
             yield from (f'{flag_name(name)} has no effect with the {loader} loader.' for name in changed(config, names))
 
     # augmentation that is off
-    for off, why, names in (
+    for off, why, unused in (
         (aug.no_aug, f'with {flag_name("no_aug")}', AUGMENTATION),
         (aug.reprob == 0, f'while {flag_name("reprob")} is 0', ERASING),
         (not aug.mixes, 'without mixup or cutmix', MIXING),
     ):
         if off:
-            yield from (f'{flag_name(name)} has no effect {why}.' for name in changed(aug, names))
+            yield from (f'{flag_name(name)} has no effect {why}.' for name in changed(aug, unused))

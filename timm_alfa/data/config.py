@@ -58,8 +58,8 @@ class AugConfig:
 
     no_aug: bool = option(False, 'no crops, flips, jitter or erasing')
     crop_padding: int = option(4, 'zero padding of the random crop, in pixels (memory loader)', low=0, high=256)
-    scale: Optional[tuple[float, ...]] = option(None, 'area of the random resized crop (default 0.08 1)', above=0)
-    ratio: Optional[tuple[float, ...]] = option(None, 'aspect of the random resized crop (default 3/4 4/3)', above=0)
+    scale: Optional[tuple[float, float]] = option(None, 'area of the random resized crop (default 0.08 1)', above=0)
+    ratio: Optional[tuple[float, float]] = option(None, 'aspect of the random resized crop (default 3/4 4/3)', above=0)
     hflip: float = option(0.5, 'probability of a horizontal flip', low=0, high=1)
     vflip: float = option(0.0, 'probability of a vertical flip', low=0, high=1)
     color_jitter: Optional[float] = option(None, 'strength of color jitter (default 0.4 with the timm loader)', low=0)
@@ -72,7 +72,7 @@ class AugConfig:
     )
     mixup: float = option(0.0, 'mixup alpha; 0 is off', low=0)
     cutmix: float = option(0.0, 'cutmix alpha; 0 is off', low=0)
-    cutmix_minmax: Optional[tuple[float, ...]] = option(
+    cutmix_minmax: Optional[tuple[float, float]] = option(
         None, 'minimum and maximum side of the cutmix box, relative; switches cutmix on', low=0, high=1
     )
     mixup_prob: float = option(1.0, 'probability of mixup or cutmix', low=0, high=1)

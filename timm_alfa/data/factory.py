@@ -31,7 +31,7 @@ class Data:
     val: Loader
     test: Optional[Loader]
     info: DataInfo
-    create_loaders: Callable[[Sequence[Optional[Subset]]], list[Optional[Loader]]]
+    create_loaders: Callable[[Sequence[Subset]], list[Loader]]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__') or name == 'info':
@@ -119,8 +119,8 @@ def create_data(
         same_size=info.same_size,
         shared=None if caches is None else caches.setdefault(repr(data), {}),
     )
-    train, val, test = create((info.train, info.val, info.test))
-    return Data(train, val, test, info, create)
+    train, val, *test = create([subset for subset in (info.train, info.val, info.test) if subset is not None])
+    return Data(train, val, test[0] if test else None, info, create)
 
 
 def create_eval_loader(

@@ -134,7 +134,7 @@ def inspect_data(data: DataConfig, aug: Optional[AugConfig] = None, *, seed: int
         val=val,
         test=test,
         train_split=train_split,
-        val_split=f'{data.val_fraction:g} of {train_split}' if data.val_fraction else val_split,
+        val_split=f'{data.val_fraction:g} of {train_split}' if data.val_fraction else val.source.split,
         test_split=val_split if test is not None else None,
         notes=tuple(_notes(data, train_split, val_split)),
         unused=unused,
@@ -167,7 +167,7 @@ def _subsets(
     source: Source,
     held_out: Optional[Source],
     seed: int,
-) -> tuple[Subset, Optional[Subset], Optional[Subset]]:
+) -> tuple[Subset, Subset, Optional[Subset]]:
     """Returns the images to train on, to validate on and to test on.
 
     Args:
@@ -186,10 +186,13 @@ def _subsets(
     # validation and test
     kept = torch.arange(len(source))
     held = Subset(held_out, torch.arange(len(held_out))) if held_out is not None else None
-    val, test = held, None
-    if data.val_fraction:
+    val: Subset
+    test: Optional[Subset]
+    if held is None or data.val_fraction:
         kept, chosen = sampling.random_split(len(source), data.val_fraction, seed)
         val, test = Subset(source, chosen), held
+    else:
+        val, test = held, None
 
     # training
     needed = data.train_subset or 1

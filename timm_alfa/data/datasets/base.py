@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Mapping, Union
+from typing import Any, Callable, Iterable, Union
 
 import torch
 from PIL import Image
@@ -99,7 +99,7 @@ def caught(read: Callable, *args) -> Any:
         return error
 
 
-def ordered_names(class_to_idx: Mapping) -> tuple[str, ...]:
+def ordered_names(class_to_idx: dict[Any, int]) -> tuple[str, ...]:
     """Returns class names in the order of the labels; a label without a name is called by its number."""
     names = {index: str(name) for name, index in reversed(class_to_idx.items())}
     count = max(names, default=-1) + 1

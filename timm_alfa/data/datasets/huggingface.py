@@ -3,7 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
 
 import torch
 from PIL import Image
@@ -167,7 +167,7 @@ def _reader(name: str, data: 'DataConfig', split: str, input_key: str, target_ke
             f'hfds/{name}',
             root=data.data_dir or None,
             split=split,
-            class_map=data.class_map or None,
+            class_map=cast(Any, data.class_map or None),  # a file, too, which timm's annotation leaves out
             input_key=input_key,
             target_key=target_key,
         ).reader

@@ -1,7 +1,7 @@
 """Image folders, one folder per class, through timm's reader; what that reader passes over silently is an error."""
 
 import os
-from typing import TYPE_CHECKING, Any, Mapping, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional
 
 from PIL import Image
 from timm.data import create_dataset
@@ -54,7 +54,7 @@ class FolderSource(Source):
             if unknown:
                 raise DataError(f"split '{split}' has classes the training split lacks: {', '.join(unknown[:5])}.")
             reader = _reader(root, dict(first.class_to_idx))
-        self.class_to_idx = reader.class_to_idx
+        self.class_to_idx: dict[str, int] = reader.class_to_idx
         self.paths = [path for path, _ in reader.samples]
         super().__init__(split, [target for _, target in reader.samples], ordered_names(self.class_to_idx))
 
@@ -103,8 +103,12 @@ def _check_classes(root: str) -> None:
             raise DataError(f"'{root}' itself holds images: put them into one folder per class.")
 
 
-def _reader(root: str, class_map: Union[str, Mapping, None]) -> Any:
+def _reader(root: str, class_map: Any) -> Any:
     """Returns timm's reader of a folder.
+
+    Args:
+        root: The folder.
+        class_map: A file, a mapping or None; timm's annotation knows only the mapping.
 
     Raises:
         DataError: timm cannot read it, or a hidden folder would be a class.

@@ -6,7 +6,7 @@ which options have an effect, and what a model card calls the data.
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence
 
 from timm_alfa.data.datasets import digits, huggingface, image_folder, torchvision, webdataset
 from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, check_class_map
@@ -46,7 +46,7 @@ class Kind:
     patterns: tuple[str, ...]
     splits: Callable[['DataConfig'], tuple[str, ...]]
     open: Callable[['DataConfig', str], Source]
-    open_like: Optional[Callable[['DataConfig', str, Source], Source]] = None
+    open_like: Optional[Callable[['DataConfig', str, Any], Source]] = None  # the last is of the kind's own class
     names: tuple[str, ...] = ()
     title: str = ''
     options: Mapping[str, str] = field(default_factory=dict)
@@ -152,7 +152,7 @@ def find_split(kind: str, wanted: str, known: Sequence[str]) -> Optional[str]:
     """Returns the split that `wanted` means: itself, or for a usual name the first of its synonyms; None without."""
     if KINDS[kind].slices and re.split(r'[\[+]', wanted)[0] in known:
         return wanted
-    synonyms = ()
+    synonyms: tuple[str, ...] = ()
     if wanted != 'test':
         synonyms = next((names for names in (TRAIN_NAMES, EVAL_NAMES) if wanted in names), ())
     return next((name for name in (wanted, *synonyms) if name in known), None)

@@ -44,7 +44,9 @@ class ShardSource(Source):
 
     def __init__(self, data: 'DataConfig', split: str):
         shards, numbers = layout(data)[split], _class_numbers(data.class_map)
-        positions, self.starts, imageless = [], [], 0
+        positions: list[tuple[int, int, int, int]] = []
+        self.starts: list[int] = []
+        imageless = 0
         for at, path in enumerate(_with_progress(shards.paths, split)):
             found = index_shard(path, data, data.target_key or shards.target_key, numbers)
             _check_length(path, len(found), shards, at)

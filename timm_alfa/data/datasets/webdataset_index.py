@@ -45,7 +45,8 @@ def index_shard(
     Raises:
         DataError: The shard, or a label, cannot be used; or without `skip_corrupt` a sample has no image.
     """
-    extensions, found = (data.input_key or IMAGES).lower().split(';'), []
+    extensions = (data.input_key or IMAGES).lower().split(';')
+    found: list[Optional[IndexedImage]] = []
     for key, files, archive in samples(path):
         image = next((files[extension] for extension in extensions if extension in files), None)
         if image is None:
@@ -72,10 +73,11 @@ def samples(path: Path) -> Iterator[tuple[str, Files, tarfile.TarFile]]:
     """
     try:
         with open_regular(path, follow_links=True) as file, tarfile.open(fileobj=file, mode='r:') as archive:
-            key, files = None, {}
+            key = ''
+            files: Files = {}
             for member in archive:
                 if archive.offset <= member.offset:  # its size is negative: it would come again, for ever
-                    raise DataError(f"shard '{path}' is damaged after {key}: copy it again.")
+                    raise DataError(f"shard '{path}' is damaged after {key or 'its start'}: copy it again.")
                 match = MEMBER.fullmatch(member.name) if member.isfile() else None
                 if match is None:
                     continue
@@ -87,7 +89,7 @@ def samples(path: Path) -> Iterator[tuple[str, Files, tarfile.TarFile]]:
                     raise DataError(f"shard '{path}' has {key}.{extension} twice: create it again.")
                 files[extension] = member
             if not _is_complete(archive):
-                raise DataError(f"shard '{path}' is damaged or cut off after {key}: copy it again.")
+                raise DataError(f"shard '{path}' is damaged or cut off after {key or 'its start'}: copy it again.")
             if files:
                 yield key, files, archive
     except FileNotFoundError as error:
@@ -160,7 +162,8 @@ def check_size(member: tarfile.TarInfo, most: int) -> None:
 def read_member(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int) -> bytes:
     """Returns the content of a member. Raises like `check_size`."""
     check_size(member, most)
-    return archive.extractfile(member).read()
+    file = archive.extractfile(member)
+    return file.read() if file is not None else b''  # None: not a regular file
 
 
 def _sidecar(files: Files, archive: tarfile.TarFile) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -142,5 +143,6 @@ def _check_complete(paths: list[Path]) -> None:
 
 def _by_number(path: Path) -> tuple[str, int, str]:
     """Sorts shard 9 before shard 10: the text before the number, the number (-1 without one), and the whole name."""
-    before, number = re.fullmatch(r'(.*?)(\d*)', path.stem).groups()
+    before = path.stem.rstrip(string.digits)
+    number = path.stem[len(before) :]
     return before, int(number or -1), path.name

@@ -170,17 +170,17 @@ class BatchAugment:
             if self.erase is not None:
                 input = self.erase(input)
             if self.mix is not None:
-                input, target = self._mixed(input, target, epoch)
+                input, target = self._mixed(self.mix, input, target, epoch)
         return input, target
 
-    def _mixed(self, input: torch.Tensor, target: torch.Tensor, epoch: int) -> Batch:
+    def _mixed(self, mix: Mixup, input: torch.Tensor, target: torch.Tensor, epoch: int) -> Batch:
         off = self.spec.aug.mixup_off_epoch
-        self.mix.mixup_enabled = not (off and epoch >= off)
+        mix.mixup_enabled = not (off and epoch >= off)
         even = len(input) // 2 * 2  # timm mixes pairs: the last image of an odd batch stays as it is
-        rest = mixup_target(target[even:], self.spec.num_classes, 1.0, self.mix.label_smoothing)
+        rest = mixup_target(target[even:], self.spec.num_classes, 1.0, mix.label_smoothing)
         if not even:
             return input, rest
-        _, soft = self.mix(input[:even], target[:even])  # in place
+        _, soft = mix(input[:even], target[:even])  # in place
         return input, torch.cat([soft, rest])
 
 

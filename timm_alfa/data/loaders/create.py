@@ -57,18 +57,18 @@ def check_cutmix(aug: AugConfig, side: int) -> None:
 
 
 def create_loaders(
-    subsets: Sequence[Optional[Subset]],
+    subsets: Sequence[Subset],
     spec: LoaderSpec,
     eval_batch_size: int,
     loader: str,
     size: tuple[int, int, int],
     same_size: bool,
     shared: Optional[dict] = None,
-) -> list[Optional[Loader]]:
+) -> list[Loader]:
     """Creates a loader per subset; subsets of one source share its decoded images.
 
     Args:
-        subsets: None stays None.
+        subsets: Of one or more sources.
         spec: Of the training loader.
         eval_batch_size: Batch size of the other loaders.
         loader: 'memory' or 'timm'.
@@ -76,11 +76,9 @@ def create_loaders(
         same_size: Whether all images have that size.
         shared: Image caches of other loaders of the same data, by what they hold; takes those that are made.
     """
-    made, caches = [], {}
+    made: list[Loader] = []
+    caches: dict[int, ImageCache] = {}
     for subset in subsets:
-        if subset is None:
-            made.append(None)
-            continue
         own = spec if subset.train else replace(spec, batch_size=eval_batch_size)
         if loader == 'timm':
             made.append(WorkerLoader(subset, own))
@@ -95,13 +93,13 @@ def create_loaders(
 
 def _cache(
     source: Source,
-    subsets: Sequence[Optional[Subset]],
+    subsets: Sequence[Subset],
     spec: LoaderSpec,
     size: tuple[int, int, int],
     shared: dict,
 ) -> ImageCache:
     """Decodes the images of a source that any subset needs, unless `shared` has them."""
-    needed = [subset.indices for subset in subsets if subset is not None and subset.source is source]
+    needed = [subset.indices for subset in subsets if subset.source is source]
     indices = torch.cat(needed).sort().values
     key = (source.split, size, spec.interpolation, indices.numpy().tobytes())
     if key not in shared:

@@ -76,16 +76,17 @@ def seeded(seed: int, device: Optional[torch.device] = None) -> Iterator[None]:
         device: If it is a CUDA device, its generator, too.
     """
     # save
-    cuda = device is not None and device.type == 'cuda'
+    cuda = device if device is not None and device.type == 'cuda' else None
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda_state = torch.cuda.get_rng_state(device) if cuda else None
+    if cuda is not None:
+        cuda_state = torch.cuda.get_rng_state(cuda)
 
     # seed
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
-    if cuda:
-        with torch.cuda.device(device):
+    if cuda is not None:
+        with torch.cuda.device(cuda):
             torch.cuda.manual_seed(seed)
 
     # restore
@@ -95,5 +96,5 @@ def seeded(seed: int, device: Optional[torch.device] = None) -> Iterator[None]:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)
-        if cuda:
-            torch.cuda.set_rng_state(cuda_state, device)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda_state, cuda)

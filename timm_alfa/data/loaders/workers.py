@@ -15,7 +15,9 @@ from timm_alfa.data.loaders.worker_errors import connection_error, worker_error
 from timm_alfa.errors import DataError
 
 Key = tuple[int, int]  # epoch, index into the source
-Sample = tuple[int, Optional[torch.Tensor], Union[int, str]]  # index, image, label; or index, None, message
+Read = tuple[int, torch.Tensor, int]  # index, image, label
+Unreadable = tuple[int, None, str]  # index, None, message
+Sample = Union[Read, Unreadable]
 
 
 class Samples(Dataset):
@@ -46,7 +48,7 @@ class Samples(Dataset):
 def collate(samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[int, str]]]:
     """Returns indices, uint8 images, labels, and (index, message) of what could not be read."""
     good = [sample for sample in samples if sample[1] is not None]
-    errors = [(index, message) for index, image, message in samples if image is None]
+    errors = [(sample[0], sample[2]) for sample in samples if sample[1] is None]
     indices = torch.tensor([index for index, _, _ in good], dtype=torch.int64)
     pixels = torch.stack([image for _, image, _ in good]) if good else torch.empty(0)
     targets = torch.tensor([target for _, _, target in good], dtype=torch.int64)
@@ -81,7 +83,7 @@ class WorkerLoader(Loader):
         super().__init__(subset, spec)
         self.batches = Batches()
         transform = transform_of(spec, subset.train)
-        self.loader = DataLoader(
+        self.loader: Optional[DataLoader] = DataLoader(
             Samples(subset.source, transform, image_mode(spec.input_size[0]), spec.seed),
             batch_sampler=self.batches,
             num_workers=spec.workers,
@@ -108,6 +110,8 @@ class WorkerLoader(Loader):
 
     def _read(self) -> Iterator[tuple]:
         """Yields what `collate` returns; a dead worker is a DataError."""
+        if self.loader is None:
+            raise RuntimeError('this loader is closed: create the data again.')
         iterator = iter(self.loader)
         while True:
             try:
