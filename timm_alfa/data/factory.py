@@ -50,9 +50,9 @@ class Data:
     def test_images(self) -> Optional[int]:
         return None if self.test is None else self.test.images
 
-    def unused_loader(self) -> Loader:
-        """Creates the loader of `info.unused`, at the end of a run: the memory loader decodes the images now."""
-        return self.create_loaders([self.info.unused])[0]
+    def create_loader(self, images: Subset) -> Loader:
+        """Creates one more loader, such as that of `info.unused`: the memory loader decodes the images now."""
+        return self.create_loaders([images])[0]
 
     def close(self) -> None:
         """Ends worker processes; the loaders cannot be used afterwards."""

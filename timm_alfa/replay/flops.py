@@ -51,7 +51,8 @@ def count_flops(function: Callable[[], Any]) -> int:
 
 def forward_after(model: nn.Module, names: Sequence[str], input: Any) -> tuple[int, dict[str, int]]:
     """Forward operations F of a model, and T_i of what comes after each of some modules, by name."""
-    counter, before = FlopCounter(), {}
+    counter = FlopCounter()
+    before: dict[str, int] = {}
 
     def note(name: str, original: Callable) -> Callable:
         def call(*args, **kwargs):

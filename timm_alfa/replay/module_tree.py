@@ -55,7 +55,7 @@ def ancestors(name: str) -> set[str]:
 
 def is_sequence(module: nn.Module) -> bool:
     """Whether calling this module calls its children one after the other, and there are any."""
-    return type(module).forward is nn.Sequential.forward and len(module) > 0
+    return type(module).forward is nn.Sequential.forward and len(module._modules) > 0
 
 
 def is_callable(module: nn.Module) -> bool:

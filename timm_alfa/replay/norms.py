@@ -73,14 +73,14 @@ class RunningNorms:
 
         kept = [(layer, dict(layer._buffers)) for layer in copying]
         try:
-            for layer in tracking:
-                layer.track_running_stats = False
+            for norm in tracking:
+                norm.track_running_stats = False
             for layer, buffers in kept:
                 layer._buffers.update({key: buffer.clone() for key, buffer in buffers.items() if buffer is not None})
             yield
         finally:
-            for layer in tracking:
-                layer.track_running_stats = True
+            for norm in tracking:
+                norm.track_running_stats = True
             for layer, buffers in kept:
                 layer._buffers.update(buffers)
 

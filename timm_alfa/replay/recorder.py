@@ -84,9 +84,20 @@ class ForwardRecord:
         """The features in the order of the replay's names."""
         return [self.captured[index].value for index in sorted(self.captured)]
 
-    def first(self, indices: Optional[Sequence[int]] = None) -> int:
+    def first(self, indices: Optional[Iterable[int]] = None) -> int:
         """The index of the feature that was computed first, of some or of all."""
         return min(self.captured if indices is None else indices, key=self.moment)
+
+    @property
+    def known(self) -> BypassInfo:
+        """What was known of the model.
+
+        Raises:
+            RuntimeError: Nothing was.
+        """
+        if self.info is None:
+            raise RuntimeError('this pass was recorded to learn about the model, not for replays.')
+        return self.info
 
     def moment(self, index: int) -> int:
         """When a feature was computed."""

@@ -161,7 +161,7 @@ def replaced(
         (parent._modules, name, child)
         for parent in model.modules()
         for name, child in parent._modules.items()
-        if child in others and child not in kept
+        if child is not None and child in others and child not in kept
     ]
     try:
         for children, name, child in places:
@@ -184,7 +184,8 @@ def without_checkpointing(modules: Iterable[nn.Module]) -> Iterator[None]:
     A checkpoint runs its modules again in the backward pass, when nothing is redirected any more and running
     statistics would move.
     """
-    on = [module for module in modules if is_checkpointed([module])]
+    # Any: torch's annotations let a module's attributes be set to tensors and modules only
+    on: list[Any] = [module for module in modules if is_checkpointed([module])]
     try:
         for module in on:
             module.grad_checkpointing = False

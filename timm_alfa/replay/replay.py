@@ -14,7 +14,7 @@ it is one compiled function (prefix.py).
 """
 
 from contextlib import ExitStack
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Optional, Sequence
 
 import torch
 import torch.nn as nn
@@ -42,6 +42,13 @@ from timm_alfa.utils.fsdp import is_sharded
 Outputs = dict[str, list]  # what the calls of a module return one after the other, by the module's name
 
 
+class Entry(NamedTuple):
+    """How a recorded pass of one kind of batch enters a model at its first feature."""
+
+    prefix: Prefix  # computes the feature
+    outputs: Outputs  # what the modules before it return
+
+
 def call_model(model: Callable, *batch) -> Any:
     """Calls a model on all of a batch."""
     return model(*batch)
@@ -67,7 +74,7 @@ class Replay:
         # of compiled models
         self._compiler: Optional[Callable] = None
         self._prefix: Optional[Prefix] = None
-        self._before_prefix: dict[tuple, Outputs] = {}
+        self._entries: dict[tuple, Entry] = {}
 
     def _around_features(self) -> list[set[nn.Module]]:
         """For each feature, the modules that must not run again in a backward pass: its ancestors, and what has norms.
@@ -95,11 +102,17 @@ class Replay:
 
     def is_overwritten(self, index: int) -> bool:
         """Whether the model writes into this feature in place; known after the first record."""
-        return self.names[index] in self._info.overwritten
+        return self.names[index] in self._known.overwritten
 
     def stands_alone(self, index: int) -> bool:
         """Whether the output depends on the batch through this feature alone; known after the first record."""
-        return not self._info.bypassed[index]
+        return not self._known.bypassed[index]
+
+    @property
+    def _known(self) -> BypassInfo:
+        if self._info is None:
+            raise RuntimeError('nothing is known of the model before the first record.')
+        return self._info
 
     # Recording
 
@@ -117,7 +130,7 @@ class Replay:
             self._info = None
             self._info = learn_bypass(self, batch, through)
         if self._compiler is not None and self._info.certain and self._may_start_at_feature():
-            return self._record_compiled(batch, through)
+            return self._record_compiled(self._compiler, batch, through)
         return self.run_recorded(batch, through, self._info)
 
     def run_recorded(
@@ -125,23 +138,22 @@ class Replay:
         batch: tuple,
         through: Optional[Callable],
         info: Optional[BypassInfo],
-        before_prefix: Optional[Outputs] = None,
+        entry: Optional[Entry] = None,
     ) -> ForwardRecord:
         """One recorded pass.
 
         Args:
             batch, through: See `record`.
             info: What is known of the model.
-            before_prefix: What the modules before the first feature return, which the prefix computes then; None: the
-                pass is a plain one.
+            entry: How the pass enters the model at its first feature; None: it is a plain one.
         """
         # who stands in for what
         recorder = Recorder(self._tree, info)
         redirects: dict[str, list[Redirect]] = {}
-        targets = {}
-        if before_prefix is not None:
-            cache = PrefixCache(self._prefix)
-            redirects = self._enter_at(self._prefix.name, before_prefix, cache.read)
+        targets: dict[nn.Module, Redirect] = {}
+        if entry is not None:
+            cache = PrefixCache(entry.prefix)
+            redirects = self._enter_at(entry.prefix.name, entry.outputs, cache.read)
             targets[self.model] = cache.fill
         for name, module in self._tree.watched.items():
             targets[module] = chain([*redirects.get(name, ()), recorder.stand_in(name)])
@@ -203,7 +215,8 @@ class Replay:
 
     def _outputs_before(self, record: ForwardRecord, start: int, attached: bool) -> Outputs:
         """What each sibling that finished before a feature returns in its replay."""
-        bypassed = record.info.bypassed[start]
+        info = record.known
+        bypassed = info.bypassed[start]
         replaced = {*self._tree.siblings[start], self.names[start]}
         outputs = {}
         for name in self._tree.siblings[start]:
@@ -213,10 +226,10 @@ class Replay:
                 if call.moment < record.moment(start) and not call.inside & replaced
             ]
             if not bypassed:
-                values = [pytree.placeholder(value, shared=record.info.certain) for value in values]
+                values = [pytree.placeholder(value, shared=info.certain) for value in values]
             elif not attached:
                 values = [pytree.detached(value) for value in values]
-            if bypassed and name in record.info.overwritten:
+            if bypassed and name in info.overwritten:
                 values = [pytree.cloned(value) for value in values]
             if values:
                 outputs[name] = values
@@ -230,7 +243,7 @@ class Replay:
         Args:
             compiler: Compiles a function, as `torch.compile` does.
         """
-        self._compiler, self._prefix, self._before_prefix = compiler, None, {}
+        self._compiler, self._prefix, self._entries = compiler, None, {}
 
     def parts(self) -> list[nn.Module]:
         """The modules that are worth compiling one by one: no feature lies inside, and there are layers to fuse.
@@ -253,33 +266,36 @@ class Replay:
             is_checkpointed(self.model.modules()) or is_hooked(self.model) or is_sharded(self.model.parameters())
         )
 
-    def _record_compiled(self, batch: tuple, through: Optional[Callable]) -> ForwardRecord:
+    def _record_compiled(self, compiler: Callable, batch: tuple, through: Optional[Callable]) -> ForwardRecord:
         """A recorded pass that begins with the prefix, once there is one that fits this kind of batch."""
         kind = _kind(batch)
-        if kind in self._before_prefix:
-            return self.run_recorded(batch, through, self._info, self._before_prefix[kind])
+        if kind in self._entries:
+            return self.run_recorded(batch, through, self._info, self._entries[kind])
         if self._prefix is not None:
             record = self.run_recorded(batch, through, self._info)
         else:
-            record = self._record_and_find_prefix(batch, through)
+            record = self._record_and_find_prefix(compiler, batch, through)
         if self._prefix is not None:
-            self._before_prefix[kind] = self._outputs_before(record, record.first(), attached=False)
+            outputs = self._outputs_before(record, record.first(), attached=False)
+            self._entries[kind] = Entry(self._prefix, outputs)
         return record
 
-    def _record_and_find_prefix(self, batch: tuple, through: Optional[Callable]) -> ForwardRecord:
+    def _record_and_find_prefix(self, compiler: Callable, batch: tuple, through: Optional[Callable]) -> ForwardRecord:
         """A recorded pass after which there is a prefix, or is known to be none: there is no second try."""
         states = rng.states(pytree.device_of(batch))
         # parts before the feature are not used again once there is a prefix: not worth compiling for one pass
         with torch.compiler.set_stance('force_eager'):
             record = self.run_recorded(batch, through, self._info)
-            self._prefix = self._find_prefix(record, states)
+            self._prefix = self._find_prefix(compiler, record, states)
         if self._prefix is None:
             name = self.names[record.first()]
             warn(f"compiled in parts: what comes before '{name}' cannot be one function of the input.")
             self._compiler = None
         return record
 
-    def _find_prefix(self, record: ForwardRecord, states: Optional[rng.States]) -> Optional[Prefix]:
+    def _find_prefix(
+        self, compiler: Callable, record: ForwardRecord, states: Optional[rng.States]
+    ) -> Optional[Prefix]:
         """The function that computes the first feature, tried out: its module is called whole or child by child."""
         start = record.first()
         if not self.stands_alone(start):
@@ -289,7 +305,7 @@ class Replay:
             return None  # indices, for example, belong to one batch
         name = self.names[start]
         for outlet in self._tree.outlets(name):
-            prefix = Prefix(self.model, self._tree.modules[outlet], name, self._compiler)
+            prefix = Prefix(self.model, self._tree.modules[outlet], name, compiler)
             if leads_to_feature(prefix, self.call, record, states):
                 return prefix
         return None

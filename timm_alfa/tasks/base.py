@@ -150,7 +150,7 @@ class MethodTask(ClassificationTask):
             self.post_step()
             self._counted_early = True
         if self.has_ema():
-            self.get_trainable_module(ema=True).update(unwrap(self.get_trainable_module()), step=step)
+            self.trainable_module_ema.update(unwrap(self.get_trainable_module()), step=step)
 
     def prepare_distributed(self, device_ids: Optional[list] = None, **ddp_kwargs) -> 'MethodTask':
         """Wraps what is trained in DistributedDataParallel; arguments as for `timm.task.ClassificationTask`.
@@ -160,7 +160,8 @@ class MethodTask(ClassificationTask):
         """
         if self.extras is not None:
             self.extras.touch_extras = ddp_kwargs.get('find_unused_parameters', False)
-        return super().prepare_distributed(device_ids, **ddp_kwargs)
+        super().prepare_distributed(device_ids, **ddp_kwargs)
+        return self
 
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups of the method's own parameters."""
@@ -179,7 +180,8 @@ class MethodTask(ClassificationTask):
         parameters = [p for module in modules for p in module.parameters()]
         if not exclude_head:
             return parameters
-        head = self.model.get_classifier()
+        model: Any = self.model  # with the methods of timm's models
+        head = model.get_classifier()
         heads = head if isinstance(head, (tuple, list)) else [head]  # some models have two
         excluded = {id(p) for each in heads if isinstance(each, nn.Module) for p in each.parameters()}
         return [p for p in parameters if id(p) not in excluded]
@@ -197,7 +199,7 @@ class MethodTask(ClassificationTask):
             yield
         finally:
             self.updates, self._stepped, self._counted_early = counters
-            if scale is not None:
+            if self.loss_scale is not None and scale is not None:
                 self.loss_scale.load_state_dict(scale)
 
     def epoch_metrics(self) -> dict[str, float]:

@@ -21,7 +21,7 @@ class ModelWithExtras(nn.Module):
 
     def __init__(self, model: nn.Module, **extras):
         super().__init__()
-        self.model = model
+        self.model: Any = model  # with the methods of timm's models, if it is one of them
         for name, value in extras.items():
             setattr(self, name, value)
 

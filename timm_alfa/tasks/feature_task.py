@@ -80,7 +80,7 @@ class FeatureTask(MethodTask):
     """
 
     def __init__(self, model: nn.Module, criterion=None, *, config: FeatureConfig, extras=None, **kwargs):
-        extras: dict = dict(extras or {})
+        extras = dict(extras or {})
         if config.bn == 'aux':
             extras['aux'] = norms.make_aux_norms(unwrap(model))
         reason = norms.why_no_aux(unwrap(model))

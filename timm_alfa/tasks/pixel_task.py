@@ -39,7 +39,7 @@ class PixelConfig:
         yield from size_errors(flag_name, step_size=self.step_size, eps=self.eps)
         if (self.mean is None) != (self.std is None):
             yield f'{flag_name("mean")} and {flag_name("std")} go together: pass both or neither.'
-        elif self.mean is not None and len(self.mean) != len(self.std):
+        elif self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
             yield (
                 f'{flag_name("mean")} has {len(self.mean)} values and {flag_name("std")} {len(self.std)}: '
                 'pass equally many of each.'

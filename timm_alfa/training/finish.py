@@ -82,7 +82,7 @@ def score_best(trainer: Trainer) -> dict[str, Any]:
         metrics = score(trainer, model, data.test, data.info.test)
         scores.update({f'test_{name}': metrics[key] for name, key in SCORES.items()})
     if data.info.unused is not None:
-        metrics = score_unused(trainer, model)
+        metrics = score_unused(trainer, model, data.info.unused)
         scores.update({f'unused_{name}': metrics[key] for name, key in SCORES.items()})
         scores['unused_images'] = metrics['count']
     return scores
@@ -114,15 +114,14 @@ def score(trainer: Trainer, model: nn.Module, loader: Loader, images: Subset) ->
     return {**metrics, 'correct_images': asdict(metrics['correct_images'])}
 
 
-def score_unused(trainer: Trainer, model: nn.Module) -> dict[str, Any]:
+def score_unused(trainer: Trainer, model: nn.Module, images: Subset) -> dict[str, Any]:
     """As `score`, of the labeled training images that were neither trained nor validated on.
 
     Raises:
         Stopped: A signal came.
     """
-    data = trainer.run.data
-    loader = data.unused_loader()
+    loader = trainer.run.data.create_loader(images)
     try:
-        return score(trainer, model, loader, data.info.unused)
+        return score(trainer, model, loader, images)
     finally:
         loader.close()

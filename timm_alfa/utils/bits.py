@@ -25,9 +25,9 @@ class PackedBits:
     @classmethod
     def pack(cls, flags: Sequence[bool]) -> 'PackedBits':
         """Packs truth values."""
-        flags = np.asarray(flags, dtype=bool)
-        text = base64.b64encode(np.packbits(flags).tobytes()).decode()
-        return cls(images=len(flags), correct=int(flags.sum()), bits=text)
+        values = np.asarray(flags, dtype=bool)
+        text = base64.b64encode(np.packbits(values).tobytes()).decode()
+        return cls(images=len(values), correct=int(values.sum()), bits=text)
 
     def unpack(self) -> np.ndarray:
         """The truth values, bool (images,).

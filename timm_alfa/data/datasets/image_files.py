@@ -1,7 +1,7 @@
 """Images from files and bytes that others may have written."""
 
 import io
-import os
+from pathlib import Path
 from typing import BinaryIO, Union
 
 from PIL import Image
@@ -13,7 +13,7 @@ from timm_alfa.utils.files import open_regular
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'PPM', 'TIFF')
 
 
-def read_image(path: Union[str, os.PathLike]) -> Image.Image:
+def read_image(path: Union[str, Path]) -> Image.Image:
     """Decodes an image file.
 
     Raises:
