@@ -1,7 +1,7 @@
 """What a recorded pass keeps, and the stand-ins for modules that keep it."""
 
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Iterable, Optional
 
 import torch
 

@@ -129,7 +129,7 @@ class Replay:
         if not self.is_certain:
             self._info = None
             self._info = learn_bypass(self, batch, through)
-        if self._compiler is not None and self._info.certain and self._may_start_at_feature():
+        if self._compiler is not None and self.is_certain and self._may_start_at_feature():
             return self._record_compiled(self._compiler, batch, through)
         return self.run_recorded(batch, through, self._info)
 
@@ -293,9 +293,7 @@ class Replay:
             self._compiler = None
         return record
 
-    def _find_prefix(
-        self, compiler: Callable, record: ForwardRecord, states: Optional[rng.States]
-    ) -> Optional[Prefix]:
+    def _find_prefix(self, compiler: Callable, record: ForwardRecord, states: Optional[rng.States]) -> Optional[Prefix]:
         """The function that computes the first feature, tried out: its module is called whole or child by child."""
         start = record.first()
         if not self.stands_alone(start):
