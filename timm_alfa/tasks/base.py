@@ -74,6 +74,10 @@ class MethodTask(ClassificationTask):
         module = unwrap(self.trainable_module)
         return module if isinstance(module, ModelWithExtras) else None
 
+    def extra(self, name: str) -> Any:
+        """One of the parameters and modules that the method trains in addition to the model."""
+        return getattr(self.extras, name)
+
     @property
     def objective(self) -> Objective:
         """How the model is called, and the loss of its output: by default that of a classifier and `criterion`."""
@@ -163,9 +167,13 @@ class MethodTask(ClassificationTask):
         super().prepare_distributed(device_ids, **ddp_kwargs)
         return self
 
+    def own_parameters(self) -> list[nn.Parameter]:
+        """The method's own parameters."""
+        return list(self.extras.extra_parameters()) if self.extras is not None else []
+
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups of the method's own parameters."""
-        params = list(self.extras.extra_parameters()) if self.extras else []
+        params = self.own_parameters()
         return [{'params': params, 'weight_decay': 0.0}] if params else []
 
     def clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
@@ -260,7 +268,9 @@ class MethodTask(ClassificationTask):
             saved = {name: distribute_like(value, now.get(name, value)) for name, value in state.get('own', {}).items()}
             trained.load_state_dict({**model, **saved}, strict=strict)
 
-    def compile(self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs) -> nn.Module:
+    def compile(  # type: ignore[override]  # as timm's tasks
+        self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs: Any
+    ) -> nn.Module:
         """Compiles the model part by part, in place, so that replays can still start between the parts.
 
         Parts often share code, and each part is compiled again for passes without gradients, without tracking of

@@ -126,7 +126,7 @@ class FeatureTask(MethodTask):
 
         # equation 3
         loss = self.combined(loss_clean, losses.total(), len(self.groups))
-        if self.config.bn == 'aux':
+        if self.config.bn == 'aux' and self.extras is not None:
             loss = loss + self.extras.zero_loss()  # auxiliary norms before the feature are not used
 
         return {
@@ -186,11 +186,11 @@ class FeatureTask(MethodTask):
     def _adversarial_norms(self):
         if self.config.bn != 'aux':
             return nullcontext()
-        return norms.swap_norms(self.model, self.extras.aux, self._replay.watched)
+        return norms.swap_norms(self.model, self.extra('aux'), self._replay.watched)
 
     def norms_of_search(self, record: ForwardRecord) -> norms.RunningNorms:
         """The layers whose running statistics a search must not move: the model's, and the auxiliary ones."""
-        return record.norms.joined_by(self.extras.aux) if self.config.bn == 'aux' else record.norms
+        return record.norms.joined_by(self.extra('aux')) if self.config.bn == 'aux' else record.norms
 
     def _perturbed_losses(self, record: ForwardRecord) -> PerturbedLosses:
         deferred = DeferredLosses(self._trained_parameters()) if len(self.groups) > 1 else None
@@ -214,7 +214,9 @@ class FeatureTask(MethodTask):
 
     # Compiled models
 
-    def compile(self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs: Any) -> nn.Module:
+    def compile(  # type: ignore[override]  # as timm's tasks
+        self, backend: str = 'inductor', mode: Optional[str] = None, **compile_kwargs: Any
+    ) -> nn.Module:
         """As every method does; in steps that perturb, what comes before the first feature is one part."""
         self._replay.compile(partial(torch.compile, backend=backend, mode=mode, **compile_kwargs))
         return super().compile(backend, mode, **compile_kwargs)

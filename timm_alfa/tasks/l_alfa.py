@@ -61,7 +61,7 @@ class LAlfaTask(AlfaTask):
     @property
     def eta(self) -> nn.Parameter:
         """The learned magnitudes (r,), in the order of `blocks`."""
-        return self.extras.eta
+        return self.extra('eta')
 
     def scaled(self, deltas: list, group: tuple[int, ...]) -> list:
         """eta_i * delta_i."""
@@ -83,7 +83,7 @@ class LAlfaTask(AlfaTask):
     def extra_param_groups(self) -> list[dict[str, Any]]:
         """A group for eta (its own learning rate, momentum, no weight decay), and one for auxiliary norms, if any."""
         eta = {'params': [self.eta], 'lr': self.config.eta_lr, 'momentum': MOMENTUM, 'weight_decay': 0.0}
-        rest = [p for p in self.extras.extra_parameters() if p is not self.eta]
+        rest = [p for p in self.own_parameters() if p is not self.eta]
         return [eta, {'params': rest, 'weight_decay': 0.0}] if rest else [eta]
 
     def epoch_metrics(self) -> dict[str, float]:

@@ -50,8 +50,9 @@ class PerturbedLosses:
             group: Indices of the features that are perturbed together.
             deltas: What is added to each of them.
         """
-        if self._can_defer(group):
-            value = self._add_deferred(*group, *deltas)
+        deferred = self._deferred_for(group)
+        if deferred is not None:
+            value = self._add_deferred(deferred, group[0], deltas[0])
         else:
             loss = self._loss(perturbations(group, deltas))
             self._with_graph.append(loss)
@@ -69,17 +70,21 @@ class PerturbedLosses:
         """The mean of the losses, detached."""
         return torch.stack(self.values).mean()
 
-    def _can_defer(self, group: Sequence[int]) -> bool:
-        """Not where something bypasses the feature, nor in fp16, where gradients of the unscaled loss underflow."""
-        if self._deferred is None or not self._deferred.possible:
-            return False
-        features = [self._record.features[index] for index in group]
-        return self._replay.stands_alone(*group) and not underflows(features, self._record.output)
+    def _deferred_for(self, group: Sequence[int]) -> Optional[DeferredLosses]:
+        """What differentiates the loss of a group at once; None where its graph has to wait.
 
-    def _add_deferred(self, index: int, delta: Delta) -> torch.Tensor:
+        That is where something bypasses the feature, and in fp16, where gradients of the unscaled loss underflow.
+        """
+        if self._deferred is None or not self._deferred.possible:
+            return None
+        features = [self._record.features[index] for index in group]
+        possible = self._replay.stands_alone(*group) and not underflows(features, self._record.output)
+        return self._deferred if possible else None
+
+    def _add_deferred(self, deferred: DeferredLosses, index: int, delta: Delta) -> torch.Tensor:
         feature = self._record.features[index]
         perturbed = perturb_feature(delta, feature if self._attached else pytree.detached(feature))
-        return self._deferred.add(partial(self._loss_of_feature, index), perturbed)
+        return deferred.add(partial(self._loss_of_feature, index), perturbed)
 
     def _loss_of_feature(self, index: int, feature: Any) -> torch.Tensor:
         """The loss with another feature in place of the model's."""
