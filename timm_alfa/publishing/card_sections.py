@@ -113,7 +113,7 @@ def check_baseline(run: Run, standard: Run) -> None:
     ours, theirs = run.evaluation, standard.evaluation
     if theirs.split != ours.split:
         errors.append(f'it was evaluated on {theirs.split}, this run on {ours.split}')
-    if None not in (theirs.attack, ours.attack) and theirs.attack != ours.attack:
+    if theirs.attack is not None and ours.attack is not None and theirs.attack != ours.attack:
         errors.append(
             f'it was attacked with {format_options(theirs.attack)}, this run with {format_options(ours.attack)}'
         )
@@ -124,7 +124,7 @@ def check_baseline(run: Run, standard: Run) -> None:
 def option_table(run: Run) -> Optional[Markdown]:
     """The options of the method and the features that they named, or None if it has no options."""
     options = run.record.get('task_options') or {}
-    rows = [(code_span(key), format_value(value)) for key, value in options.items()]
+    rows: list[tuple[str, str]] = [(code_span(key), format_value(value)) for key, value in options.items()]
     if blocks := run.record.get('blocks'):
         rows.append(('perturbed features', Markdown(', '.join(map(code_span, blocks)))))
     return _table(('Option', 'Value'), rows) if rows else None

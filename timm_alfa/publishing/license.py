@@ -32,7 +32,8 @@ def license_fields(run: Run, license: Optional[str] = None, dataset_id: Optional
             f'the license of weights from {" and ".join(unknown)} is not known: add --license ID, with an identifier '
             f'of the Hub such as apache-2.0, cc-by-nc-4.0 or other{imagenet}.'
         )
-    return max(found.values(), key=_is_imagenet).license
+    known = [row for row in found.values() if row is not None]
+    return max(known, key=_is_imagenet).license
 
 
 def from_imagenet(run: Run, dataset_id: Optional[str] = None) -> bool:
@@ -66,7 +67,7 @@ def _trained_on(model: str) -> Optional[DataSet]:
         return None
     if (tag := TAGS.get(f'{cfg.architecture}.{cfg.tag}')) is not None:
         return tag.dataset
-    is_imagenet = bool(_IMAGENET & set(cfg.tag.split('_'))) and cfg.license in _OPEN
+    is_imagenet = bool(_IMAGENET & set((cfg.tag or '').split('_'))) and cfg.license in _OPEN
     return DATASETS['in1k'] if is_imagenet else None
 
 

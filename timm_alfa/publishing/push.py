@@ -138,7 +138,10 @@ def _ensure_branch(target: Target, created: list[Undo]) -> str:
 
 
 def _head(target: Target) -> str:
-    return target.api.model_info(target.repo_id, revision=target.revision).sha
+    sha = target.api.model_info(target.repo_id, revision=target.revision).sha
+    if sha is None:
+        raise HubError(f"the Hub names no commit of {target.repo_id}, branch '{target.revision}': try again later.")
+    return sha
 
 
 def _commit(target: Target, folder: Path, parent: str, message: str) -> str:
@@ -184,7 +187,8 @@ def _find_commit(target: Target, parent: str, sha256: str) -> Optional[str]:
     if head == parent:
         return None
     files = target.api.get_paths_info(target.repo_id, [WEIGHTS], revision=target.revision)
-    return head if any(file.lfs and file.lfs.sha256 == sha256 for file in files) else None
+    stored = [getattr(file, 'lfs', None) for file in files]  # a folder has none
+    return head if any(lfs and lfs.sha256 == sha256 for lfs in stored) else None
 
 
 def _undo(created: list[Undo]) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, TypeGuard, Union
 
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.run_dir.finished import Run, read_run
@@ -12,7 +12,7 @@ from timm_alfa.utils.launcher import PRECISIONS
 from timm_alfa.utils.redact import redact
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

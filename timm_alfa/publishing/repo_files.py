@@ -68,7 +68,7 @@ def write_repo(run: Run, name: str, card: 'ModelCard', folder: Path) -> list[str
     """
     # everything that may be refused comes before anything is written
     texts = {
-        'config.json': _json(published_config(run, name, card.data.license)),
+        'config.json': _json(published_config(run, name, card.data.get('license'))),
         'result.json': _json(published_record(run)),
         'args.yaml': _args(run),
         'summary.csv': _summary(run.folder / 'summary.csv'),

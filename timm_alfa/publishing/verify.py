@@ -86,8 +86,8 @@ def sample_accuracy(
         return None
 
     # the split that the record was measured on, and of the training set (which is not needed) one image
-    scored_val = run.evaluation.split == run.evaluation.chosen_on or info.test is None
-    part = info.val if scored_val else info.test
+    scored_val = run.evaluation.split == run.evaluation.chosen_on
+    part = info.val if scored_val or info.test is None else info.test
     sample = dataclasses.replace(part, indices=random_subset(part.indices, min(samples, len(part)), seed=0))
     one = dataclasses.replace(info.train, indices=info.train.indices[:1])
     loaders = create_data(

@@ -148,10 +148,15 @@ def explain(error: BaseException, where: str) -> str:
     cause = root_cause(error)
     if isinstance(cause, HubError):
         return str(cause)
-    text = _by_kind(cause, where) or _BY_STATUS.get(status_of(error), '').format(where=where)
+    text = _by_kind(cause, where) or _by_status(status_of(error), where)
     if not text and is_transient(error):
         text = 'the Hub cannot be reached or is out of order: try again later'
     return f'{text or "the Hub refused it"} ({type(cause).__name__}: {_client_message(cause)})'
+
+
+def _by_status(status: Optional[int], where: str) -> str:
+    """What a status of the server means; empty if there is no more to say than the client does."""
+    return _BY_STATUS[status].format(where=where) if status in _BY_STATUS else ''
 
 
 def _by_kind(cause: BaseException, where: str) -> Optional[str]:
