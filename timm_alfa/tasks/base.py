@@ -1,7 +1,7 @@
 """What all methods share: a plain timm model, parameters in addition to it, an objective, a count of updates."""
 
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Literal, Optional, overload
 
 import torch
 import torch.nn as nn
@@ -221,6 +221,12 @@ class MethodTask(ClassificationTask):
     def result_entries(self) -> dict[str, Any]:
         """The method's own entries of a run's record, as JSON holds them. Every process calls it."""
         return {}
+
+    @overload
+    def get_eval_model(self, module: Optional[nn.Module] = None, ema: Literal[False] = False) -> nn.Module: ...
+
+    @overload
+    def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]: ...
 
     def get_eval_model(self, module: Optional[nn.Module] = None, ema: bool = False) -> Optional[nn.Module]:
         """The plain model, or its EMA: what is evaluated and saved has timm's keys."""

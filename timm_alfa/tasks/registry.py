@@ -8,6 +8,7 @@ import torch.nn as nn
 
 from timm_alfa.errors import ConfigError, one_of
 from timm_alfa.options import build
+from timm_alfa.tasks.base import MethodTask
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def create_task(
     criterion_kwargs: Optional[dict[str, Any]] = None,
     verbose: bool = False,
     **config,
-):
+) -> MethodTask:
     """Creates a training task of timm that trains a model by one of the methods.
 
     Args:

@@ -41,8 +41,8 @@ class Totals:
         zero = correct.new_zeros(())
         values = [result[name].detach().float().reshape(()) if name in present else zero for name in SCALARS]
         if (count, present) not in self._masks:
-            mask = [count * (name in present) for name in SCALARS] + [count]
-            self._masks[count, present] = self.sums.new_tensor(mask)
+            counts = [count * (name in present) for name in SCALARS] + [count]
+            self._masks[count, present] = self.sums.new_tensor(counts)
         mask = self._masks[count, present]
         self.sums[0] += torch.stack([*values, correct.float()]).to(self.sums.dtype) * mask
         self.sums[1] += mask

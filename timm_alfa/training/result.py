@@ -83,10 +83,11 @@ def _about_data(run: Run) -> dict[str, Any]:
 
 
 def _about_cost(run: Run, state: TrainState, seconds: float) -> dict[str, Any]:
+    durations = [row['seconds'] for row in state.rows if row['seconds'] is not None]
     rates = [row['images_per_second'] for row in state.rows if row['images_per_second']]
     return dict(
         seconds=seconds,
-        seconds_per_epoch=statistics.median(row['seconds'] for row in state.rows),
+        seconds_per_epoch=statistics.median(durations),
         images_per_second=statistics.median(rates) if rates else None,
         params=sum(p.numel() for p in run.model.parameters()),
         mixed_precision=run.accelerator.mixed_precision,

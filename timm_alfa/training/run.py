@@ -9,6 +9,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from timm_alfa.tasks.base import MethodTask
 from timm_alfa.training.options.config import TrainConfig
 from timm_alfa.training.setup.fsdp import unsharded_copy
 
@@ -34,7 +35,7 @@ class Run:
     data: Any
     input_config: dict[str, Any]
     model: nn.Module
-    task: nn.Module
+    task: MethodTask
     wrapped: nn.Module
     optimizer: Any
     schedule: Optional[Scheduler]

@@ -22,7 +22,8 @@ class SaveTimer:
         """Whether the interval is over once so many updates are done."""
         if self.interval.updates:
             return updates % self.interval.updates == 0
-        return self.keeps_time and time.monotonic() - self.saved_at >= self.interval.seconds
+        seconds = self.interval.seconds
+        return self.keeps_time and seconds is not None and time.monotonic() - self.saved_at >= seconds
 
     def set_due(self) -> None:
         """All processes agreed to save; what puts it off does not cancel it."""

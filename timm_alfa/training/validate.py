@@ -2,7 +2,7 @@
 
 import json
 import time
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, cast
 
 import torch
 from accelerate import Accelerator
@@ -56,7 +56,7 @@ def prepare(config: ValidateConfig) -> Prepared:
         config.data,
         model_config=inputs,
         split=config.split.split,
-        num_classes=model.num_classes,
+        num_classes=cast(Any, model).num_classes,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         device=accelerator.device,

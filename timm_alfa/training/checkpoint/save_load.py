@@ -188,7 +188,7 @@ def _load_process(folder: Path, processes: int, run, totals: Totals, modules: li
         totals.sums.copy_(own['totals'])
     elif rank == 0:
         saved = [load_file(folder / f'process-{each}.safetensors')['totals'] for each in range(processes)]
-        totals.sums.copy_(sum(saved))
+        totals.sums.copy_(sum(saved[1:], start=saved[0]))
 
 
 def _load_pickle(path: Path) -> Any:

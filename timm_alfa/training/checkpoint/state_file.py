@@ -102,12 +102,13 @@ def _value_errors(value: Any, annotation: Any, name: str) -> Iterator[str]:
         return
     kind = core_type(annotation)
     outer = typing.get_origin(kind) or kind
-    if dataclasses.is_dataclass(kind):
+    has_fields = dataclasses.is_dataclass(kind)
+    if has_fields:
         outer = dict
     title, fits = _KINDS[outer]
     if not fits(value):
         yield f'{name} is {_shown(value)}: expected {title}'
-    elif dataclasses.is_dataclass(kind):
+    elif has_fields:
         yield from _field_errors(value, kind, f'{name}.')
     elif outer is list:
         for each in value:

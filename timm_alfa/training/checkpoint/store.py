@@ -30,7 +30,7 @@ def state_folders(path: Path) -> list[Path]:
 
 
 def _number(path: Path) -> int:
-    return int(NAME.fullmatch(path.name)[1])
+    return int(path.name.partition('-')[0])
 
 
 def is_complete(path: Path) -> bool:

@@ -82,7 +82,7 @@ def _unknown_names(config) -> Iterator[str]:
     from timm.optim import list_optimizers
 
     yield from model_errors(config.model.model)
-    known = list_optimizers()
+    known = [str(name) for name in list_optimizers()]
     if config.optim.opt.lower() not in known:
         yield nearest('optimizer', config.optim.opt, known, 'timm.optim.list_optimizers() lists them')
     if config.model.torchcompile:

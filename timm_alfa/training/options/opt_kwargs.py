@@ -56,6 +56,8 @@ def constructor_arguments(optimizer: str) -> Optional[frozenset[str]]:
 
     try:
         optimizer_class = get_optimizer_info(optimizer.lower()).opt_class
+        if isinstance(optimizer_class, str):  # of another package
+            return None
         names = inspect.signature(optimizer_class).parameters
     except (ValueError, TypeError):
         return None

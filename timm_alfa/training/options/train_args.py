@@ -119,7 +119,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
     fill_for_digits(given)
     config, found = resolve_config(given)
     errors += found
-    if errors:
+    if errors or config is None:
         raise ConfigError(errors)
 
     # what the user should know before anything happens
@@ -165,7 +165,7 @@ def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
 
     # the task and its own options
     name = groups['task'].task if groups['task'] else None
-    row = TASKS.get(name)
+    row = TASKS.get(name) if name is not None else None
     options = None
     if name is not None and row is None:
         errors.append(one_of('task', name, list(TASKS)))
@@ -173,7 +173,7 @@ def resolve_config(given: Given) -> tuple[Optional[TrainConfig], list[str]]:
         errors += foreign_options(row, given)
         options, found = own_options(row, given)
         errors += found
-    if None in groups.values() or options is None:
+    if None in groups.values() or row is None or options is None:
         return None, errors
 
     # what needs more than one group

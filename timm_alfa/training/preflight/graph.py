@@ -9,10 +9,11 @@ from torch import nn
 
 from timm_alfa.errors import ConfigError
 from timm_alfa.replay.norms import RunningStatistics
+from timm_alfa.tasks.base import MethodTask
 from timm_alfa.utils import rng
 
 
-def check_graph(task: nn.Module, accelerator: Accelerator, input_size: tuple[int, int, int]) -> None:
+def check_graph(task: MethodTask, accelerator: Accelerator, input_size: tuple[int, int, int]) -> None:
     """Checks that updates of a task can be CUDA graphs, as far as it depends on the launch, the method and the model.
 
     Args:
@@ -52,6 +53,6 @@ def _draws(model: nn.Module, input_size: tuple[int, int, int], accelerator: Acce
             model.train()(torch.zeros(2, *input_size, device=device))
         return not rng.same(before, rng.states(device))
     finally:
-        rng.restore(before)
+        rng.restore(before or {})
         statistics.restore()
         model.train(training)

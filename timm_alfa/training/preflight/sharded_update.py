@@ -27,7 +27,8 @@ def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
     options = dataclasses.replace(options, layer_decay=None)  # the small module has no layers to group
     generator = torch.Generator().manual_seed(0)
     alone = _small_module(generator).to(accelerator.device)
-    sharded = fully_shard(copy.deepcopy(alone))
+    sharded = copy.deepcopy(alone)
+    fully_shard(sharded)
     grads = [[torch.randn(p.shape, generator=generator) for p in alone.parameters()] for _ in range(STEPS)]
     _update(alone, options, grads)
     try:

@@ -6,9 +6,10 @@ from torch import nn
 
 from timm_alfa.errors import AlfaError, ConfigError, first_line
 from timm_alfa.replay.norms import RunningStatistics
+from timm_alfa.tasks.base import MethodTask
 
 
-def try_step(task: nn.Module, accelerator: Accelerator, input_size, num_classes: int, soft: bool) -> None:
+def try_step(task: MethodTask, accelerator: Accelerator, input_size, num_classes: int, soft: bool) -> None:
     """Runs the task on two random images, and leaves no trace of it.
 
     A method may also learn in its first step what the model is like. Because it learns it here, a resumed run computes

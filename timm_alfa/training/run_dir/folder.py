@@ -6,7 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Union
 
 import torch
 from timm.models._hub import save_config_for_hf
@@ -53,7 +53,7 @@ def is_resumable(path: Path) -> bool:
     return isinstance(content, dict) and ENVIRONMENT in content  # timm's train.py writes an args.yaml without it
 
 
-def unwritable(path: Path, error: OSError) -> ConfigError:
+def unwritable(path: Union[str, Path], error: OSError) -> ConfigError:
     """The error for a folder that cannot be made or written."""
     return ConfigError(f"cannot write in '{path}': {error.strerror}. Use another --output.")
 
@@ -164,7 +164,7 @@ class RunFolder:
 
     def save_config(self, model, pretrained_cfg: dict[str, Any], data_config: dict[str, Any], labels) -> None:
         """Writes config.json in timm's form, describing these weights and not the architecture's published ones."""
-        model_config = dict(pretrained_cfg=pretrained_cfg)
+        model_config: dict[str, Any] = dict(pretrained_cfg=pretrained_cfg)
         if labels:
             model_config['label_names'] = list(labels)
         path = self.path / 'config.json'

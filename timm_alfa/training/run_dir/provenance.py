@@ -44,7 +44,7 @@ def commit() -> Optional[str]:
 
 
 def _git(folder: Path, *words: str) -> subprocess.CompletedProcess:
-    command = ['git', '-C', folder, *words]
+    command = ['git', '-C', str(folder), *words]
     # the words are fixed, and git is the user's own
     return subprocess.run(command, capture_output=True, text=True, timeout=10)  # nosec B603
 

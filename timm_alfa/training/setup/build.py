@@ -2,7 +2,7 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, cast
 
 import torch
 from timm.data.model_config import resolve_input_data_config
@@ -53,7 +53,7 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
 
 def _checkpoint_gradients(model: nn.Module, name: str) -> None:
     try:
-        model.set_grad_checkpointing(True)
+        cast(Any, model).set_grad_checkpointing(True)
     except (AttributeError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"--grad-checkpointing: model '{name}' cannot. Leave it out.") from error
 
@@ -173,7 +173,7 @@ def build_schedule(
     """
     options, epochs = config.schedule, config.epochs
     milestones = options.decay_milestones or (epochs / 4, epochs * 3 / 4)
-    arguments = dict(
+    arguments: dict[str, Any] = dict(
         num_epochs=epochs * updates_per_epoch,
         warmup_epochs=warmup_updates(config, updates_per_epoch),
         # timm lets a milestone act one step early; one more makes the rate change right after that many epochs

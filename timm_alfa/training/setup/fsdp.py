@@ -3,7 +3,7 @@
 import copy
 import os
 from itertools import chain
-from typing import Iterator, Optional
+from typing import Any, Iterator, Optional
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -11,6 +11,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from timm_alfa.errors import ConfigError, first_line
+from timm_alfa.tasks.base import MethodTask
 from timm_alfa.utils.fsdp import full_tensor
 
 PLAIN = (
@@ -83,7 +84,7 @@ def _plugin_errors(accelerator: Accelerator) -> Iterator[str]:
         yield ('parallelism_config is not supported: leave it out, and FSDP2 shards over all processes.')
 
 
-def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[ModelEmaV3]) -> tuple:
+def shard(accelerator: Accelerator, task: MethodTask, optimizer, ema: Optional[ModelEmaV3]) -> tuple:
     """The task and its optimizer as accelerate shards them; the EMA is sharded in the same way, in place.
 
     Raises:
@@ -98,9 +99,10 @@ def shard(accelerator: Accelerator, task: nn.Module, optimizer, ema: Optional[Mo
     plugin.mixed_precision_policy = None
     try:
         task, optimizer = accelerator.prepare(task, optimizer)
-        if hasattr(task.trainable_module, 'set_reshard_after_forward'):
+        trained: Any = task.trainable_module
+        if hasattr(trained, 'set_reshard_after_forward'):
             # a method's own parameters are still needed after the model's pass
-            task.trainable_module.set_reshard_after_forward(False, recurse=False)
+            trained.set_reshard_after_forward(False, recurse=False)
         if ema is not None:
             fsdp2_prepare_model(accelerator, ema.module)
             ema.foreach = False  # its state mixes sharded parameters and complete buffers

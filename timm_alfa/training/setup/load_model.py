@@ -1,7 +1,7 @@
 """The model that a checkpoint holds."""
 
 from pathlib import Path
-from typing import Mapping, Optional
+from typing import Any, Mapping, Optional, cast
 
 import timm
 import torch
@@ -60,7 +60,7 @@ def check_name(options: CheckpointConfig, name: str, model: nn.Module) -> None:
     Raises:
         ConfigError: The checkpoint's config.json describes another model than --model names.
     """
-    built = model.pretrained_cfg['architecture']
+    built = cast(Any, model).pretrained_cfg['architecture']
     if options.model not in (None, name) and options.model.partition('.')[0] != built:
         raise ConfigError(
             f"--model is '{options.model}', but '{options.checkpoint}' holds {built}, according to its config.json. "
@@ -78,6 +78,8 @@ def locate(options: CheckpointConfig) -> tuple[str, Optional[Path]]:
         CheckpointError: There are no weights, or nothing says which model they are for.
     """
     if options.checkpoint is None:
+        if options.model is None:
+            raise CheckpointError('there is nothing to open: pass --checkpoint, or --model NAME --pretrained.')
         return options.model, None
     if options.checkpoint.startswith(('hf-hub:', 'hf_hub:')):
         return options.checkpoint, None

@@ -10,6 +10,7 @@ from torch import nn
 from timm_alfa.data import DataInfo, create_data, inspect_data
 from timm_alfa.errors import ConfigError
 from timm_alfa.tasks import create_task
+from timm_alfa.tasks.base import MethodTask
 from timm_alfa.training.options.config import TrainConfig
 from timm_alfa.training.preflight.graph import check_graph
 from timm_alfa.training.preflight.sharded_update import try_update
@@ -110,7 +111,7 @@ def open_data(config: TrainConfig, accelerator: Accelerator) -> DataInfo:
             accelerator.wait_for_everyone()
 
 
-def build_task(config: TrainConfig, model: nn.Module, inputs: dict[str, Any], device: torch.device) -> nn.Module:
+def build_task(config: TrainConfig, model: nn.Module, inputs: dict[str, Any], device: torch.device) -> MethodTask:
     """The method, around a model that is on its device."""
     task = create_task(
         config.task.task,

@@ -10,9 +10,9 @@ from typing import Iterator, Optional, Sequence
 
 import torch
 from timm.utils import dispatch_clip_grad
-from torch import nn
 
 from timm_alfa.replay.norms import running_buffers
+from timm_alfa.tasks.base import MethodTask
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run import Run
 
@@ -127,7 +127,7 @@ def start_momentum(optimizer: torch.optim.Optimizer) -> None:
                 state['momentum_buffer'] = torch.zeros_like(parameter)
 
 
-def changed_besides_weights(task: nn.Module) -> list[torch.Tensor]:
+def changed_besides_weights(task: MethodTask) -> list[torch.Tensor]:
     """What an update changes and an optimizer does not undo: running statistics, and what a method holds itself.
 
     A method's bare parameters (eta) are projected after each step, so they change in a skipped one, too.
@@ -151,7 +151,7 @@ def flat(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def put_back(tensors: Sequence[torch.Tensor], before: torch.Tensor, bad: torch.Tensor) -> None:
+def put_back(tensors: list[torch.Tensor], before: torch.Tensor, bad: torch.Tensor) -> None:
     """Gives tensors the values that `flat` copied, if `bad`; a tensor on the device decides."""
     kept = torch.where(bad, before, flat(tensors)).split([tensor.numel() for tensor in tensors])
     torch._foreach_copy_(tensors, [values.view_as(tensor) for values, tensor in zip(kept, tensors, strict=True)])

@@ -107,7 +107,7 @@ class OwnGenerator:
         torch.cuda.init()
         self.default = torch.cuda.default_generators[device.index]
         self.own = self.default.clone_state()
-        self.others: Optional[torch.Generator] = None
+        self.others: torch.Generator
 
     def __enter__(self) -> None:
         self.others = self.default.graphsafe_get_state()
