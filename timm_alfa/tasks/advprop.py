@@ -35,7 +35,7 @@ class AdvPropTask(PixelTask):
             warn(f'{reason}: there are no auxiliary norms, clean and adversarial images go through the same layers.')
 
     def adversarial_norms(self):
-        return norms.swap_norms(self.model, self.extra('aux')) if self.extras else super().adversarial_norms()
+        return norms.swap_norms(self.model, self.get_extra('aux')) if self.extras else super().adversarial_norms()
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         # the clean pass

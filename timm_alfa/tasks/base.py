@@ -74,7 +74,7 @@ class MethodTask(ClassificationTask):
         module = unwrap(self.trainable_module)
         return module if isinstance(module, ModelWithExtras) else None
 
-    def extra(self, name: str) -> Any:
+    def get_extra(self, name: str) -> Any:
         """One of the parameters and modules that the method trains in addition to the model."""
         return getattr(self.extras, name)
 

@@ -186,11 +186,11 @@ class FeatureTask(MethodTask):
     def _adversarial_norms(self):
         if self.config.bn != 'aux':
             return nullcontext()
-        return norms.swap_norms(self.model, self.extra('aux'), self._replay.watched)
+        return norms.swap_norms(self.model, self.get_extra('aux'), self._replay.watched)
 
     def norms_of_search(self, record: ForwardRecord) -> norms.RunningNorms:
         """The layers whose running statistics a search must not move: the model's, and the auxiliary ones."""
-        return record.norms.joined_by(self.extra('aux')) if self.config.bn == 'aux' else record.norms
+        return record.norms.joined_by(self.get_extra('aux')) if self.config.bn == 'aux' else record.norms
 
     def _perturbed_losses(self, record: ForwardRecord) -> PerturbedLosses:
         deferred = DeferredLosses(self._trained_parameters()) if len(self.groups) > 1 else None

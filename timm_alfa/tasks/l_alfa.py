@@ -61,7 +61,7 @@ class LAlfaTask(AlfaTask):
     @property
     def eta(self) -> nn.Parameter:
         """The learned magnitudes (r,), in the order of `blocks`."""
-        return self.extra('eta')
+        return self.get_extra('eta')
 
     def scaled(self, deltas: list, group: tuple[int, ...]) -> list:
         """eta_i * delta_i."""
