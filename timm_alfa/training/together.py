@@ -30,7 +30,7 @@ def prepare_together(configs: Sequence[TrainConfig]) -> list[Run]:
     caches: dict = {}
     runs = []
     for config in configs:
-        with named_lines(config.run.experiment):
+        with named_lines(config.run.experiment or ''):
             runs.append(replace(prepare(config, caches), together=len(configs)))
     if runs and runs[0].accelerator.num_processes > 1:
         raise ConfigError('several runs in one process do not support several processes: start one.')
@@ -65,7 +65,7 @@ def train_together(runs: Sequence[Run], ended: Optional[Callable[[Run, Result], 
 
 def take_turn(run: Run, generator: Iterator[None]) -> Optional[Result]:
     """Lets a run make an update; what ended it, if anything did."""
-    with on_stream(run.stream), named_lines(run.config.run.experiment):
+    with on_stream(run.stream), named_lines(run.config.run.experiment or ''):
         try:
             next(generator)
         except StopIteration as end:
