@@ -95,7 +95,7 @@ def run(part: Part, seconds: float, results: Path) -> str:
     """Runs a part in a separate process for so many seconds; how it ended."""
     environment = {**os.environ, **dict(part.environment), 'GPU_SECONDS': f'{seconds - part.grace:.0f}'}
     with (results / f'{part.name}.log').open('a') as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B603  # a script of this repository, without a shell
             [sys.executable, *part.words], env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
         for number, wait in ((signal.SIGTERM, seconds - part.grace), (signal.SIGKILL, part.grace), (None, 10)):

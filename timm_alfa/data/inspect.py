@@ -72,7 +72,8 @@ class DataInfo:
     @property
     def labels_sha256(self) -> str:
         """Hash of all labels in their order: copies of a dataset that differ in it give a seed other images."""
-        digest, seen = hashlib.sha256(), []
+        digest = hashlib.sha256()
+        seen: list[Source] = []
         for subset in (self.train, self.val, self.test):
             if subset is not None and not any(subset.source is source for source in seen):
                 seen.append(subset.source)
