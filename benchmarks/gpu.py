@@ -6,7 +6,7 @@
 
 Each part is a process with its own limit. What it finds is in DIR/PART.jsonl, line by line as it is found, and its
 log in DIR/PART.log; a part that fails, or takes too long, leaves the others alone. After each part the tables and logs
-go into ARCHIVES/tables.tar.gz, and `pack` puts what the runs left into at most 4 archives of 15 MiB beside it.
+go into ARCHIVES/tables.tar.gz, and `pack` puts what the runs left into at most 4 archives of 15 MiB next to it.
 
 - tests: replays equal eager updates, two runs together equal each alone, and no replay waits (pytest).
 - rates: images per second of ResNet-20s for 1, 4, 8 and 12 runs together, in bfloat16 and float32, and their share of

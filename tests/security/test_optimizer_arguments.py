@@ -34,7 +34,7 @@ def test_nothing_but_plain_data_is_a_value():
     assert "'nesterov', which is a builtin_function_or_method" in line
 
 
-def test_every_optimizer_keeps_arguments_of_its_own():
+def test_every_optimizer_keeps_its_arguments():
     from timm.optim import list_optimizers
 
     known = {name: constructor_arguments(name) for name in list_optimizers()}

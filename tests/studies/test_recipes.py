@@ -58,7 +58,7 @@ def test_files_are_up_to_date(tmp_path):
     assert fresh == committed, 'run: python studies/report.py'
 
 
-def test_each_recipe_has_a_file_of_its_own_in_the_folder_of_its_family():
+def test_each_recipe_has_a_file_in_the_folder_of_its_family():
     files = {
         'cifar100_resnet56s_l_alfa_gamma1': 'paper/cifar100_resnet56s_l_alfa_gamma1.yaml',
         'small': 'small/standard.yaml',

@@ -71,7 +71,7 @@ def test_row_shows_score_paired_difference_and_verdict():
     row = line(text(small()), '| ALFA 0.5/255 |')
     cells = [cell.strip() for cell in row.split('|')]
     assert cells[1:5] == ['ALFA 0.5/255', '73.16 ± 0.62', '4/6', 'standard']
-    assert cells[5:8] == ['+0.50 [+0.17, +0.83]', '4', 'held']  # mean 0.5, deviation 0.2052, t 3.182
+    assert cells[5:8] == ['+0.50 [+0.17, +0.83]', '4', 'held']  # mean 0.5, std 0.2052, t 3.182
 
 
 def test_seconds_are_shown_in_tables_about_time_and_compared_on_equal_terms():
@@ -247,7 +247,7 @@ def test_undecided_row_says_how_many_more_pairs():
         return cells[cells.index('undecided') + 1]
 
     assert more(found) == '23'  # effect 0.2 / 0.3559: 27 pairs in all is G*Power's, less 4
-    assert more(found[:1] + found[4:5]) == 'at least 2'  # one pair says nothing of deviations
+    assert more(found[:1] + found[4:5]) == 'at least 2'  # one pair has no standard deviation
 
 
 def test_tables_without_runs_show_the_papers_numbers():

@@ -115,7 +115,7 @@ def test_auxiliary_norms_are_trained_but_are_not_in_the_model():
     assert all(key.startswith('aux.') for key in task.get_task_state()['own'])
 
 
-def test_an_average_of_the_weights_is_plain_too():
+def test_an_ema_is_plain_too():
     model, input, target = tiny(size=16)
     task = create_task('advprop', model, **QUICK)
     task.setup_ema(decay=0.5)

@@ -104,7 +104,7 @@ def test_weights_without_task_state_load():
     assert task.updates == 0
 
 
-def test_the_average_moves():
+def test_the_ema_moves():
     task, optimizer, input, target = made('l_alfa', dict(blocks='all'))
     task.setup_ema(decay=0.5)
     etas = []
@@ -113,9 +113,9 @@ def test_the_average_moves():
         optimizer.step()
         task.update_ema(step=step)
         etas.append(task.eta.detach().clone())
-    average = task.get_trainable_module(ema=True).module
+    ema = task.get_trainable_module(ema=True).module
     assert not torch.equal(*etas)
-    assert torch.allclose(average.eta, sum(etas) / 2, atol=1e-6)
+    assert torch.allclose(ema.eta, sum(etas) / 2, atol=1e-6)
 
 
 def test_the_eval_model_is_the_model():
@@ -126,7 +126,7 @@ def test_the_eval_model_is_the_model():
 
 
 @pytest.mark.parametrize(('name', 'config'), METHODS, ids=str)
-def test_a_compiled_average_is_what_is_evaluated(name, config):
+def test_a_compiled_ema_is_what_is_evaluated(name, config):
     task, _, input, _ = made(name, config)
     task.setup_ema()
     want = task.get_checkpoint_state(ema=True)

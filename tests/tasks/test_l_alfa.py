@@ -110,7 +110,7 @@ def test_delta_is_searched_for_without_eta():
     assert abs(float(found['loss_adv'] - found['loss_clean'])) < 1e-5 < float(want['loss_adv'] - want['loss_clean'])
 
 
-def test_eta_has_a_group_of_its_own():
+def test_eta_has_a_separate_group():
     model, _, _ = tiny('test_resnet')
     task = create_task('l_alfa', model, eta_lr=0.3, blocks='all', bn='aux')
     eta, aux = task.extra_param_groups()

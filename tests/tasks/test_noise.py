@@ -50,7 +50,7 @@ def test_the_default_is_a_std_of_1_of_255_after_the_last_stage():
     assert float(result['delta_norm']) == pytest.approx(expected, rel=0.05)
 
 
-def test_each_block_and_step_has_noise_of_its_own():
+def test_each_block_and_step_has_different_noise():
     model, input, target = tiny(size=16)
     task = create_task('noise', model, blocks='layer1.0.bn1,layer1.0.bn2', std=1.0)
     drawn = []

@@ -81,7 +81,7 @@ def test_any_call_and_loss(task, config):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-12, atol=1e-12, msg=lambda m, name=name: f'{name}: {m}')
 
 
-def test_a_copied_task_has_a_criterion_of_its_own():
+def test_a_copied_task_has_a_copied_criterion():
     task = create_task('alfa', tiny(size=16)[0], nn.CrossEntropyLoss())
     other = copy.deepcopy(task)
     assert other.objective.modules == (other.criterion,)

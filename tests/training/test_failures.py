@@ -36,7 +36,7 @@ def poison(monkeypatch):
 
 @pytest.mark.parametrize('task', ['standard', 'alfa', 'l_alfa'])
 def test_an_update_that_is_not_finite_leaves_no_trace(task, runs, poison, caplog):
-    """Weights, statistics and averages are those of a run that never saw the batch."""
+    """Weights, statistics and the EMA are those of a run that never saw the batch."""
     options = (
         '--task',
         task,
@@ -337,7 +337,7 @@ def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
     with caplog.at_level('INFO', 'timm_alfa'):
         record = runs(*options)
     assert record['status'] == 'stopped' and (record['epochs_done'], record['updates']) == (1, 12) and len(ended) == 1
-    assert len(seen) <= 15  # twelve in the first epoch, half of them without the average; 24 had it not been broken off
+    assert len(seen) <= 15  # twelve in the first epoch, half of them without the EMA; 24 had it not been broken off
     assert f'accelerate launch --mixed_precision bf16 train.py --resume {runs.output / "run"}' in caplog.text
     monkeypatch.setattr(trainer, 'evaluate', original)
     assert runs(*options, '--resume', 'auto')['epochs_done'] == 3

@@ -28,8 +28,8 @@ def test_wrappers_are_looked_through():
     compiled = torch.compile(model, backend='eager')
     for wrapped in (model, compiled, nn.DataParallel(model), nn.DataParallel(compiled)):
         assert unwrap(wrapped) is model
-    average = ModelEmaV3(model)
-    assert unwrap(average) is average.module
+    ema = ModelEmaV3(model)
+    assert unwrap(ema) is ema.module
     assert unwrap(None) is None
     scaled = Scaled()
     assert unwrap(scaled) is scaled
@@ -57,9 +57,9 @@ def test_a_child_called_module_is_not_the_model(name, config):
     with torch.no_grad():
         model.scale.sub_(1)
     task.update_ema()
-    average = task.get_checkpoint_state(ema=True, unwrap_fn=unwrap_model)['state_dict_ema']  # as timm's saver does
-    assert list(average) == list(model.state_dict())
-    assert float(average['scale']) == 2.5
+    ema = task.get_checkpoint_state(ema=True, unwrap_fn=unwrap_model)['state_dict_ema']  # as timm's saver does
+    assert list(ema) == list(model.state_dict())
+    assert float(ema['scale']) == 2.5
     state = {key: value.clone() for key, value in task.get_checkpoint_state()['state_dict'].items()}
     with torch.no_grad():
         model.scale.zero_()

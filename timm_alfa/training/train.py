@@ -1,4 +1,4 @@
-"""A whole run: start or resume, train, finish."""
+"""A run: start or resume, train, finish."""
 
 import json
 import shlex

@@ -21,7 +21,7 @@ def errors_of(*argv):
     return caught.value.errors
 
 
-def test_every_option_has_a_key_of_its_own():
+def test_keys_of_options_are_unique():
     keys = [item.key for item in all_options()]
     assert len(keys) == len(set(keys))
     assert {field.name for cls in GROUPS.values() for field in dataclasses.fields(cls)} <= set(keys)
@@ -63,7 +63,7 @@ def test_spellings(argv, group, expected):
     assert {key: getattr(chosen, key) for key in expected} == expected
 
 
-def test_digits_have_defaults_of_their_own_and_other_data_do_not():
+def test_only_digits_have_their_own_defaults():
     digits, other = parse_args([]), parse_args(['--data-dir', '/somewhere'])
     assert digits.is_digits and digits.epochs == DIGITS_DEFAULTS['epochs']
     assert not other.is_digits and other.epochs == 200 and other.optim.lr is None and other.data.batch_size == 128

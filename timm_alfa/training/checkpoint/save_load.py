@@ -54,7 +54,7 @@ def save_state(store: CheckpointStore, run, state: TrainState, totals: Totals, o
     processes = gather(run.accelerator, [process_state(run, totals)])
     skipped = skipped_images(run)
     weights = plain_state(run.model, keep)
-    average = plain_state(run.ema.module, keep) if run.ema is not None else None
+    ema = plain_state(run.ema.module, keep) if run.ema is not None else None
     optimizer = full_state(run.optimizer.state_dict(), keep)
     task = full_state(run.task.get_task_state(), keep)
 
@@ -71,8 +71,8 @@ def save_state(store: CheckpointStore, run, state: TrainState, totals: Totals, o
 
     def write_files(folder: Path) -> None:
         save_file(weights, folder / 'weights.safetensors')
-        if average is not None:
-            save_file(average, folder / 'average.safetensors')
+        if ema is not None:
+            save_file(ema, folder / 'average.safetensors')
         for rank, tensors in enumerate(processes):
             save_file(tensors, folder / f'process-{rank}.safetensors')
         torch.save(optimizer, folder / 'optimizer.pt')
@@ -146,8 +146,8 @@ def load_state(folder: Path, content: dict[str, Any], run, totals: Totals, chang
 
 def _load_files(folder: Path, content: dict[str, Any], run, totals: Totals, changed: bool) -> None:
     load_weights(run.model, load_file(folder / 'weights.safetensors'), folder)
-    averaged = run.ema is not None and (folder / 'average.safetensors').is_file()
-    if averaged:
+    with_ema = run.ema is not None and (folder / 'average.safetensors').is_file()
+    if with_ema:
         load_weights(run.ema.module, load_file(folder / 'average.safetensors'), folder)
 
     _load_optimizer(run.optimizer, _load_pickle(folder / 'optimizer.pt'), changed)
@@ -155,9 +155,9 @@ def _load_files(folder: Path, content: dict[str, Any], run, totals: Totals, chan
     if run.accelerator.scaler is not None and content['scaler']:
         run.accelerator.scaler.load_state_dict(content['scaler'])
 
-    modules = with_norms(run) if averaged else [run.task]
+    modules = with_norms(run) if with_ema else [run.task]
     _load_process(folder, content['num_processes'], run, totals, modules)
-    if run.ema is not None and not averaged:
+    if run.ema is not None and not with_ema:
         run.ema.set(run.model)  # the EMA starts here, and not with the random weights it was built from
 
 
