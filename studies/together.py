@@ -61,7 +61,7 @@ def train_group(jobs: Sequence[Job], workspace: Workspace) -> int:
     root = () if workspace.dataset_root is None else (str(workspace.dataset_root),)
     command = [sys.executable, str(Path(__file__).resolve()), str(workspace.output), ','.join(words), *root]
     with (workspace.output / 'together.log').open('a', encoding='utf-8') as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B603  # a script of this repository, without a shell
             command, env=workspace.environment(jobs[0]), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         with passed_on(process):
