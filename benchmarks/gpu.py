@@ -77,12 +77,17 @@ def parts(args: argparse.Namespace) -> list[Part]:
         cost += ('--gpu', '--amp', '--channels-last', '--models', 'resnet20s', 'resnet18_cifar', 'resnet50')
         cost += ('--pairs', '7')
     known = [
-        Part('tests', 45, ('-m', 'pytest', '-q', '-n', '0', '-rs', '-x', str(tests))),
-        Part('rates', 20, (*scripts['rates'], *common), (bf16,)),
-        Part('rates', 15, (*scripts['rates'], *common), (full,)),
-        Part('ratios', 35, (*cost, '--cuda-graph')),
-        Part('ratios', 25, cost),
-        Part('ratios', 25, (*cost, '--cuda-graph', '--torchcompile')),
+        Part(
+            'tests',
+            45,
+            ('-m', 'pytest', '-q', '-n', '0', '-rs', '-x', str(tests)),
+            (('CUBLAS_WORKSPACE_CONFIG', ':4096:8'),),
+        ),
+        Part('rates', 40, (*scripts['rates'], *common), (bf16,)),
+        Part('rates', 30, (*scripts['rates'], *common), (full,)),
+        Part('ratios', 30, (*cost, '--cuda-graph')),
+        Part('ratios', 20, cost),
+        Part('ratios', 20, (*cost, '--cuda-graph', '--torchcompile')),
         Part('runs', 400, (*scripts['runs'], *common), (bf16,), grace=25),
         Part('pack', 15, (*scripts['pack'], *common)),
     ]

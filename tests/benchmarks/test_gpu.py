@@ -69,6 +69,7 @@ def test_as_many_seeds_as_fit(gpu_parts, tmp_path):
     ]
     (tmp_path / 'rates.jsonl').write_text('\n'.join(map(json.dumps, rows)))
     args = Namespace(rehearse=False, results=tmp_path)
+    assert gpu_parts.seeds_that_fit(Namespace(rehearse=False, results=tmp_path / 'nothing'), 9999) == 1
     # a seed of all arms takes 9e6 * (2 / 200,000 + 1 / 150,000) = 150 s
     assert [gpu_parts.seeds_that_fit(args, seconds) for seconds in (100, 170, 340, 510, 9999)] == [1, 1, 2, 3, 4]
 

@@ -7,6 +7,7 @@ Several runs may share a GPU. So each has a stream, a memory pool and a random g
 - Graphs that share a generator share its seed and offset on the device: a race between streams.
 """
 
+import gc
 from contextlib import contextmanager
 from typing import Callable, Hashable, Iterator, NamedTuple, Optional, Sequence
 
@@ -76,6 +77,7 @@ class Graphs:
 
     def capture(self, arguments: Sequence[torch.Tensor]) -> Captured:
         """Records the function; nothing is computed yet."""
+        gc.collect()  # what is left of an earlier graph of autograd remembers its stream
         static = [torch.empty_like(x, memory_format=torch.preserve_format).copy_(x) for x in arguments]
         graph = torch.cuda.CUDAGraph()
         try:
