@@ -92,7 +92,7 @@ def test_corrupt_images_are_counted(root, model_config):
     assert [len(loader.skipped_indices) for loader in (data.train, data.val)] == [1, 1]
 
 
-def test_a_grey_model_takes_timms_three_means(root, model_config):
+def test_a_gray_model_takes_timms_three_means(root, model_config):
     gray = model_config | dict(input_size=(1, 8, 8))
     for loader in ('memory', 'timm'):
         data = create_data(config(root, loader=loader), model_config=gray)
