@@ -41,7 +41,7 @@ def test_planned_runs_are_new_and_go_seed_by_seed():
     assert [job.seed for job in jobs] == [seed for seed in range(10, 20) for _ in ROWS]
     assert 'seeds 10 to 19' in plan() and '50 runs' in plan() and len(jobs) == 50
     assert all(job.options['score_unused'] for job in jobs)
-    explored = {seed for name, found in runs().items() if name in ('small', 'small_alfa') for seed in found}
+    explored = {record['seed'] for record in records.load_all() if record['recipe'] in ('small', 'small_alfa')}
     assert explored and not explored & set(range(10, 20))
 
 
@@ -64,8 +64,9 @@ def test_contrasts_are_those_of_the_plan():
 
 
 def runs():
-    ((_, found),) = compare.by_condition(records.load_all()).items()
-    return found
+    """The exploratory runs: the plan is not changed when others are added."""
+    found = compare.by_condition(records.load_all())[compare.Condition(1.0, 'bf16', 'CPU')]
+    return {name: {seed: by_seed[seed] for seed in by_seed if seed < 6} for name, by_seed in found.items()}
 
 
 def test_what_ten_seeds_can_show():
