@@ -119,7 +119,22 @@ def test_a_record_of_validate_for_something_else(make_run, tmp_path, values, say
     assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize('text', ['', 'top-1 3', '{"status": ', None])
+NESTED = '{"attack": ' + '[' * 500 + ']' * 500 + '}'
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        'top-1 3',
+        '{"status": ',
+        None,
+        NESTED,
+        '{"a": ' * 100_000,
+        '{"checkpoint_sha256": ["a"]}',
+        '{"checkpoint_sha256": {}}',
+    ],
+)
 def test_a_file_without_a_record_of_validate(make_run, tmp_path, text):
     if text is not None:
         (tmp_path / 'v').write_text(text)

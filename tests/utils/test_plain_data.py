@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timm_alfa.utils import plain_data
-from timm_alfa.utils.plain_data import PlainDataError, dump_yaml, parse_yaml, read_json
+from timm_alfa.utils.plain_data import PlainDataError, dump_yaml, parse_json, parse_yaml, read_json
 
 ROOT = Path(__file__).parents[2]
 scalars = (
@@ -48,13 +48,24 @@ def test_any_text_is_plain_data_or_our_error(text):
 
 
 @pytest.mark.parametrize(
-    ('text', 'part'), [('[' * 100_000, 'too deeply'), ('{"a": ', 'not valid JSON'), ('9' * 5000, 'not valid JSON')]
+    ('text', 'part'),
+    [
+        ('[' * 100_000, 'too deeply'),
+        ('[' * 101 + ']' * 101, 'too deeply'),
+        ('{"a": ', 'not valid JSON'),
+        ('9' * 5000, 'not valid JSON'),
+    ],
 )
 def test_json_that_cannot_be_read(text, part, tmp_path):
     file = tmp_path / 'file.json'
     file.write_text(text)
     with pytest.raises(PlainDataError, match=part):
         read_json(file)
+
+
+def test_json_of_the_largest_depth_is_read():
+    assert parse_json('[' * 100 + ']' * 100)
+    assert parse_json('{"a": ' * 99 + '[1]' + '}' * 99)
 
 
 def test_a_file_of_the_largest_size_is_read_and_a_larger_one_is_not(tmp_path, monkeypatch):

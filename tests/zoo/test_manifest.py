@@ -42,7 +42,16 @@ def test_save_and_load_agree(tmp_path):
         ([{**ROW, 'repo_id': None}], 'neither repo_id nor file'),
         ([ROW, ROW], 'twice'),
         (['x'], 'not a row'),
-        ({'a': 1}, 'not a row'),
+        ([5], 'not a row'),
+        ({'a': 1}, 'not a manifest'),
+        (5, 'not a manifest'),
+        (None, 'not a manifest'),
+        ([{**ROW, 'name': ['x']}], 'name of another type'),
+        ([{**ROW, 'name': {}}, {**ROW, 'name': None}], 'name of another type'),
+        ([{**ROW, 'size': '5', 'top1': True}], 'size, top1 of another type'),
+        ([{**ROW, 'pretrained_cfg': [1]}], 'pretrained_cfg of another type'),
+        ([{**ROW, 'repo_id': 3}], 'repo_id of another type'),
+        ([{**ROW, 'sha256': None}], 'sha256 of another type'),
     ],
 )
 def test_wrong_rows_are_named(tmp_path, rows, says):

@@ -1,17 +1,17 @@
 """Accuracy under attack, as validate.py measured it for a run's weights after training."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 from timm_alfa.errors import HubError
-from timm_alfa.publishing.record_checks import is_count, is_mapping, is_number
+from timm_alfa.publishing.record_checks import is_count, is_mapping, is_number, is_text
 from timm_alfa.publishing.verify import check_accuracy
 from timm_alfa.training.run_dir.finished import Run
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.launcher import launch_command
+from timm_alfa.utils.plain_data import parse_json
 from timm_alfa.utils.redact import redact
 
 
@@ -23,11 +23,11 @@ def read_records(path: Union[str, Path]) -> list[dict[str, Any]]:
     """
     try:
         lines = Path(path).read_text(encoding='utf-8').splitlines()
-        records = [json.loads(line) for line in lines if line.startswith('{')]
-        error = None if records else 'it holds no record'
+        records = [parse_json(line) for line in lines if line.startswith('{')]
+        error = _unusable(records)
     except OSError as failed:
         error = failed.strerror
-    except (ValueError, RecursionError) as failed:
+    except ValueError as failed:
         error = str(failed)
     if error:
         raise HubError(
@@ -35,6 +35,17 @@ def read_records(path: Union[str, Path]) -> list[dict[str, Any]]:
             'validate.py --checkpoint RUN --robust > FILE'
         )
     return records
+
+
+def _unusable(records: list[dict[str, Any]]) -> Optional[str]:
+    """Why no record can be looked up by the sha256 of its weights, or None."""
+    if not records:
+        return 'it holds no record'
+    for record in records:
+        sha256 = record.get('checkpoint_sha256')
+        if sha256 is not None and not is_text(sha256):
+            return 'its checkpoint_sha256 is not text'
+    return None
 
 
 def with_robust(records: list[dict[str, Any]], runs: list[Run]) -> list[Run]:

@@ -12,6 +12,7 @@ from timm_alfa.utils.files import open_regular
 MAX_DEPTH = 20
 MAX_YAML_BYTES = 1 << 18
 MAX_JSON_BYTES = 1 << 26
+MAX_JSON_DEPTH = 100
 MAX_INTEGER = 1 << 63
 # '1e-3' and '1.5e3', which YAML 1.1 and PyYAML take for text.
 _EXPONENT = re.compile(r'[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+')
@@ -66,13 +67,36 @@ def read_json(path: Union[str, Path], follow_links: bool = True) -> Any:
         OSError: It cannot be read, or is not a regular file.
         PlainDataError: It is too large or too deep, not UTF-8 or not JSON.
     """
-    text = _read_text(path, MAX_JSON_BYTES, follow_links)
+    return parse_json(_read_text(path, MAX_JSON_BYTES, follow_links))
+
+
+def parse_json(text: str) -> Any:
+    """Like `read_json`, from text."""
+    if len(text) > MAX_JSON_BYTES:
+        raise PlainDataError(f'it is larger than {MAX_JSON_BYTES >> 10} KiB')
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise PlainDataError('it is nested too deeply') from error
     except ValueError as error:
         raise PlainDataError(f'it is not valid JSON: {error}') from error
+    if _is_deeper(value, MAX_JSON_DEPTH):
+        raise PlainDataError('it is nested too deeply')
+    return value
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether lists and mappings are nested in more than so many levels."""
+    level = [value]
+    for _ in range(most):
+        inner = []
+        for each in level:
+            if isinstance(each, dict):
+                inner.extend(each.values())
+            elif isinstance(each, list):
+                inner.extend(each)
+        level = inner
+    return any(isinstance(each, (dict, list)) for each in level)
 
 
 def _read_text(path: Union[str, Path], most: int, follow_links: bool) -> str:

@@ -1,14 +1,15 @@
 """The one list of what is published: rows of manifest.json."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, get_origin
 
 from timm_alfa.errors import HubError
+from timm_alfa.options import core_type, hints, is_optional
 from timm_alfa.utils.files import write_json
+from timm_alfa.utils.plain_data import read_json
 
 MANIFEST = Path(__file__).with_name('manifest.json')
 _CFG_KEYS = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'num_classes')
@@ -48,6 +49,7 @@ class Row:
 
 
 _FIELDS = {field.name for field in dataclasses.fields(Row)}
+_TYPES = hints(Row)
 _REQUIRED = {'name', 'sha256', 'size', 'top1', 'split'}
 
 
@@ -68,9 +70,11 @@ def load_manifest(path: Union[str, Path] = MANIFEST) -> dict[str, Row]:
         HubError: The file cannot be read, or rows are wrong: all of them in one line.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding='utf-8'))
+        values = read_json(path)
     except (OSError, ValueError) as error:
         raise HubError(f'{path} is not a manifest ({error}): it must hold a JSON list of rows.') from error
+    if not isinstance(values, list):
+        raise HubError(f'{path} is not a manifest: it must hold a JSON list of rows.')
     found = [error for row in values for error in _errors(row)]
     found += [f'{name} is listed twice' for name in _repeated(values)]
     if found:
@@ -93,6 +97,9 @@ def _errors(values: Any) -> Iterable[str]:
         yield f'{values!r} is not a row: a row is a mapping'
         return
     name = values.get('name', 'a row')
+    if wrong := [key for key, value in values.items() if key in _FIELDS and not _fits(key, value)]:
+        yield f'{name} has {", ".join(wrong)} of another type'
+        return
     if missing := sorted(_REQUIRED - values.keys()):
         yield f'{name} lacks {", ".join(missing)}'
     if unknown := sorted(values.keys() - _FIELDS):
@@ -103,6 +110,16 @@ def _errors(values: Any) -> Iterable[str]:
         yield f'{name}: pretrained_cfg has unknown {", ".join(unknown)}'
     if not values.get('repo_id') and not values.get('file'):
         yield f'{name} has neither repo_id nor file'
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether a field's value has the type that `Row` declares."""
+    annotation = _TYPES[key]
+    if value is None:
+        return is_optional(annotation)
+    kind = core_type(annotation)
+    allowed = {float: (int, float)}.get(kind, get_origin(kind) or kind)
+    return isinstance(value, allowed) and not isinstance(value, bool)
 
 
 def _repeated(values: list[Any]) -> list[str]:
