@@ -8,8 +8,8 @@ def main() -> None:
     """Parse, prepare, train, print the record."""
     from timm_alfa.training.options.train_args import parse_args
     from timm_alfa.training.preflight.dry_run import dry_run
-    from timm_alfa.training.run_dir.folder import choose_folder
     from timm_alfa.training.setup.prepare import prepare
+    from timm_alfa.training.start import check_start
     from timm_alfa.training.train import print_record, train
     from timm_alfa.utils.console import setup_logging
 
@@ -18,7 +18,7 @@ def main() -> None:
         config = parse_args()
         run = prepare(config)
         if config.run.dry_run:
-            choose_folder(config)  # raises what the run itself would raise
+            check_start(run)
     if config.run.dry_run:
         dry_run(run)
         return

@@ -1,5 +1,6 @@
 """How a run starts: in a new folder, at its beginning or where its newest state stands."""
 
+from pathlib import Path
 from typing import Any, Optional
 
 from timm_alfa.errors import CheckpointError
@@ -10,7 +11,7 @@ from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.train_args import OF_ONE_START
 from timm_alfa.training.run import Run
 from timm_alfa.training.run_dir import provenance
-from timm_alfa.training.run_dir.folder import BEST, RunFolder
+from timm_alfa.training.run_dir.folder import BEST, STATES, RunFolder, choose_folder
 from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import on_main
 from timm_alfa.utils.redact import redact
@@ -24,14 +25,13 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> TrainState:
     """
     if run.config.run.resume is None:
         return TrainState()
-    found = on_main(run.accelerator, read_state, folder.path / 'last')
+    found = find_state(run, folder.path)
     if found is None:
-        logger.info("resume: no usable state in '%s': starting from the beginning", folder.path / 'last')
+        logger.info("resume: no usable state in '%s': starting from the beginning", folder.path / STATES)
         return TrainState()
 
     # load it
-    path, content = found
-    changed = check_options(content, run, redact(run.config.flat()))
+    path, content, changed = found
     state = load_state(path, content, run, totals, changed)
     if changed:
         state.continued.append(changed_start(run, state, content))
@@ -45,6 +45,30 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> TrainState:
         path,
     )
     return state
+
+
+def find_state(run: Run, folder: Path) -> Optional[tuple[Path, dict[str, Any], bool]]:
+    """The newest usable state in a run's folder, its state.json, and whether its options differ; None without one.
+
+    Raises:
+        CheckpointError: Its state.json is invalid, or it was made with other options.
+    """
+    found = on_main(run.accelerator, read_state, folder / STATES)
+    if found is None:
+        return None
+    path, content = found
+    return path, content, check_options(content, run, redact(run.config.flat()))
+
+
+def check_start(run: Run) -> None:
+    """Checks a run's folder and, with --resume, the options of its newest state, as `train` does. Writes nothing.
+
+    Raises:
+        AlfaError: `train` would raise it.
+    """
+    folder = choose_folder(run.config)
+    if run.config.run.resume is not None:
+        find_state(run, folder)
 
 
 def changed_start(run: Run, state: TrainState, content: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.preflight.dry_run import dry_run
 from timm_alfa.training.run_dir.folder import BEST, HUB, RunFolder, choose_folder
 from timm_alfa.training.run_dir.lock import LOCK, FolderLock, lock_folder
+from timm_alfa.training.start import check_start
 from timm_alfa.utils.files import temporary_path
 
 
@@ -121,6 +122,17 @@ def test_a_run_in_the_folder_of_another_program_changes_nothing(runs):
             runs('--task', 'standard', '--epochs', '1', *argv)
     dry_run(runs.prepare('--task', 'standard', '--dry-run'))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {'config.json': b'theirs'}
+
+
+def test_a_dry_run_refuses_a_state_with_other_options_and_writes_nothing(runs):
+    runs('--task', 'standard', '--epochs', '1')
+    before = snapshot(runs.output)
+    check_start(runs.prepare('--task', 'standard', '--epochs', '1', '--dry-run', '--resume', 'auto'))
+    check_start(runs.prepare('--task', 'standard', '--dry-run', experiment='another'))
+    other = runs.prepare('--task', 'noise', '--epochs', '2', '--dry-run', '--resume', 'auto')
+    with pytest.raises(CheckpointError, match='--task was standard, is noise'):
+        check_start(other)
+    assert snapshot(runs.output) == before
 
 
 # links that somebody planted
