@@ -8,7 +8,7 @@ from timm_alfa.publishing.card_data import card_data, dataset_names
 from timm_alfa.publishing.license import from_imagenet
 from timm_alfa.publishing.repo_files import has_plot
 from timm_alfa.publishing.snippets import snippets
-from timm_alfa.training.run_dir.finished import Run
+from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.markdown import code_block, code_span, escape
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ _IMAGENET_TEXT = (
 
 
 def build_card(
-    run: Run,
+    run: FinishedRun,
     repo_id: str,
     revision: str = 'main',
-    standard: Optional[Run] = None,
+    standard: Optional[FinishedRun] = None,
     license: Optional[str] = None,
     dataset_id: Optional[str] = None,
 ) -> 'ModelCard':
@@ -60,7 +60,7 @@ def build_card(
     return ModelCard(f'---\n{data.to_yaml()}\n---\n\n{body}')
 
 
-def _summary(run: Run, dataset_id: Optional[str]) -> dict[str, Any]:
+def _summary(run: FinishedRun, dataset_id: Optional[str]) -> dict[str, Any]:
     title, text = sections.method_texts(run.record['task'])
     _, height, width = sections.input_size(run)
     return {
@@ -73,7 +73,7 @@ def _summary(run: Run, dataset_id: Optional[str]) -> dict[str, Any]:
     }
 
 
-def _evaluation(run: Run, standard: Optional[Run]) -> dict[str, Any]:
+def _evaluation(run: FinishedRun, standard: Optional[FinishedRun]) -> dict[str, Any]:
     found = run.evaluation
     rows = sections.accuracy_rows(run, standard)
     return {
@@ -89,7 +89,7 @@ def _evaluation(run: Run, standard: Optional[Run]) -> dict[str, Any]:
     }
 
 
-def _training(run: Run) -> dict[str, Any]:
+def _training(run: FinishedRun) -> dict[str, Any]:
     return {
         'options': sections.option_table(run),
         'eta': sections.eta_table(run),
@@ -100,7 +100,7 @@ def _training(run: Run) -> dict[str, Any]:
     }
 
 
-def _license_text(run: Run, license: Optional[str], dataset_id: Optional[str]) -> str:
+def _license_text(run: FinishedRun, license: Optional[str], dataset_id: Optional[str]) -> str:
     if from_imagenet(run, dataset_id):
         return _IMAGENET_TEXT
     return _LICENSE_TEXT.format(license=license)

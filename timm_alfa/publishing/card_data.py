@@ -6,7 +6,7 @@ import timm
 
 from timm_alfa.data.datasets import registry
 from timm_alfa.publishing.license import license_fields
-from timm_alfa.training.run_dir.finished import Run
+from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import printable
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
 
 
-def card_data(run: Run, name: str, license: Optional[str] = None, dataset_id: Optional[str] = None) -> 'ModelCardData':
+def card_data(
+    run: FinishedRun, name: str, license: Optional[str] = None, dataset_id: Optional[str] = None
+) -> 'ModelCardData':
     """Build the card's metadata.
 
     Args:
@@ -44,7 +46,7 @@ def card_data(run: Run, name: str, license: Optional[str] = None, dataset_id: Op
     return ModelCardData(**plain(fields), eval_results=eval_results(run, title, hub_id))
 
 
-def eval_results(run: Run, title: str, hub_id: str) -> list['EvalResult']:
+def eval_results(run: FinishedRun, title: str, hub_id: str) -> list['EvalResult']:
     """The run's measured accuracies, as `model-index` states them."""
     from huggingface_hub import EvalResult
 
@@ -82,7 +84,7 @@ def plain(value: Any) -> Any:
     return printable(redact(value)) if isinstance(value, str) else value
 
 
-def dataset_names(run: Run, dataset_id: Optional[str] = None) -> tuple[str, str]:
+def dataset_names(run: FinishedRun, dataset_id: Optional[str] = None) -> tuple[str, str]:
     """A dataset's title, and its id on the Hub or else a word for it. Neither holds a path of a machine."""
     if run.dataset:
         return run.dataset.title, dataset_id or run.dataset.hub_id or run.dataset.key
@@ -91,7 +93,7 @@ def dataset_names(run: Run, dataset_id: Optional[str] = None) -> tuple[str, str]
     return name, name
 
 
-def base_model(run: Run) -> Optional[str]:
+def base_model(run: FinishedRun) -> Optional[str]:
     """The Hub's id of the weights that training started from, or None if it started from none of timm's."""
     if not run.args.get('pretrained'):
         return None

@@ -8,7 +8,7 @@ from typing import Any, Optional, Sequence
 from timm_alfa.errors import HubError
 from timm_alfa.publishing.card_data import dataset_names
 from timm_alfa.tasks import TASKS
-from timm_alfa.training.run_dir.finished import Run
+from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.markdown import Markdown, code_block, code_span, escape, markdown_table
 from timm_alfa.utils.text import printable, short_number
@@ -49,7 +49,7 @@ def format_options(options: dict[str, Any]) -> str:
     return ', '.join(f'{key} {format_value(value)}' for key, value in options.items())
 
 
-def details(run: Run, dataset_id: Optional[str], license: Optional[str]) -> list[tuple[str, Any]]:
+def details(run: FinishedRun, dataset_id: Optional[str], license: Optional[str]) -> list[tuple[str, Any]]:
     """The model at a glance."""
     channels, height, width = input_size(run)
     params = run.record.get('params')
@@ -64,12 +64,12 @@ def details(run: Run, dataset_id: Optional[str], license: Optional[str]) -> list
     return [(key, value) for key, value in found if value is not None]
 
 
-def input_size(run: Run) -> tuple[int, int, int]:
+def input_size(run: FinishedRun) -> tuple[int, int, int]:
     """Channels, height and width of the images."""
     return tuple(run.config['pretrained_cfg'].get('input_size') or (3, 224, 224))
 
 
-def accuracy_rows(run: Run, standard: Optional[Run] = None) -> list[dict[str, str]]:
+def accuracy_rows(run: FinishedRun, standard: Optional[FinishedRun] = None) -> list[dict[str, str]]:
     """The accuracies of this run, of the standard run, and of the paper's rows with this model, dataset and method.
 
     Raises:
@@ -97,7 +97,7 @@ def accuracy_table(rows: list[dict[str, str]]) -> Markdown:
     return _table(list(columns.values()), [[row[key] for key in columns] for row in rows])
 
 
-def check_baseline(run: Run, standard: Run) -> None:
+def check_baseline(run: FinishedRun, standard: FinishedRun) -> None:
     """Check that a run of standard training is the baseline of a run.
 
     Raises:
@@ -121,7 +121,7 @@ def check_baseline(run: Run, standard: Run) -> None:
         raise HubError(f"'{standard.folder}' is not the standard run of '{run.folder}': {'; '.join(errors)}.")
 
 
-def option_table(run: Run) -> Optional[Markdown]:
+def option_table(run: FinishedRun) -> Optional[Markdown]:
     """The options of the method and the features that they named, or None if it has no options."""
     options = run.record.get('task_options') or {}
     rows: list[tuple[str, str]] = [(code_span(key), format_value(value)) for key, value in options.items()]
@@ -130,7 +130,7 @@ def option_table(run: Run) -> Optional[Markdown]:
     return _table(('Option', 'Value'), rows) if rows else None
 
 
-def eta_table(run: Run) -> Optional[Markdown]:
+def eta_table(run: FinishedRun) -> Optional[Markdown]:
     """L-ALFA's learned weight of each feature, or None."""
     eta = run.record.get('eta')
     if not eta:
@@ -140,7 +140,7 @@ def eta_table(run: Run) -> Optional[Markdown]:
     return _table(('Feature', 'Eta'), rows)
 
 
-def facts(run: Run) -> list[tuple[str, str]]:
+def facts(run: FinishedRun) -> list[tuple[str, str]]:
     """Hyperparameters, time, hardware and versions, as far as the record has them."""
     record = run.record
     commit = record.get('commit')
@@ -163,7 +163,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
     return [(key, str(value)) for key, value in shown if value not in (None, '')]
 
 
-def command(run: Run) -> Markdown:
+def command(run: FinishedRun) -> Markdown:
     """The command that started the run, and those that resumed it with other options, as a block of code."""
     record = run.record
     if not record.get('command'):
@@ -182,7 +182,7 @@ def _launch(words: Sequence[str], precision: Optional[str]) -> str:
     return launch_command(*map(printable, words), mixed_precision=precision)
 
 
-def _measured_row(title: str, run: Run) -> dict[str, str]:
+def _measured_row(title: str, run: FinishedRun) -> dict[str, str]:
     found = run.evaluation
     return {
         'title': title,

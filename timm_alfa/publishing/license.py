@@ -5,14 +5,14 @@ from typing import Optional
 import timm
 
 from timm_alfa.errors import HubError
-from timm_alfa.training.run_dir.finished import Run
+from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.zoo.tags import DATASETS, TAGS, DataSet
 
 _IMAGENET = {'in1k', 'in12k', 'in21k', 'in22k'}  # parts of timm's tags
 _OPEN = (None, 'apache-2.0', 'bsd-3-clause', 'mit')  # licenses that add nothing to ImageNet's terms
 
 
-def license_fields(run: Run, license: Optional[str] = None, dataset_id: Optional[str] = None) -> dict[str, str]:
+def license_fields(run: FinishedRun, license: Optional[str] = None, dataset_id: Optional[str] = None) -> dict[str, str]:
     """The license as fields of the card's metadata; ImageNet's terms if anything came from ImageNet.
 
     Args:
@@ -36,12 +36,12 @@ def license_fields(run: Run, license: Optional[str] = None, dataset_id: Optional
     return max(known, key=_is_imagenet).license
 
 
-def from_imagenet(run: Run, dataset_id: Optional[str] = None) -> bool:
+def from_imagenet(run: FinishedRun, dataset_id: Optional[str] = None) -> bool:
     """Whether the weights were trained on ImageNet, or started from weights that were."""
     return any(row is not None and _is_imagenet(row) for row in sources(run, dataset_id).values())
 
 
-def sources(run: Run, dataset_id: Optional[str] = None) -> dict[str, Optional[DataSet]]:
+def sources(run: FinishedRun, dataset_id: Optional[str] = None) -> dict[str, Optional[DataSet]]:
     """What the weights come from: the flag that named it, and its dataset (None if it is not a known one).
 
     Args:

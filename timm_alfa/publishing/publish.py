@@ -15,13 +15,13 @@ from timm_alfa.publishing.record_checks import read_public_run
 from timm_alfa.publishing.repo_files import write_repo
 from timm_alfa.publishing.robust_record import read_records, with_robust
 from timm_alfa.publishing.verify import check_accuracy
-from timm_alfa.training.run_dir.finished import Run, check_name, load_model
+from timm_alfa.training.run_dir.finished import FinishedRun, check_name, load_model
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.redact import redact
 from timm_alfa.zoo.download import WEIGHTS
 from timm_alfa.zoo.manifest import Row, cfg_of
 
-Evaluate = Callable[[nn.Module, Run], Optional[tuple[float, int]]]
+Evaluate = Callable[[nn.Module, FinishedRun], Optional[tuple[float, int]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ def check_run(
     name: str,
     evaluate: Optional[Evaluate] = None,
     dataset_id: Optional[str] = None,
-) -> tuple[Run, Optional[int]]:
+) -> tuple[FinishedRun, Optional[int]]:
     """Check everything about a run that can be checked on this machine.
 
     Args:
@@ -189,7 +189,7 @@ def check_no_secret(name: str, what: str) -> None:
         raise HubError(f"{what} is '{shown}', where *** stands for what looks like a secret: use another name.")
 
 
-def manifest_row(run: Run, name: str, weights: Path, **where) -> Row:
+def manifest_row(run: FinishedRun, name: str, weights: Path, **where) -> Row:
     """The row of manifest.json that makes a name load these weights from `where`: repo_id and revision, or file."""
     precision = run.record.get('mixed_precision')
     return Row(
@@ -206,7 +206,12 @@ def manifest_row(run: Run, name: str, weights: Path, **where) -> Row:
 
 
 def _record(
-    publication: Publication, run: Run, sent: Optional[Sent], files: list[str], count: Optional[int], folder: Path
+    publication: Publication,
+    run: FinishedRun,
+    sent: Optional[Sent],
+    files: list[str],
+    count: Optional[int],
+    folder: Path,
 ) -> dict[str, Any]:
     commit, url = sent or (None, None)
     row = manifest_row(run, publication.name, folder / WEIGHTS, repo_id=publication.repo_id, revision=commit)

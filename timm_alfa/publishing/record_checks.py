@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, Union
 
 from timm_alfa.errors import CheckpointError
-from timm_alfa.training.run_dir.finished import Run, read_run
+from timm_alfa.training.run_dir.finished import FinishedRun, read_run
 from timm_alfa.utils.launcher import PRECISIONS
 from timm_alfa.utils.redact import redact
 
@@ -90,7 +90,7 @@ _CONFIG = (
 _PRETRAINED_CFG = (Kind('channels, height and width', is_size, ('input_size',)),)
 
 
-def read_public_run(folder: Union[str, Path]) -> Run:
+def read_public_run(folder: Union[str, Path]) -> FinishedRun:
     """Read a run folder whose files are to be published or quoted: known types, and secrets redacted once more.
 
     Raises:
@@ -101,7 +101,7 @@ def read_public_run(folder: Union[str, Path]) -> Run:
     return redacted(run)
 
 
-def check_types(run: Run) -> None:
+def check_types(run: FinishedRun) -> None:
     """Check the types of what a card, a file name or a command is made from.
 
     Raises:
@@ -115,7 +115,7 @@ def check_types(run: Run) -> None:
         )
 
 
-def redacted(run: Run) -> Run:
+def redacted(run: FinishedRun) -> FinishedRun:
     """A run without secrets in its record, options and config."""
     found = run.evaluation
     evaluation = dataclasses.replace(

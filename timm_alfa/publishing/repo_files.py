@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from timm_alfa.errors import CheckpointError
-from timm_alfa.training.run_dir.finished import Run
+from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.files import open_regular, sha256_of
 from timm_alfa.utils.plain_data import dump_yaml
 from timm_alfa.utils.redact import redact
@@ -51,7 +51,7 @@ _PRETRAINED_CFG_KEYS = (
 )
 
 
-def write_repo(run: Run, name: str, card: 'ModelCard', folder: Path) -> list[str]:
+def write_repo(run: FinishedRun, name: str, card: 'ModelCard', folder: Path) -> list[str]:
     """Write the files of a repo into an empty folder.
 
     Args:
@@ -87,7 +87,7 @@ def write_repo(run: Run, name: str, card: 'ModelCard', folder: Path) -> list[str
     return sorted(path.name for path in folder.iterdir())
 
 
-def copy_weights(run: Run, target: Path) -> None:
+def copy_weights(run: FinishedRun, target: Path) -> None:
     """Copy a run's weights.
 
     Raises:
@@ -100,7 +100,7 @@ def copy_weights(run: Run, target: Path) -> None:
         raise CheckpointError(f"'{run.weights}' was changed while it was published: publish the run again.")
 
 
-def published_config(run: Run, name: str, license: Optional[str]) -> dict[str, Any]:
+def published_config(run: FinishedRun, name: str, license: Optional[str]) -> dict[str, Any]:
     """What is published of a run's config.json, with the tag and the license of the repo."""
     config = {key: run.config[key] for key in _CONFIG_KEYS if key in run.config}
     own = run.config['pretrained_cfg']
@@ -109,13 +109,13 @@ def published_config(run: Run, name: str, license: Optional[str]) -> dict[str, A
     return {**config, 'pretrained_cfg': {**cfg, 'tag': tag, 'license': license}}
 
 
-def published_record(run: Run) -> dict[str, Any]:
+def published_record(run: FinishedRun) -> dict[str, Any]:
     """A run's record, without the path of the machine it ran on."""
     record = {key: value for key, value in run.record.items() if key != 'run'}
     return {**record, 'checkpoint': WEIGHTS}
 
 
-def has_plot(run: Run, name: str) -> bool:
+def has_plot(run: FinishedRun, name: str) -> bool:
     """Whether a run has a plot."""
     return os.path.lexists(run.folder / name)
 
@@ -124,7 +124,7 @@ def _json(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=2) + '\n'
 
 
-def _args(run: Run) -> Optional[str]:
+def _args(run: FinishedRun) -> Optional[str]:
     if not os.path.lexists(run.folder / 'args.yaml'):
         return None
     return dump_yaml(run.args)

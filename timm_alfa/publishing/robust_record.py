@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 from timm_alfa.errors import HubError
 from timm_alfa.publishing.record_checks import is_count, is_mapping, is_number, is_text
 from timm_alfa.publishing.verify import check_accuracy
-from timm_alfa.training.run_dir.finished import Run
+from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.plain_data import parse_json
@@ -48,7 +48,7 @@ def _unusable(records: list[dict[str, Any]]) -> Optional[str]:
     return None
 
 
-def with_robust(records: list[dict[str, Any]], runs: list[Run]) -> list[Run]:
+def with_robust(records: list[dict[str, Any]], runs: list[FinishedRun]) -> list[FinishedRun]:
     """Add the accuracy under attack to the runs whose weights, identified by sha256, the records measured.
 
     Raises:
@@ -65,7 +65,7 @@ def with_robust(records: list[dict[str, Any]], runs: list[Run]) -> list[Run]:
     return [_with_record(run, by_sha256[key]) if key in by_sha256 else run for run, key in zip(runs, sums, strict=True)]
 
 
-def _with_record(run: Run, record: dict[str, Any]) -> Run:
+def _with_record(run: FinishedRun, record: dict[str, Any]) -> FinishedRun:
     found = run.evaluation
     if errors := list(_errors(found, record)):
         words = ('--checkpoint', run.folder, '--split', found.split, '--robust')

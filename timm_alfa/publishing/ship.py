@@ -7,7 +7,7 @@ from typing import Optional, Union
 from timm_alfa.errors import HubError
 from timm_alfa.publishing.publish import Evaluate, check_run, manifest_row
 from timm_alfa.publishing.repo_files import copy_weights
-from timm_alfa.training.run_dir.finished import Run
+from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.files import atomic_file
 from timm_alfa.zoo.download import WEIGHTS
 from timm_alfa.zoo.manifest import MANIFEST, Row, load_manifest, save_manifest
@@ -50,13 +50,13 @@ def ship(
     return row, count
 
 
-def _check_name(run: Run, name: str) -> None:
+def _check_name(run: FinishedRun, name: str) -> None:
     model, _, tag = name.partition('.')
     if model != run.architecture or not tag or Path(name).name != name:
         raise HubError(f"'{name}' is not a name of this run: use {run.architecture}.TAG.")
 
 
-def _check_size(run: Run, name: str) -> None:
+def _check_size(run: FinishedRun, name: str) -> None:
     size = run.weights.stat().st_size
     if size > LIMIT:
         raise HubError(
@@ -65,7 +65,7 @@ def _check_size(run: Run, name: str) -> None:
         )
 
 
-def _write(run: Run, folder: Path, rows: list[Row], manifest: Path) -> None:
+def _write(run: FinishedRun, folder: Path, rows: list[Row], manifest: Path) -> None:
     """Write both files before either is replaced, the weights first: no row is without its weights."""
     changed = 'Nothing was changed'
     try:

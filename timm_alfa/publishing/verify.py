@@ -14,7 +14,7 @@ from timm_alfa.data.loaders.sampling import random_subset
 from timm_alfa.errors import AlfaError, CheckpointError
 from timm_alfa.options import resolve
 from timm_alfa.training.options.parser import environment_of
-from timm_alfa.training.run_dir.finished import Run
+from timm_alfa.training.run_dir.finished import FinishedRun
 
 
 def tolerance(top1: float, count: int, total: Optional[int]) -> float:
@@ -59,7 +59,7 @@ def check_accuracy(recorded: float, measured: float, count: int, total: Optional
 
 def sample_accuracy(
     model: nn.Module,
-    run: Run,
+    run: FinishedRun,
     samples: int,
     data_dir: Optional[str] = None,
 ) -> Optional[tuple[float, int]]:
@@ -108,7 +108,7 @@ def _count_correct(model: nn.Module, loader: Any) -> int:
     return sum(correct)
 
 
-def data_config(run: Run, data_dir: Optional[str] = None) -> Optional[DataConfig]:
+def data_config(run: FinishedRun, data_dir: Optional[str] = None) -> Optional[DataConfig]:
     """The run's data options, or None if its args.yaml does not hold them."""
     names = {field.name for field in dataclasses.fields(DataConfig)}
     values = {key: value for key, value in run.args.items() if key in names}

@@ -44,7 +44,7 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run.
 
     Attributes:
@@ -77,7 +77,7 @@ class Run:
         return self.dataset or dataset_by_id(hub_id, self.record['num_classes'])
 
 
-def read_run(folder: Union[str, Path]) -> Run:
+def read_run(folder: Union[str, Path]) -> FinishedRun:
     """Reads and checks a run folder.
 
     Raises:
@@ -95,7 +95,7 @@ def read_run(folder: Union[str, Path]) -> Run:
     if missing := [key for key in ('architecture', 'num_classes', 'pretrained_cfg') if key not in config]:
         raise CheckpointError(f"{folder / 'config.json'} lacks {', '.join(missing)}: it is not in timm's form.")
 
-    run = Run(folder, record, _read_args(folder / 'args.yaml'), config, evaluation)
+    run = FinishedRun(folder, record, _read_args(folder / 'args.yaml'), config, evaluation)
     _check_weights(run)
     if record.get('checkpoint_sha256') not in (None, sha256_of(run.weights)):
         raise CheckpointError(
@@ -121,7 +121,7 @@ def _read_record(folder: Path, resume: str) -> dict[str, Any]:
     return record
 
 
-def _check_weights(run: Run) -> None:
+def _check_weights(run: FinishedRun) -> None:
     """Checks that the weights are a file of the run folder, not one elsewhere that a path or a link leads to."""
     name = run.record.get('checkpoint') or 'model_best.safetensors'
     if not isinstance(name, str) or not re.fullmatch(r'[A-Za-z0-9_][\w.-]*\.safetensors', name):
@@ -187,7 +187,7 @@ def _is_percentage(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value) and 0 <= value <= 100
 
 
-def load_model(run: Run) -> nn.Module:
+def load_model(run: FinishedRun) -> nn.Module:
     """The run's model on the CPU, in evaluation mode: a fresh timm model with the run's weights, loaded strictly.
 
     Raises:
@@ -217,7 +217,7 @@ def load_model(run: Run) -> nn.Module:
     return model.eval()
 
 
-def check_name(run: Run, name: str, dataset_id: Optional[str] = None) -> None:
+def check_name(run: FinishedRun, name: str, dataset_id: Optional[str] = None) -> None:
     """Checks that a repo called `architecture.tag` gets that architecture, and one of our tags what it stands for.
 
     Args:
