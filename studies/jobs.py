@@ -12,6 +12,7 @@ from studies import ROOT
 from studies.protocols import SCORING
 from studies.recipes import RECIPES, Recipe
 from studies.tables import TABLES
+from timm_alfa.options import long_flag
 
 HUB = 'hfds/'
 
@@ -90,7 +91,7 @@ def flags(options: dict[str, Any]) -> list[str]:
     """Options as words of a command line."""
     words = []
     for key, value in options.items():
-        words.append('--' + key.replace('_', '-'))
+        words.append(long_flag(key))
         words += map(str, value) if isinstance(value, list) else [str(value)]
     return words
 

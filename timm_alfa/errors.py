@@ -7,7 +7,7 @@ code written against timm catches them too.
 import sys
 import warnings
 from difflib import get_close_matches
-from typing import Iterable, Sequence
+from typing import Any, Iterable, Sequence
 
 from timm_alfa.utils.text import printable
 
@@ -72,11 +72,15 @@ def warn(message: str) -> None:
     warnings.warn(printable(message, keep='\n'), AlfaWarning, stacklevel=level)
 
 
+def did_you_mean(given: Any, known: Iterable[str]) -> str:
+    """A hint that follows a sentence, ' Did you mean ...?', with the nearest known name; empty if none is near."""
+    near = get_close_matches(str(given), list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ''
+
+
 def one_of(what: str, given, known: Sequence[str]) -> str:
     """The line for an unknown name: what was given, the nearest known one, and all of them."""
-    near = get_close_matches(str(given), list(known), n=1)
-    hint = f" Did you mean '{near[0]}'?" if near else ''
-    return f"unknown {what} '{given}'.{hint} Known: {', '.join(known)}."
+    return f"unknown {what} '{given}'.{did_you_mean(given, known)} Known: {', '.join(known)}."
 
 
 def nearest(what: str, given: str, known: Sequence[str], where: str) -> str:

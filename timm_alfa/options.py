@@ -41,6 +41,11 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def long_flag(key: str) -> str:
+    """An option's flag on the command line, from its field's name or YAML key."""
+    return '--' + key.replace('_', '-')
+
+
 def default_of(field: dataclasses.Field) -> Any:
     """The default of a field, whichever way it was declared."""
     return field.default_factory() if field.default_factory is not MISSING else field.default

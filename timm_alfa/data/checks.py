@@ -3,9 +3,9 @@
 from dataclasses import fields
 from typing import Any, Callable, Iterable, Iterator
 
-from timm_alfa.data.config import AugConfig, DataConfig, flag
+from timm_alfa.data.config import AugConfig, DataConfig
 from timm_alfa.data.datasets.registry import KINDS, kinds_with, special_options
-from timm_alfa.options import default_of
+from timm_alfa.options import default_of, long_flag
 
 # What the in-memory loader leaves to timm's transforms, which work on one PIL image at a time.
 TIMM_ONLY = ('scale', 'ratio', 'color_jitter', 'aa', 'train_interpolation')
@@ -21,7 +21,7 @@ def changed(config: Any, names: Iterable[str]) -> list[str]:
     return [name for name in names if getattr(config, name) != default_of(known[name])]
 
 
-def pair_errors(data: DataConfig, aug: AugConfig, flag_name: Callable[[str], str] = flag) -> Iterator[str]:
+def pair_errors(data: DataConfig, aug: AugConfig, flag_name: Callable[[str], str] = long_flag) -> Iterator[str]:
     """Yields one line per option that another one rules out."""
     if data.loader == 'memory':
         for name in changed(aug, TIMM_ONLY):
@@ -38,7 +38,7 @@ def no_effect(
     aug: AugConfig,
     kind: str,
     loader: str,
-    flag_name: Callable[[str], str] = flag,
+    flag_name: Callable[[str], str] = long_flag,
 ) -> Iterator[str]:
     """Yields one line per option that is set and has no effect.
 

@@ -4,12 +4,7 @@ from dataclasses import dataclass
 from typing import Callable, Iterator, Optional
 
 from timm_alfa.data.datasets.registry import DEFAULT, dataset_help, option_help
-from timm_alfa.options import option
-
-
-def flag(name: str) -> str:
-    """Returns a field's flag on the command line."""
-    return '--' + name.replace('_', '-')
+from timm_alfa.options import long_flag, option
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class AugConfig:
         """Whether targets are soft: mixup or cutmix is on."""
         return self.mixup > 0 or self.cutmix > 0 or self.cutmix_minmax is not None
 
-    def errors(self, flag_name: Callable[[str], str] = flag) -> Iterator[str]:
+    def errors(self, flag_name: Callable[[str], str] = long_flag) -> Iterator[str]:
         """Yields one line per invalid option."""
         for name in ('scale', 'ratio', 'cutmix_minmax'):
             pair = getattr(self, name)

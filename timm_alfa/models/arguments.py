@@ -4,12 +4,13 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, Optional
 
 from timm.models import build_model_with_cfg, create_model, model_entrypoint
 from torch import nn
+
+from timm_alfa.errors import did_you_mean
 
 # Names that timm's builder takes out of a model's arguments without declaring them.
 _UNDECLARED = (
@@ -82,8 +83,7 @@ def argument_errors(arguments: Mapping[str, Any], origin: str, architecture: Opt
         if is_factory_option(name):
             yield _factory_error(name, origin)
         elif allowed is not None and name not in allowed:
-            near = get_close_matches(str(name), allowed, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ''
+            hint = did_you_mean(name, allowed)
             yield (
                 f"{origin} has '{name}', which is not an argument of {architecture}.{hint} "
                 f'Allowed: {", ".join(sorted(allowed))}.'

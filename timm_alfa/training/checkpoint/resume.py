@@ -5,6 +5,7 @@ from typing import Any, Iterator
 
 from timm_alfa.data.loaders.sampling import train_steps
 from timm_alfa.errors import CheckpointError
+from timm_alfa.options import long_flag
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.options.train_args import NOT_FROM_RUN
 from timm_alfa.utils.console import logger
@@ -111,7 +112,7 @@ def differing_options(before: dict[str, Any], now: dict[str, Any], same_batch: b
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key, ADDED.get(key)), now.get(key)
         if key not in free and old != new:
-            yield f'--{key.replace("_", "-")} was {_text(old)}, is {_text(new)}'
+            yield f'{long_flag(key)} was {_text(old)}, is {_text(new)}'
 
 
 def _text(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any, Iterator, Sequence
 
-from timm_alfa.options import default_of
+from timm_alfa.options import default_of, long_flag
 from timm_alfa.training.options.parser import Given, Option
 
 # What makes a run read or write elsewhere, or contact a service.
@@ -52,8 +52,7 @@ def command_line_only_errors(given: Given) -> Iterator[str]:
     """A line for each option in a file that only the command line may set."""
     for key in COMMAND_LINE_ONLY:
         if given.source.get(key) and given.values[key]:
-            flag = '--' + key.replace('_', '-')
-            yield f'{given.flag_name(key)}: a run is resumed only by {flag} on the command line.'
+            yield f'{given.flag_name(key)}: a run is resumed only by {long_flag(key)} on the command line.'
 
 
 def _reaches(item: Option, value: Any) -> bool:

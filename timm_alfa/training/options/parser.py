@@ -5,11 +5,10 @@ import ast
 import dataclasses
 import textwrap
 import typing
-from difflib import get_close_matches
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
-from timm_alfa.errors import ConfigError
-from timm_alfa.options import core_type, default_of, hints, resolve
+from timm_alfa.errors import ConfigError, did_you_mean
+from timm_alfa.options import core_type, default_of, hints, long_flag, resolve
 from timm_alfa.utils import plain_data
 
 # The value of a flag that is passed without one.
@@ -47,16 +46,12 @@ class Option(NamedTuple):
 
     @property
     def spelling(self) -> str:
-        return _long_flag(self.key)
+        return long_flag(self.key)
 
     @property
     def negation(self) -> str:
         """The flag that turns a boolean option off."""
-        return _long_flag('no_' + self.key)
-
-
-def _long_flag(key: str) -> str:
-    return '--' + key.replace('_', '-')
+        return long_flag('no_' + self.key)
 
 
 class Given(NamedTuple):
@@ -77,7 +72,7 @@ class Given(NamedTuple):
     def flag_name(self, key: str) -> str:
         """A key as the user wrote it."""
         source = self.source.get(key, '')
-        return f"'{key}' in {source}" if source else _long_flag(key)
+        return f"'{key}' in {source}" if source else long_flag(key)
 
     def inherit(self, key: str, value: Any, source: str) -> None:
         """Sets a value that the user did not set."""
@@ -233,8 +228,8 @@ def unknown_flags(rest: Sequence[str], options: Sequence[Option], prog: str) -> 
 def _flag_hint(name: str, flags: Sequence[str]) -> str:
     if name in TIMM_FLAGS:
         return f' Use {TIMM_FLAGS[name]}.'
-    near = [flag for flag in flags if flag.startswith(name)] or get_close_matches(name, flags, n=1)
-    return f" Did you mean '{near[0]}'?" if near else ''
+    completions = [flag for flag in flags if flag.startswith(name)]
+    return f" Did you mean '{completions[0]}'?" if completions else did_you_mean(name, flags)
 
 
 def _is_number(word: str) -> bool:
@@ -290,8 +285,7 @@ def read_yaml(
             if environment is not None:
                 environment.update(environment_of(content))
         else:
-            near = get_close_matches(key, keys, n=1)
-            errors.append(f"unknown option '{key}' in {file}." + (f" Did you mean '{near[0]}'?" if near else ''))
+            errors.append(f"unknown option '{key}' in {file}.{did_you_mean(key, keys)}")
     return values, errors
 
 

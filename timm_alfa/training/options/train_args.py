@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 from timm_alfa.errors import AlfaWarning, ConfigError, one_of
-from timm_alfa.options import default_of, resolve
+from timm_alfa.options import default_of, long_flag, resolve
 from timm_alfa.tasks import TASKS
 from timm_alfa.training.options.checks import errors_across, without_effect
 from timm_alfa.training.options.config import (
@@ -39,7 +39,7 @@ DESCRIPTION = (
     'Trains any timm model with ALFA, L-ALFA or one of the methods they are compared with. Without options, it trains '
     'resnet20s with ALFA on the embedded digits, in less than a minute on two CPU cores. Boolean options have a --no- '
     'form. Numbers may be fractions such as 0.5/255. The embedded digits have their own defaults: '
-    + ', '.join(f'--{key.replace("_", "-")} {value}' for key, value in DIGITS_DEFAULTS.items())
+    + ', '.join(f'{long_flag(key)} {value}' for key, value in DIGITS_DEFAULTS.items())
     + '.'
 )
 # Options of one start of train.py, and not of the run that it begins or resumes.
