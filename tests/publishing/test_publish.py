@@ -16,9 +16,10 @@ import timm_alfa.zoo as zoo
 from timm_alfa.data import DataConfig, create_eval_loader
 from timm_alfa.errors import AlfaError, CheckpointError, HubError
 from timm_alfa.publishing import ship as shipping
+from timm_alfa.publishing.model_checks import load_model
 from timm_alfa.publishing.publish import Publication, check_repo_id, publish
 from timm_alfa.publishing.verify import check_accuracy, sample_accuracy, tolerance
-from timm_alfa.training.run_dir.finished import load_model, read_run
+from timm_alfa.training.run_dir.finished import read_run
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.zoo.hub_client import is_transient, retry
 

@@ -10,12 +10,13 @@ from torch import nn
 
 from timm_alfa.errors import HubError
 from timm_alfa.publishing.card import build_card
+from timm_alfa.publishing.model_checks import check_name, load_model
 from timm_alfa.publishing.push import Sent, push
 from timm_alfa.publishing.record_checks import read_public_run
 from timm_alfa.publishing.repo_files import write_repo
 from timm_alfa.publishing.robust_record import read_records, with_robust
 from timm_alfa.publishing.verify import check_accuracy
-from timm_alfa.training.run_dir.finished import FinishedRun, check_name, load_model
+from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.redact import redact
 from timm_alfa.zoo.download import WEIGHTS

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from timm_alfa.errors import CheckpointError, HubError
-from timm_alfa.training.run_dir.finished import check_name, load_model, read_run
+from timm_alfa.publishing.model_checks import check_name, load_model
+from timm_alfa.training.run_dir.finished import read_run
 from timm_alfa.utils.files import sha256_of
 
 
