@@ -1,7 +1,6 @@
 """What a state holds: everything that is needed to resume a run bit for bit."""
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any, Optional
 
@@ -15,7 +14,7 @@ from timm_alfa.training.checkpoint.resume import division, move_position
 from timm_alfa.training.checkpoint.state_file import content_errors
 from timm_alfa.training.checkpoint.store import CheckpointStore, state_folders
 from timm_alfa.training.checkpoint.train_state import TrainState
-from timm_alfa.training.checkpoint.weights import load_weights, plain_state
+from timm_alfa.training.checkpoint.weights import load_tensors_only, load_weights, plain_state
 from timm_alfa.training.metrics import Totals
 from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import gather, on_main
@@ -150,8 +149,8 @@ def _load_files(folder: Path, content: dict[str, Any], run, totals: Totals, chan
     if with_ema:
         load_weights(run.ema.module, load_file(folder / 'average.safetensors'), folder)
 
-    _load_optimizer(run.optimizer, _load_pickle(folder / 'optimizer.pt'), changed)
-    run.task.load_task_state(_load_pickle(folder / 'task.pt'))
+    _load_optimizer(run.optimizer, load_tensors_only(folder / 'optimizer.pt', 'optimizer state'), changed)
+    run.task.load_task_state(load_tensors_only(folder / 'task.pt', 'task state'))
     if run.accelerator.scaler is not None and content['scaler']:
         run.accelerator.scaler.load_state_dict(content['scaler'])
 
@@ -189,12 +188,3 @@ def _load_process(folder: Path, processes: int, run, totals: Totals, modules: li
     elif rank == 0:
         saved = [load_file(folder / f'process-{each}.safetensors')['totals'] for each in range(processes)]
         totals.sums.copy_(sum(saved[1:], start=saved[0]))
-
-
-def _load_pickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"'{path}' holds more than tensors, so that loading it could run code: refused."
-        ) from error

@@ -83,14 +83,29 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return clean_state_dict(state)
 
 
-def _read_pickle(path: Path) -> Any:
+def load_tensors_only(path: Path, what: str, advice: str = '') -> Any:
+    """The content of a file of torch.save, if it is tensors and plain values.
+
+    Args:
+        what: What the file is, for the message.
+        advice: A sentence that follows the message.
+
+    Raises:
+        CheckpointError: It is a pickle that would run code.
+        Exception: It is damaged; what is raised depends on its bytes.
+    """
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"checkpoint '{path}' holds more than tensors, so that loading it could run code: refused. "
-            'Ask its author for a safetensors file.'
-        ) from error
+        message = f"{what} '{path}' holds more than tensors, so that loading it could run code: refused. {advice}"
+        raise CheckpointError(message.rstrip()) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return load_tensors_only(path, 'checkpoint', 'Ask its author for a safetensors file.')
+    except CheckpointError:
+        raise
     except Exception as error:  # as in read_safetensors
         raise _unreadable(path, error) from error
 
