@@ -1,6 +1,7 @@
 """The only way from a name and arguments that others wrote to a timm model."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
@@ -9,8 +10,23 @@ from timm.models import load_model_config_from_hf, parse_model_name, resolve_mod
 from timm.models._hub import load_model_config_from_path
 from torch import nn
 
-from timm_alfa.errors import ConfigError
+from timm_alfa.errors import AlfaError, ConfigError, first_line
 from timm_alfa.models.arguments import WEIGHT_LOCATIONS, argument_errors
+
+
+@contextmanager
+def build_errors(attempt: str) -> Iterator[None]:
+    """Turns whatever a model's constructor, the Hub or a file raises into a `ConfigError`: it is about the options.
+
+    Args:
+        attempt: What failed, such as "model 'x' cannot be built".
+    """
+    try:
+        yield
+    except AlfaError:
+        raise
+    except Exception as error:
+        raise ConfigError(f'{attempt}: {first_line(error)}.') from error
 
 
 def create_model(

@@ -14,8 +14,8 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
-from timm_alfa.errors import AlfaError, AlfaWarning, ConfigError, first_line
-from timm_alfa.models.factory import create_model
+from timm_alfa.errors import AlfaWarning, ConfigError, first_line
+from timm_alfa.models.factory import build_errors, create_model
 from timm_alfa.training.checkpoint.weights import load_weights, read_weights
 from timm_alfa.training.options.config import InputConfig, ModelConfig, OptimConfig, ScheduleConfig, TrainConfig
 
@@ -36,14 +36,10 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
         in_chans=config.input.in_chans,
         **options.model_kwargs,
     )
-    try:
+    given = ', '.join(f'{k}={v}' for k, v in arguments.items() if v is not None)
+    with build_errors(f"--model '{options.model}' cannot be built with {given}"):
         size = config.input.img_size
         model = create_model(options.model, arguments, pretrained=options.pretrained, img_size=size)
-    except AlfaError:
-        raise
-    except Exception as error:  # whatever a model's constructor, the Hub or a file raises, it is about these options
-        given = ', '.join(f'{k}={v}' for k, v in arguments.items() if v is not None)
-        raise ConfigError(f"--model '{options.model}' cannot be built with {given}: {first_line(error)}.") from error
     if options.initial_checkpoint:
         load_weights(model, read_weights(Path(options.initial_checkpoint)), options.initial_checkpoint, other_head=True)
     if options.grad_checkpointing:

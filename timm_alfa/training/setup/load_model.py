@@ -8,8 +8,8 @@ import torch
 from timm.models._hub import load_model_config_from_path
 from torch import nn
 
-from timm_alfa.errors import AlfaError, CheckpointError, ConfigError, first_line
-from timm_alfa.models.factory import create_model
+from timm_alfa.errors import CheckpointError, ConfigError, first_line
+from timm_alfa.models.factory import build_errors, create_model
 from timm_alfa.training.checkpoint.weights import find_weights, load_weights, read_weights
 from timm_alfa.training.options.config import InputConfig
 from timm_alfa.training.options.validate_args import CheckpointConfig
@@ -46,12 +46,8 @@ def build_model(
         ConfigError: It cannot be built.
     """
     arguments = dict(num_classes=num_classes, in_chans=inputs.in_chans, **options.model_kwargs)
-    try:
+    with build_errors(f"model '{name}' cannot be built"):
         return create_model(name, arguments, pretrained=pretrained, img_size=inputs.img_size)
-    except AlfaError:
-        raise
-    except Exception as error:  # whatever a constructor, the Hub or a file raises, it is about these options
-        raise ConfigError(f"model '{name}' cannot be built: {first_line(error)}.") from error
 
 
 def check_name(options: CheckpointConfig, name: str, model: nn.Module) -> None:
