@@ -2,12 +2,12 @@
 
 import csv
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, Optional
 
 from studies import ROOT
+from studies.files import replace_text
 from studies.jobs import Job, published_command, trained
 
 RUNS = ROOT / 'results' / 'runs'
@@ -136,9 +136,7 @@ def save(record: dict[str, Any], folder: Path) -> Path:
     """Writes a record atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f'{record["name"]}.json'
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(dump(record), encoding='utf-8')
-    os.replace(temporary, path)
+    replace_text(path, dump(record))
     return path
 
 

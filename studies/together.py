@@ -16,6 +16,7 @@ from typing import Iterator, Sequence
 if not __package__:  # run as a script
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from studies.files import open_log
 from studies.jobs import Job, train_command
 from studies.recipes import RECIPES
 from studies.worker import Workspace, take_lock
@@ -60,7 +61,7 @@ def train_group(jobs: Sequence[Job], workspace: Workspace) -> int:
     words = [f'{job.recipe.name}:{job.seed}:{job.scale!r}:{job.precision}' for job in jobs]
     root = () if workspace.dataset_root is None else (str(workspace.dataset_root),)
     command = [sys.executable, str(Path(__file__).resolve()), str(workspace.output), ','.join(words), *root]
-    with (workspace.output / 'together.log').open('a', encoding='utf-8') as log:
+    with open_log(workspace.output / 'together.log', 'a') as log:
         process = subprocess.Popen(  # nosec B603  # a script of this repository, without a shell
             command, env=workspace.environment(jobs[0]), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )

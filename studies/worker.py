@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from studies import ROOT, records
+from studies.files import open_log, open_no_follow, replace_text
 from studies.jobs import Job, robust_command, train_command
 
 NO_RECORD = 70  # validate.py succeeded but reported no accuracy under attack
@@ -110,7 +111,7 @@ class Worker:
         """Starts a process that shares the lock, and writes its id into the lock file."""
         log = self.workspace.log(self.job)
         out, mode = (self._robust_output(), 'w') if self.robust else (log, 'a')
-        with out.open(mode, encoding='utf-8') as stdout, log.open('a', encoding='utf-8') as stderr:
+        with open_log(out, mode) as stdout, open_log(log, 'a') as stderr:
             process = subprocess.Popen(  # nosec B603  # a script of this repository, without a shell
                 command,
                 cwd=ROOT,
@@ -157,9 +158,7 @@ class Worker:
         except (ValueError, AttributeError):
             found = False
         if found:
-            run = self.workspace.folder(self.job)
-            (run / 'robust.tmp').write_text(last, encoding='utf-8')
-            os.replace(run / 'robust.tmp', run / 'robust.json')
+            replace_text(self.workspace.folder(self.job) / 'robust.json', last)
         return found
 
     def progress(self) -> tuple[int, float]:
@@ -174,7 +173,7 @@ class Worker:
 
 def take_lock(path: Path) -> Optional[int]:
     """Opens and locks a file; None if another process holds the lock."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = open_no_follow(path, os.O_RDWR)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
