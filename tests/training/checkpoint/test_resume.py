@@ -8,7 +8,7 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from timm_alfa.errors import AlfaWarning, CheckpointError
-from timm_alfa.training import finish, trainer
+from timm_alfa.training import finish, metrics, trainer
 from timm_alfa.training.checkpoint.store import state_folders
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run_dir import provenance
@@ -300,6 +300,35 @@ def test_a_state_without_its_loader_has_that_of_its_options(before, now, runs):
     with pytest.raises(CheckpointError, match=f'--loader was {before}, is {now}'):
         runs('--task', 'standard', '--epochs', '1', '--loader', now, '--resume', 'auto')
     assert runs('--task', 'standard', '--epochs', '1', '--loader', before, '--resume', 'auto')['epochs_done'] == 1
+
+
+@pytest.fixture
+def one_more_column(monkeypatch):
+    """What a later version, or a method of the user's, may add to summary.csv."""
+
+    def add():
+        monkeypatch.setitem(metrics.SCALARS, 'delta_max', 'delta_max')
+        monkeypatch.setattr(metrics, 'COLUMNS', (*metrics.SCALARS.values(), 'correct'))
+
+    return add
+
+
+def test_sums_of_other_columns_are_refused_in_the_middle_of_an_epoch(runs, kill_after, monkeypatch, one_more_column):
+    options = ('--task', 'standard', '--epochs', '2', '--checkpoint-every', '1')
+    original = kill_after(1, saved=True)
+    with pytest.raises(Killed):
+        runs(*options)
+    monkeypatch.setattr(Trainer, 'after_update', original)
+    one_more_column()
+    with pytest.raises(CheckpointError, match=r'middle of an epoch.*other columns of summary.csv.*saved it'):
+        runs(*options, '--resume', 'auto')
+
+
+def test_between_epochs_a_new_column_is_no_obstacle(runs, one_more_column):
+    runs('--task', 'standard', '--epochs', '1')
+    one_more_column()
+    record = runs('--task', 'standard', '--epochs', '2', '--resume', 'auto', '--resume-anyway')
+    assert record['epochs_done'] == 2
 
 
 def test_another_optimizer_is_refused(runs):

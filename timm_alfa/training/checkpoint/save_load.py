@@ -184,7 +184,22 @@ def _load_process(folder: Path, processes: int, run, totals: Totals, modules: li
         run.task.loss_scale.load_state_dict(scale)
 
     if processes == run.accelerator.num_processes:
-        totals.sums.copy_(own['totals'])
+        _load_sums(folder, own['totals'], totals)
     elif rank == 0:
         saved = [load_file(folder / f'process-{each}.safetensors')['totals'] for each in range(processes)]
-        totals.sums.copy_(sum(saved[1:], start=saved[0]))
+        _load_sums(folder, sum(saved[1:], start=saved[0]), totals)
+
+
+def _load_sums(folder: Path, saved: torch.Tensor, totals: Totals) -> None:
+    """Loads the sums of the current epoch.
+
+    Raises:
+        CheckpointError: They are those of other columns of summary.csv, in the middle of an epoch.
+    """
+    if saved.shape == totals.sums.shape:
+        totals.sums.copy_(saved)
+    elif saved.any():  # between epochs there is nothing to lose
+        raise CheckpointError(
+            f"state '{folder}' is from the middle of an epoch and sums other columns of summary.csv than this version "
+            'of timm_alfa does: resume it with the version that saved it, to the end of the epoch at least.'
+        )
