@@ -89,7 +89,7 @@ def _is_deeper(value: Any, most: int) -> bool:
     """Whether lists and mappings are nested in more than so many levels."""
     level = [value]
     for _ in range(most):
-        inner = []
+        inner: list[Any] = []
         for each in level:
             if isinstance(each, dict):
                 inner.extend(each.values())
