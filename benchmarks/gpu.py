@@ -76,11 +76,12 @@ def parts(args: argparse.Namespace) -> list[Part]:
     else:
         cost += ('--gpu', '--amp', '--channels-last', '--models', 'resnet20s', 'resnet18_cifar', 'resnet50')
         cost += ('--pairs', '7')
+    hang = ('-o', 'faulthandler_timeout=15')  # shows where a test hangs before the part's time is up
     known = [
         Part(
             'tests',
             45,
-            ('-m', 'pytest', '-q', '-n', '0', '-rs', '-x', str(tests)),
+            ('-m', 'pytest', '-v', '-n', '0', '-rs', '--tb=short', '--maxfail=6', *hang, str(tests)),
             (('CUBLAS_WORKSPACE_CONFIG', ':4096:8'),),
         ),
         Part('rates', 40, (*scripts['rates'], *common), (bf16,)),

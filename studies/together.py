@@ -19,7 +19,7 @@ if not __package__:  # run as a script
 from studies.files import open_log
 from studies.jobs import Job, train_command
 from studies.recipes import RECIPES
-from studies.worker import Workspace, take_lock
+from studies.worker import STOPPED, Workspace, take_lock
 
 
 def train_in_groups(jobs: Sequence[Job], workspace: Workspace, size: int) -> bool:
@@ -37,7 +37,7 @@ def train_in_groups(jobs: Sequence[Job], workspace: Workspace, size: int) -> boo
         locks = [take_lock(workspace.lock(job)) for job in group]
         free = [job for job, lock in zip(group, locks, strict=True) if lock is not None]
         try:
-            if train_group(free, workspace) != 0:
+            if train_group(free, workspace):
                 return False
         finally:
             for lock in locks:
@@ -54,10 +54,10 @@ def groups(jobs: Sequence[Job], size: int) -> Iterator[list[Job]]:
             yield found[first : first + size]
 
 
-def train_group(jobs: Sequence[Job], workspace: Workspace) -> int:
-    """Trains jobs in one process; its exit code, which is 0 unless a signal stopped it. Its log is together.log."""
+def train_group(jobs: Sequence[Job], workspace: Workspace) -> bool:
+    """Trains jobs in one process, and returns whether a signal stopped it. Its log is together.log."""
     if not jobs:
-        return 0
+        return False
     words = [f'{job.recipe.name}:{job.seed}:{job.scale!r}:{job.precision}' for job in jobs]
     root = () if workspace.dataset_root is None else (str(workspace.dataset_root),)
     command = [sys.executable, str(Path(__file__).resolve()), str(workspace.output), ','.join(words), *root]
@@ -65,24 +65,33 @@ def train_group(jobs: Sequence[Job], workspace: Workspace) -> int:
         process = subprocess.Popen(  # nosec B603  # a script of this repository, without a shell
             command, env=workspace.environment(jobs[0]), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
-        with passed_on(process):
-            return process.wait()
+        with passed_on(process) as received:
+            code = process.wait()
+    stopped = bool(received) or code in (STOPPED, -signal.SIGTERM, -signal.SIGINT)
+    if code and not stopped:
+        print(f'a process with {len(jobs)} runs ended with {code}: see {log.name}; these jobs run one by one')
+    return stopped
 
 
 @contextmanager
-def passed_on(process: subprocess.Popen) -> Iterator[None]:
-    """While inside, signals let a process save its runs and stop."""
-    before = {
-        number: signal.signal(number, lambda *_: process.terminate()) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+def passed_on(process: subprocess.Popen) -> Iterator[list[int]]:
+    """While inside, signals let a process save its runs and stop; yields those that came."""
+    received: list[int] = []
+
+    def handler(number, _):
+        received.append(number)
+        process.terminate()
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield received
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def main() -> int:
+    os.environ.setdefault('CUDA_DEVICE_MAX_CONNECTIONS', '32')  # a hardware queue for each run's stream
     import torch
 
     from timm_alfa.errors import AlfaError
@@ -107,7 +116,7 @@ def main() -> int:
         print(f'error: {error}: these jobs run one by one', file=sys.stderr)
         return 0
     results = train_together(runs)
-    return 143 if any(isinstance(result, dict) and result['status'] == 'stopped' for result in results) else 0
+    return STOPPED if any(isinstance(result, dict) and result['status'] == 'stopped' for result in results) else 0
 
 
 if __name__ == '__main__':

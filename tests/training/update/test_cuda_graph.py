@@ -132,6 +132,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(runs, stop_after, monkeypatch, n
         (('--grad-accum-steps', '2'), '--cuda-graph does not support --grad-accum-steps: use a larger --batch-size'),
         (('--grad-checkpointing',), '--cuda-graph does not support --grad-checkpointing'),
         (('--torchcompile', 'eager', '--torchcompile-mode', 'reduce-overhead'), 'use max-autotune-no-cudagraphs'),
+        (('--torchcompile', 'cudagraphs'), '--cuda-graph does not support --torchcompile: use inductor'),
+        (('--opt', 'adagrad'), "needs an optimizer with a fused form, and 'adagrad' has none"),
         (('--opt', 'lion'), "needs an optimizer with a fused form, and 'lion' has none"),
         (('--opt-kwargs', 'dampening=0.1'), "does not support 'dampening' in --opt-kwargs"),
         (('--task', 'moex'), 'cannot run this task: it draws on the host'),

@@ -70,13 +70,12 @@ def test_replays_do_not_wait(runs, case):
     with graphs.on_stream(run.stream):
         step = DeviceStep(run, Totals(run.accelerator.device))
         windows = [[Parts((batch.input, batch.target), batch.indices)] for batch in batches(run)]
-        for update, window in enumerate(windows):
-            if update == graphs.WARM_UP + 2:
-                torch.cuda.set_sync_debug_mode('error')
-            try:
+        try:
+            for update, window in enumerate(windows):
+                if update == graphs.WARM_UP + 2:
+                    torch.cuda.set_sync_debug_mode('error')
                 step(window, update, nothing_requested)
-            finally:
-                if update == len(windows) - 1:
-                    torch.cuda.set_sync_debug_mode('default')
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
         step.settle()
     assert step.graphs.captured

@@ -45,6 +45,11 @@ class NoGraph(NamedTuple):
 
 
 NO_GRAPH = (
+    NoGraph(
+        'torchcompile',
+        lambda c: c.model.torchcompile == 'cudagraphs',
+        'use inductor, since this backend makes its own graphs',
+    ),
     NoGraph('model_ema', lambda c: c.ema.model_ema, 'leave one out'),
     NoGraph('grad_accum_steps', lambda c: c.optim.grad_accum_steps > 1, 'use a larger --batch-size'),
     NoGraph('grad_checkpointing', lambda c: c.model.grad_checkpointing, 'leave one out'),
@@ -73,9 +78,12 @@ def graph_errors(config, flag_name) -> Iterator[str]:
 
 
 def _has_fused_form(name: str) -> bool:
-    """Whether an optimizer takes `fused`; one that timm does not know is reported elsewhere."""
+    """Whether an optimizer can leave an update out on the device; one that timm does not know is reported elsewhere.
+
+    Adagrad is not among them: torch 2.11 has its fused form on CPUs alone.
+    """
     arguments = constructor_arguments(name)
-    return arguments is None or 'fused' in arguments
+    return arguments is None or ('fused' in arguments and 'initial_accumulator_value' not in arguments)
 
 
 def _unknown_names(config) -> Iterator[str]:

@@ -105,8 +105,9 @@ class DeviceRates:
     def in_groups(self) -> Iterator[None]:
         """While inside, the groups hold the scalars, and permit a capture where they have such a flag."""
         hidden = []
+        capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
         for group, scalar in zip(self.groups, self.scalars, strict=True):
-            on_device = {'lr': scalar, **({'capturable': True} if 'capturable' in group else {})}
+            on_device = {'lr': scalar, **({'capturable': True} if capturing and 'capturable' in group else {})}
             hidden.append({key: group[key] for key in on_device})
             group.update(on_device)
         try:

@@ -8,7 +8,8 @@ Several runs may share a GPU. So each has a stream, a memory pool and a random g
 """
 
 import gc
-from contextlib import contextmanager
+import traceback
+from contextlib import contextmanager, suppress
 from typing import Callable, Hashable, Iterator, NamedTuple, Optional, Sequence
 
 import torch
@@ -48,6 +49,7 @@ class Graphs:
         self.random = OwnGenerator(stream.device)
         self.calls: dict[Hashable, int] = {}
         self.captured: dict[Hashable, Captured] = {}
+        self.failed: list[torch.cuda.CUDAGraph] = []
 
     def __call__(self, arguments: Sequence[torch.Tensor], kind: Hashable, seed: tuple) -> None:
         """Calls the function, or replays what it did.
@@ -85,10 +87,21 @@ class Graphs:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode='thread_local'):
                 self.function(*static)
         except RuntimeError as error:
+            self.end_failed_capture(graph)
             raise CaptureError(
-                f'--cuda-graph: an update cannot be captured: {first_line(error)}. Leave it out.'
+                f'--cuda-graph: an update cannot be captured: {what_failed(error)}. Leave it out.'
             ) from error
         return Captured(graph, static)
+
+    def end_failed_capture(self, graph: 'torch.cuda.CUDAGraph') -> None:
+        """Tells the allocator that a capture is over, so that other runs can still capture.
+
+        Before torch 2.12 a capture that fails does not end for the allocator (pytorch #180395), whose filter goes on
+        pointing to the graph: it must not die.
+        """
+        self.failed.append(graph)
+        with suppress(RuntimeError, AttributeError):
+            torch._C._cuda_endAllocateToPool(self.stream.device_index, self.pool)
 
     def replay(self, captured: Captured, arguments: Sequence[torch.Tensor], seed: tuple) -> None:
         """Runs a graph on other arguments."""
@@ -96,6 +109,14 @@ class Graphs:
             static.copy_(argument, non_blocking=True)
         seed_device(*seed)
         captured.graph.replay()
+
+
+def what_failed(error: RuntimeError) -> str:
+    """What a capture could not hold, and where: leaving the capture raises one more error, which says neither."""
+    cause = error.__context__ if isinstance(error.__context__, Exception) else error
+    frames = traceback.extract_tb(cause.__traceback__)
+    place = f' (in {frames[-1].name}, {frames[-1].filename}:{frames[-1].lineno})' if frames else ''
+    return f'{first_line(cause)}{place}'
 
 
 class OwnGenerator:
