@@ -67,7 +67,7 @@ def test_they_take_turns_and_share_decoded_images(runs, monkeypatch):
 
 
 def test_an_error_ends_its_run_alone(runs, together, monkeypatch, caplog):
-    logging.getLogger('timm_alfa').propagate = True
+    monkeypatch.setattr(logging.getLogger('timm_alfa'), 'propagate', True)
     runs(*SECOND, experiment='second-alone')
     update = Trainer.update
 

@@ -90,12 +90,14 @@ def test_a_run_is_the_same_if_the_host_looks_late(runs, options, nan_batches, la
     assert_same_run(runs, found, expected)
 
 
-def test_too_many_skipped_updates_in_a_row_end_a_run(runs, nan_batches, late_device, caplog):
-    logging.getLogger('timm_alfa').propagate = True
+def test_too_many_skipped_updates_in_a_row_end_a_run(runs, nan_batches, late_device, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger('timm_alfa'), 'propagate', True)
     nan_batches.update(range(12))
     with pytest.raises(TrainingError, match='not finite in 3 updates in a row, up to update 3 in epoch 1'):
         runs(*GRAPH, '--nan-patience', '3')
-    assert caplog.text.count('update skipped') == 3
+    # pytest may hear a logger twice, once where it does not propagate
+    skipped = {record.getMessage() for record in caplog.records if 'update skipped' in record.getMessage()}
+    assert len(skipped) == 3
 
 
 def test_the_host_is_never_too_far_ahead(runs, late_device, monkeypatch):
