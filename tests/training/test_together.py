@@ -21,12 +21,12 @@ SECOND = ('--seed', '2', '--task', 'noise', '--epochs', '3')
 def together(runs):
     """Trains runs together; their words by name."""
 
-    def train(**words):
+    def train(ended=None, **words):
         configs = [
             parse_args([*TINY, '--output', str(runs.output), '--experiment', name, *given])
             for name, given in words.items()
         ]
-        return train_together(prepare_together(configs))
+        return train_together(prepare_together(configs), ended)
 
     return train
 
@@ -85,6 +85,14 @@ def test_an_error_ends_its_run_alone(runs, together, monkeypatch, caplog):
     # its folder is not locked any more
     monkeypatch.undo()
     assert runs(*FIRST, '--resume', 'auto', experiment='first')['status'] == 'finished'
+
+
+def test_an_error_of_what_is_called_at_the_end_of_a_run_ends_no_other(together):
+    def failing(run, result):
+        raise OSError('no space left')
+
+    results = together(failing, first=(*FIRST, '--epochs', '1'), second=SECOND)
+    assert [result['status'] for result in results] == ['finished', 'finished']
 
 
 def test_a_signal_saves_all(runs, together, monkeypatch):

@@ -59,8 +59,17 @@ def train_together(runs: Sequence[Run], ended: Optional[Callable[[Run, Result], 
                 results[at] = result
                 del active[at]
                 if ended is not None:
-                    ended(runs[at], result)
+                    report(ended, runs[at], result)
     return [results[at] for at in range(len(runs))]
+
+
+def report(ended: Callable[[Run, Result], None], run: Run, result: Result) -> None:
+    """Calls `ended`; an error in it, such as a full disk, must not end the runs that still train."""
+    try:
+        ended(run, result)
+    except Exception as error:
+        for line in describe_error(error):
+            logger.error('%s', line)
 
 
 def take_turn(run: Run, generator: Iterator[None]) -> Optional[Result]:
