@@ -1,14 +1,16 @@
 """What runs, and how much memory lives, while a model computes."""
 
 import weakref
+from contextlib import contextmanager
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from timm_alfa.utils import pytree
 
 
-def calls_of(model, run):
-    """Leaf modules that compute while `run` runs, by name."""
+@contextmanager
+def recorded_calls(model):
+    """Yields a list that receives the names of leaf modules, as they compute."""
     called = []
     handles = [
         m.register_forward_pre_hook(lambda m, a, n=n: called.append(n))
@@ -16,10 +18,16 @@ def calls_of(model, run):
         if not list(m.children())
     ]
     try:
-        run()
+        yield called
     finally:
         for handle in handles:
             handle.remove()
+
+
+def calls_of(model, run):
+    """Leaf modules that compute while `run` runs, by name."""
+    with recorded_calls(model) as called:
+        run()
     return called
 
 

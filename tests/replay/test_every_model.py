@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from helpers.measuring import calls_of
+from helpers.measuring import calls_of, recorded_calls
 from helpers.rewriting import hooked, leaves, rebuilt
 from helpers.timm_models import ROWS
 
@@ -77,19 +77,12 @@ def compare(model, task, input):
 def after(model, name, input):
     """Leaf modules that a full pass calls after a feature is there."""
     events = []
-    handle = model.get_submodule(name).register_forward_hook(lambda m, a, o: events.append(len(called)))
-    called = []
-    handles = [
-        m.register_forward_pre_hook(lambda m, a, n=n: called.append(n))
-        for n, m in model.named_modules()
-        if not list(m.children())
-    ]
-    try:
-        with rng.preserve_rng(torch.device('cpu')):
+    with recorded_calls(model) as called, rng.preserve_rng(torch.device('cpu')):
+        handle = model.get_submodule(name).register_forward_hook(lambda m, a, o: events.append(len(called)))
+        try:
             model(input)
-    finally:
-        for h in (handle, *handles):
-            h.remove()
+        finally:
+            handle.remove()
     return called[events[-1] :]
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.loader_batches import batches, same
 from PIL import Image
 
 from timm_alfa.data import AugConfig
@@ -43,17 +44,6 @@ def loader(source=None, train=True, indices=None, aug=None, size=(3, 6, 6), cach
     )
     cache = cache or ImageCache(source, indices, (size[0], 6, 6), workers=2, skip_corrupt=spec.skip_corrupt)
     return MemoryLoader(Subset(source, indices, train), spec, cache)
-
-
-def batches(made, epoch=0, start=0):
-    made.set_epoch(epoch, start)
-    return [(input, target, made.last_indices) for input, target in made]
-
-
-def same(left, right):
-    return len(left) == len(right) and all(
-        a.equal(b) for one, two in zip(left, right, strict=True) for a, b in zip(one, two, strict=True)
-    )
 
 
 def crop_flip(pixels, uniform, padding, hflip=0.0, vflip=0.0):

@@ -4,6 +4,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from helpers.loader_batches import batches, same
 from PIL import Image
 
 from timm_alfa.data import AugConfig, worker_error
@@ -52,17 +53,6 @@ def make():
     yield loader
     for one in made:
         one.close()
-
-
-def batches(made, epoch=0, start=0):
-    made.set_epoch(epoch, start)
-    return [(input, target, made.last_indices) for input, target in made]
-
-
-def same(left, right):
-    return len(left) == len(right) and all(
-        a.equal(b) for one, two in zip(left, right, strict=True) for a, b in zip(one, two, strict=True)
-    )
 
 
 STRONG = AugConfig(aa='rand-m9-mstd0.5', color_jitter=0.4, reprob=0.5, mixup=0.2, cutmix=1.0)
