@@ -69,6 +69,7 @@ METHODS = {
     'moex': {'task': 'moex'},
     'advprop': {'task': 'advprop'},
     'adv_train': {'task': 'adv_train'},
+    'sam': {'task': 'sam'},
 }
 BLOCKS = ('last', '3', '2', '1', 'all', 'units:9')
 STEPS = (1, 2, 3, 5, 7, 10)

@@ -8,4 +8,5 @@ TABLE = {
     'moex': dict(prob=1.0),
     'advprop': dict(steps=2, step_size='2/255'),
     'adv_train': dict(steps=2, step_size='4/255'),
+    'sam': dict(rho=0.1),
 }

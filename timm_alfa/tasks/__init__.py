@@ -7,6 +7,7 @@ from timm_alfa.tasks.l_alfa import LAlfaConfig, LAlfaTask
 from timm_alfa.tasks.moex import MoExConfig, MoExTask
 from timm_alfa.tasks.noise import NoiseConfig, NoiseTask
 from timm_alfa.tasks.registry import TASKS, TaskRow, create_task, list_tasks, register_task
+from timm_alfa.tasks.sam import SamConfig, SamTask
 from timm_alfa.tasks.standard import StandardConfig, StandardTask
 
 ROWS = (
@@ -81,6 +82,18 @@ ROWS = (
         summary='adversarial images alone',
         title='adversarial training',
         text='The network was trained on adversarial images only.',
+    ),
+    TaskRow(
+        name='sam',
+        task=SamTask,
+        config=SamConfig,
+        prefix='sam',
+        summary='perturbed weights: sharpness-aware minimization',
+        title='SAM',
+        text=(
+            'Sharpness-aware minimization: the gradient was taken at weights that a step of fixed length along the '
+            'gradient had perturbed.'
+        ),
     ),
 )
 

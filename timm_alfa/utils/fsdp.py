@@ -29,6 +29,11 @@ def keep_unsharded(modules: Iterable[nn.Module]) -> Iterator[None]:
             module.set_reshard_after_backward(True, recurse=False)
 
 
+def uses_fsdp(module: nn.Module) -> bool:
+    """Whether FSDP2 shards this module or any inside it."""
+    return any(hasattr(child, 'set_reshard_after_backward') for child in module.modules())
+
+
 def is_sharded(parameters: Iterable[torch.Tensor]) -> bool:
     """Whether any of these parameters is sharded by FSDP2, and not gathered at the moment."""
     return any(hasattr(p, 'placements') for p in parameters)
