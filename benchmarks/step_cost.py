@@ -70,6 +70,7 @@ METHODS = {
     'advprop': {'task': 'advprop'},
     'adv_train': {'task': 'adv_train'},
     'sam': {'task': 'sam'},
+    'isda': {'task': 'isda', 'ramp': 1},
 }
 BLOCKS = ('last', '3', '2', '1', 'all', 'units:9')
 STEPS = (1, 2, 3, 5, 7, 10)

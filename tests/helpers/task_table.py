@@ -9,4 +9,5 @@ TABLE = {
     'advprop': dict(steps=2, step_size='2/255'),
     'adv_train': dict(steps=2, step_size='4/255'),
     'sam': dict(rho=0.1),
+    'isda': dict(strength=5.0, ramp=2),
 }

@@ -221,6 +221,7 @@ def one_process(tmp_path):
         ('l_alfa', dict(blocks='2,3', mode='joint', every=2)),
         ('l_alfa', dict(blocks='all', bn='aux', mode='joint')),
         ('sam', dict(every=2)),
+        ('isda', dict(ramp=2)),
     ],
     ids=str,
 )

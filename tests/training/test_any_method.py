@@ -88,6 +88,13 @@ def test_other_methods_have_no_entries_of_it(runs):
     assert sorted(file.name for file in (runs.output / 'run').glob('*.png')) == ['curves.png']
 
 
+def test_a_method_knows_how_many_updates_there_will_be(runs):
+    run = runs.prepare('--task', 'isda', '--epochs', '3', '--grad-accum-steps', '2')
+    assert run.task.total_updates == 3 * run.updates_per_epoch
+    assert run.task.strength() == 0
+    assert not any(buffer.any() for buffer in run.task.get_extra('statistics').buffers()), 'the trial left a trace'
+
+
 def own_names():
     """Names of methods, and of what is theirs: attributes of their tasks that not every task has."""
     # words with another meaning outside of the tasks: re.search, the attack of validate.py, groups of messages

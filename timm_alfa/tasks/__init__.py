@@ -3,6 +3,7 @@
 from timm_alfa.tasks.adv_train import AdvTrainConfig, AdvTrainTask
 from timm_alfa.tasks.advprop import AdvPropConfig, AdvPropTask
 from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
+from timm_alfa.tasks.isda import IsdaConfig, IsdaTask
 from timm_alfa.tasks.l_alfa import LAlfaConfig, LAlfaTask
 from timm_alfa.tasks.moex import MoExConfig, MoExTask
 from timm_alfa.tasks.noise import NoiseConfig, NoiseTask
@@ -93,6 +94,18 @@ ROWS = (
         text=(
             'Sharpness-aware minimization: the gradient was taken at weights that a step of fixed length along the '
             'gradient had perturbed.'
+        ),
+    ),
+    TaskRow(
+        name='isda',
+        task=IsdaTask,
+        config=IsdaConfig,
+        prefix='isda',
+        summary='last features varied along the covariance of their class, in closed form',
+        title='ISDA',
+        text=(
+            'Implicit semantic data augmentation: the loss was an upper bound of its expectation over last features '
+            'that vary along the covariance of their class.'
         ),
     ),
 )

@@ -32,9 +32,11 @@ class MethodTask(ClassificationTask):
 
     Attributes:
         blocks: Names of the features that the method perturbs, if it perturbs features.
+        total_updates: How many updates the training makes, for what follows a schedule; None until a loop says so.
     """
 
     blocks: tuple[str, ...] = ()
+    total_updates: Optional[int] = None
 
     def __init__(
         self,

@@ -63,6 +63,7 @@ def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
 
     # optimizer and schedule
     updates_per_epoch = -(-len(data.train) // config.optim.grad_accum_steps)
+    task.total_updates = config.epochs * updates_per_epoch
     effective_batch = config.data.batch_size * config.optim.grad_accum_steps * accelerator.num_processes
     lr, lr_reason = build.learning_rate(config.optim, effective_batch)
     optimizer = build.build_optimizer(config.optim, model, task.extra_param_groups(), lr, config.model.cuda_graph)
