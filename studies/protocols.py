@@ -75,6 +75,10 @@ DOUBLED: Options = dict(STANDARD, standard_weight=2.0)
 DOUBLED_RATE: Options = dict(STANDARD, lr=0.2, weight_decay=2.5e-4)
 NOISE: Options = dict(task='noise', noise_blocks='last', noise_std='1/255')
 MOEX: Options = dict(task='moex', moex_lam=0.9, moex_prob=0.5, moex_norm='pono')
+# The papers' defaults; SAM in every update, or in few enough to cost hardly more than standard training.
+SAM: Options = dict(task='sam', sam_rho=0.05)
+SAM_RARELY: Options = dict(SAM, sam_every=10)
+ISDA: Options = dict(task='isda', isda_strength=0.5)
 ADVPROP: Options = dict(task='advprop', advprop_steps=5, advprop_step_size='1/255', advprop_eps='4/255')
 ADV_TRAIN: Options = dict(task='adv_train', adv_train_steps=10, adv_train_step_size='2/255', adv_train_eps='8/255')
 

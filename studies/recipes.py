@@ -4,7 +4,21 @@ from dataclasses import dataclass, field, replace
 from typing import Iterator
 
 from studies import protocols as p
-from studies.protocols import ADV_TRAIN, ADVPROP, DOUBLED, DOUBLED_RATE, MOEX, NOISE, STANDARD, Options, alfa, l_alfa
+from studies.protocols import (
+    ADV_TRAIN,
+    ADVPROP,
+    DOUBLED,
+    DOUBLED_RATE,
+    ISDA,
+    MOEX,
+    NOISE,
+    SAM,
+    SAM_RARELY,
+    STANDARD,
+    Options,
+    alfa,
+    l_alfa,
+)
 
 
 @dataclass(frozen=True)
@@ -206,6 +220,14 @@ def _gradient() -> Iterator[Recipe]:
         yield replace(_small(f'_gradient{name}', method, seeds=10), first_seed=10)
 
 
+def _rivals() -> Iterator[Recipe]:
+    """What people would use instead, as planned in results/plan.md: beside the rows and seeds of `_gradient`."""
+    methods = {'sam': SAM, 'sam_every10': SAM_RARELY, 'isda': ISDA, 'moex': MOEX}
+    methods.update({name: {**STANDARD, **options} for name, options in REGULARIZERS.items()})
+    for name, method in methods.items():
+        yield replace(_small(f'_rivals_{name}', method, seeds=10), first_seed=10)
+
+
 def _weights() -> Iterator[Recipe]:
     """Weights to ship with the package: all of CIFAR-10 or CIFAR-100, on one CPU core."""
 
@@ -252,6 +274,7 @@ _SOURCES = (
     _small_regularisers,
     _small_widths,
     _gradient,
+    _rivals,
     _weights,
     _cost,
     _smoke,

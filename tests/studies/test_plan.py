@@ -14,7 +14,7 @@ from studies.jobs import make_jobs
 from studies.recipes import RECIPES
 from studies.tables import TABLES
 
-TABLE = TABLES['gradient']
+TABLE, RIVALS = TABLES['gradient'], TABLES['rivals']
 # Rows by the letters of the plan, and the exploratory recipes with the same options.
 ROWS = {
     'S': ('small_gradient', 'small'),
@@ -25,13 +25,31 @@ ROWS = {
 }
 
 
-def plan() -> str:
-    """The plan on one line."""
-    return ' '.join((ROOT / 'results' / 'plan.md').read_text(encoding='utf-8').split())
+# Of the second entry, and the options of train.py that make each of them another method than standard training.
+RIVAL_ROWS = {
+    'P': ('small_rivals_sam', dict(task='sam', sam_rho=0.05)),
+    'T': ('small_rivals_sam_every10', dict(task='sam', sam_rho=0.05, sam_every=10)),
+    'I': ('small_rivals_isda', dict(task='isda', isda_strength=0.5)),
+    'X': ('small_rivals_moex', RECIPES['small_moex'].options),
+    'L': ('small_rivals_smoothing', dict(smoothing=0.1)),
+    'U': ('small_rivals_mixup', dict(mixup=0.2)),
+    'E': ('small_rivals_ema', dict(model_ema=True, model_ema_decay=0.99)),
+}
+
+
+def plan(entry: int = 1) -> str:
+    """An entry of the plan on one line."""
+    entries = (ROOT / 'results' / 'plan.md').read_text(encoding='utf-8').split('\n## ')
+    return ' '.join(entries[entry].split())
+
+
+def rows_of(entry: int) -> list[tuple[str, str]]:
+    """Letters and recipes of an entry's rows."""
+    return re.findall(r'\| ([A-Z]) \| `(\w+)` \|', plan(entry))
 
 
 def test_rows_are_the_recipes_of_the_table():
-    assert re.findall(r'\| ([A-Z]) \| `(\w+)` \|', plan()) == [(letter, name) for letter, (name, _) in ROWS.items()]
+    assert rows_of(1) == [(letter, name) for letter, (name, _) in ROWS.items()]
     assert {row.recipe for row in TABLE.rows} == {name for name, _ in ROWS.values()}
     assert TABLE.metric == 'unseen_top1'
 
@@ -61,6 +79,32 @@ def test_contrasts_are_those_of_the_plan():
     assert 'The difference of the two, which is D - M' in plan() and difference == second - first
     assert [one.confidence for one in TABLE.contrasts] == [0.975, 0.975, 0.95]
     assert ['(97.5% CI)' in one.label for one in TABLE.contrasts] == [True, True, False]
+
+
+def test_rivals_are_beside_the_rows_of_the_first_entry():
+    assert rows_of(2) == [(letter, name) for letter, (name, _) in RIVAL_ROWS.items()]
+    reused = {ROWS[letter][0] for letter in 'SDMA'}
+    assert {row.recipe for row in RIVALS.rows} == reused | {name for name, _ in RIVAL_ROWS.values()}
+    assert RIVALS.metric == TABLE.metric
+    jobs = [job for job in make_jobs(['rivals']) if job.recipe.name not in reused]
+    assert [job.seed for job in jobs] == [seed for seed in range(10, 20) for _ in RIVAL_ROWS]
+    assert '10 to 19, seven further rows, 70 runs' in plan(2) and len(jobs) == 70
+
+
+@pytest.mark.parametrize(('name', 'options'), RIVAL_ROWS.values())
+def test_rivals_differ_from_standard_training_in_the_method_only(name, options):
+    assert RECIPES[name].options == {**RECIPES['small_gradient'].options, **options}
+
+
+def test_contrasts_of_the_rivals_are_those_of_the_plan():
+    names = {**ROWS, **RIVAL_ROWS}
+    weights = [
+        {letter: one.weights[name] for letter, (name, _) in names.items() if name in one.weights}
+        for one in RIVALS.contrasts
+    ]
+    assert weights == [{'S': -1.0, 'T': 1.0}, {'A': 1.0, 'T': -1.0}, {'P': 1.0, 'T': -1.0}]
+    assert 'The bar: T - S' in plan(2) and 'ALFA against the bar: A - T' in plan(2) and 'and P - T' in plan(2)
+    assert [one.confidence for one in RIVALS.contrasts] == [0.975, 0.975, 0.95]
 
 
 def runs():
