@@ -91,7 +91,7 @@ def order_of_calls(model, names, input):
     return order, {f: seen - after[f] for f in names}
 
 
-def unit(grad, norm):
+def direction(grad, norm):
     if norm == 'linf':
         return torch.sign(grad)
     rows = grad.reshape(len(grad), -1)
@@ -178,6 +178,7 @@ def plain_step(
     step_size=1 / 255,
     eps=None,
     norm='linf',
+    unit='absolute',
     random_start=False,
     weight=1.0,
     reduction='sum',
@@ -202,7 +203,14 @@ def plain_step(
     buffers, losses, moved_by, eta_grad, norms = at.buffers(), [], {}, None, []
     for group in groups:
         torch.set_rng_state(stream)
-        deltas = {n: [_start(f, random_start, step_size, eps, norm) for f in features[n]] for n in group}
+        lengths = {n: [_length(f, unit, norm) for f in features[n]] for n in group}
+        deltas = {
+            n: [
+                _start(f, random_start, step_size * by, None if eps is None else eps * by, norm)
+                for f, by in zip(features[n], lengths[n], strict=True)
+            ]
+            for n in group
+        }
         stream = torch.get_rng_state()
         norm_buffers = {n: {k: v.clone() for k, v in m._buffers.items()} for n, m in at.aux.items()}
         for _ in range(steps):
@@ -211,7 +219,14 @@ def plain_step(
             found = torch.autograd.grad(loss, flat, allow_unused=True)
             grads = iter([torch.zeros_like(d) if g is None else g for d, g in zip(flat, found, strict=True)])
             deltas = {
-                n: [bounded(d.detach() + step_size * unit(next(grads), norm), eps, norm) for d in deltas[n]]
+                n: [
+                    bounded(
+                        d.detach() + step_size * by * direction(next(grads), norm),
+                        None if eps is None else eps * by,
+                        norm,
+                    )
+                    for d, by in zip(deltas[n], lengths[n], strict=True)
+                ]
                 for n in group
             }
             at.restore(buffers)
@@ -242,6 +257,15 @@ def plain_step(
     return Step(
         loss, logits.detach(), total, buffers, torch.stack(losses).mean(), torch.stack(norms).mean(), moved_by, eta_grad
     )
+
+
+def _length(feature, unit, norm):
+    """What a size of 1 is: 1, or as large as the feature is in the mean, in the norm."""
+    if unit == 'absolute':
+        return 1.0
+    if norm == 'linf':
+        return float((feature**2).mean() ** 0.5)
+    return float(((feature**2).sum() / len(feature)) ** 0.5)
 
 
 def _start(feature, random_start, step_size, eps, norm):

@@ -1,8 +1,14 @@
 """ALFA against the plain rewriting: full forward passes with a hook that adds delta, in float64."""
 
-import pytest
-from helpers.settings import check_step, tiny
+import math
+from collections import OrderedDict
 
+import pytest
+import torch
+from helpers.settings import CLASSES, check_step, tiny
+from torch import nn
+
+from timm_alfa import create_task
 from timm_alfa.tasks.alfa import AlfaConfig
 
 QUICK = dict(steps=2, step_size=0.05)
@@ -24,6 +30,12 @@ OPTIONS = (
     dict(blocks='2', random_start=True, eps=0.04),
     dict(blocks='1', random_start=True, norm='l2', eps=0.3, step_size=0.2),
     dict(blocks='2', steps=0, random_start=True),
+    dict(blocks='2', unit='rms'),
+    dict(blocks='1', unit='rms', norm='l2', eps=0.06),
+    dict(blocks='1', unit='rms', eps=0.06, random_start=True),
+    dict(blocks='2', unit='rms', random_start=True),
+    dict(blocks='1', unit='rms', random_start=True, norm='l2', eps=0.3, step_size=0.2),
+    dict(blocks='all', unit='rms', mode='joint'),
     dict(blocks='all'),
     dict(blocks='all', reduction='mean'),
     dict(blocks='all', grad='tail'),
@@ -69,6 +81,7 @@ MODELS = (
     ('test_resnet', 32, dict(drop_rate=0.5, drop_path_rate=0.3), dict(blocks='1,3', mode='joint')),
     ('crossvit_9_240', 120, dict(), dict(blocks='1,2')),
     ('crossvit_9_240', 120, dict(), dict(blocks='last', norm='l2', step_size=0.5, eps=0.8)),
+    ('crossvit_9_240', 120, dict(), dict(blocks='last', unit='rms')),
     ('pit_ti_224', 64, dict(), dict(blocks='2')),
     ('pit_ti_224', 64, dict(), dict(blocks='2,3', grad='tail', mode='joint')),
     ('poolformer_s12', 32, dict(), dict(blocks='stages.3.blocks.0.res_scale2', norm='l2', step_size=0.5)),
@@ -85,6 +98,29 @@ def test_every_kind_of_model_is_the_rewriting(arch, size, kwargs, config):
     Poolformer's feature is what an Identity next to a residual branch returns: the very tensor that the branch reads.
     """
     check_step(*tiny(arch, size, batch=2, **kwargs), times=2 if 'test' in arch else 1, **{**QUICK, **config})
+
+
+@pytest.mark.parametrize(
+    'config', [dict(), dict(norm='l2'), dict(norm='l2', eps=0.1), dict(random_start=True, eps=0.1)], ids=str
+)
+def test_a_size_in_rms_does_not_depend_on_the_scale_of_a_feature(config):
+    """A feature is made larger, and what follows divides by as much; a feature of zeros stays what it is."""
+    found = {}
+    for scale in (1.0, 1000.0, 0.0):
+        torch.manual_seed(0)
+        model = nn.Sequential(OrderedDict(first=nn.Linear(6, 8), head=nn.Linear(8, CLASSES))).double()
+        with torch.no_grad():
+            for parameter in model.first.parameters():
+                parameter *= scale
+            model.head.weight /= scale or 1
+        task = create_task('alfa', model, blocks='first', unit='rms', step_size=0.05, **config)
+        result = task(torch.randn(4, 6, dtype=torch.float64), torch.arange(4))
+        result['loss'].backward()
+        found[scale] = float(result['loss_adv']), float(result['delta_norm'])
+    assert found[1000.0] == (pytest.approx(found[1.0][0], rel=1e-9), pytest.approx(1000 * found[1.0][1], rel=1e-5))
+    assert found[1.0][1] > 0
+    assert found[0.0][1] == 0
+    assert math.isfinite(found[0.0][0])
 
 
 @pytest.mark.parametrize(

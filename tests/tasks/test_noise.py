@@ -23,14 +23,24 @@ def plain(model, input, target, name, noise):
     return clean.detach(), noisy.detach()
 
 
-def test_it_is_the_definition():
+def mean_square(model, input, name):
+    """Of a feature's entries."""
+    found, copied = [], copy.deepcopy(model)
+    with torch.no_grad(), hooked(copied, {name: lambda m, a, feature: found.append((feature**2).mean())}):
+        copied(input)
+    return found[0]
+
+
+@pytest.mark.parametrize('unit', ['absolute', 'rms'])
+def test_it_is_the_definition(unit):
     model, input, target = tiny(size=16)
-    task = create_task('noise', copy.deepcopy(model), blocks='2', std=0.3)
+    task = create_task('noise', copy.deepcopy(model), blocks='2', std=0.3, unit=unit)
     torch.manual_seed(5)
     result = task(input, target)
     result['loss'].backward()
     torch.manual_seed(5)
-    noise = 0.3 * torch.randn(4, 32, 8, 8, dtype=torch.float64)
+    std = 0.3 if unit == 'absolute' else 0.3 * mean_square(model, input, 'layer2') ** 0.5
+    noise = std * torch.randn(4, 32, 8, 8, dtype=torch.float64)
     clean, noisy = plain(model, input, target, 'layer2', noise)
     torch.testing.assert_close(result['loss'].detach(), clean + noisy)
     torch.testing.assert_close(result['loss_adv'], noisy)

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_map
 
 from timm_alfa.perturb.precision import at_least_float32
 from timm_alfa.perturb.projections import per_sample, project_ball
+from timm_alfa.perturb.strength import Size
 
 NORMS = ('linf', 'l2')
 
@@ -18,8 +19,8 @@ def ascend(
     gradient: Callable[[Any], Any],
     delta: Any,
     steps: int,
-    step_size: float,
-    eps: Optional[float] = None,
+    step_size: Any,
+    eps: Any = None,
     norm: str = 'linf',
     first: Optional[Any] = None,
 ) -> Any:
@@ -29,22 +30,35 @@ def ascend(
         gradient: Computes the gradient of the loss at a perturbation; the loss is raised.
         delta: Where to start.
         steps: K, number of steps.
-        step_size: Alpha, length of a step in the norm.
-        eps: Radius of the ball that each sample has in each tensor; None: unbounded, as in the paper.
+        step_size: Alpha, length of a step in the norm: a `Size`, or one per tensor, nested like `delta`.
+        eps: Radius of the ball that each sample has in each tensor, in the same way; None: unbounded, as in the paper.
         norm: 'linf' (steps along the sign) or 'l2' (along each sample's normalized gradient, tensor by tensor).
         first: The gradient at the start, if it is known already; it saves one call of `gradient`.
 
     Returns:
         The perturbation, nested like `delta`.
     """
+    sizes, bounds = _for_each(delta, step_size), _for_each(delta, eps)
 
-    def step(delta: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        return project_ball(delta.add(direction(gradient, norm), alpha=step_size), eps, norm)
+    def step(delta: torch.Tensor, gradient: torch.Tensor, size: Size, bound: Optional[Size]) -> torch.Tensor:
+        return project_ball(_add(delta, direction(gradient, norm), size), bound, norm)
 
     for k in range(steps):
         at_delta = first if k == 0 and first is not None else gradient(delta)
-        delta = tree_map(step, delta, at_delta)
+        delta = tree_map(step, delta, at_delta, sizes, bounds)
     return delta
+
+
+def _for_each(delta: Any, value: Any) -> Any:
+    """A value for each tensor of a perturbation, unless it is nested like it already."""
+    return value if isinstance(value, (list, tuple)) else tree_map(lambda _: value, delta)
+
+
+def _add(delta: torch.Tensor, way: torch.Tensor, size: Size) -> torch.Tensor:
+    """delta + size * way, in one kernel."""
+    if isinstance(size, torch.Tensor):
+        return torch.addcmul(delta, way, size.to(delta.dtype))
+    return delta.add(way, alpha=size)
 
 
 def direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
@@ -64,11 +78,13 @@ def direction(gradient: torch.Tensor, norm: str) -> torch.Tensor:
     return scaled / length.clamp_min(tiny)
 
 
-def random_within(like: torch.Tensor, radius: float, norm: str) -> torch.Tensor:
+def random_within(like: torch.Tensor, radius: Size, norm: str) -> torch.Tensor:
     """A perturbation shaped like a tensor, drawn uniformly from the ball of this radius around zero, sample by sample.
 
     In high dimension nearly all of an l2 ball lies close to its surface, and the draw with it.
     """
+    if isinstance(radius, torch.Tensor):  # numbers of a draw would have to be read from the device
+        return random_within(like, 1.0, norm) * radius.to(like.dtype)
     if norm == 'linf':
         return torch.empty_like(like).uniform_(-radius, radius)
     share = torch.rand(len(like), dtype=like.dtype, device=like.device) ** (1 / like.shape[1:].numel())

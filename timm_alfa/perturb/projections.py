@@ -5,14 +5,17 @@ from typing import Optional
 import torch
 
 from timm_alfa.perturb.precision import at_least_float32
+from timm_alfa.perturb.strength import Size
 
 
-def project_ball(delta: torch.Tensor, eps: Optional[float], norm: str) -> torch.Tensor:
+def project_ball(delta: torch.Tensor, eps: Optional[Size], norm: str) -> torch.Tensor:
     """The nearest perturbation with norm at most `eps`, sample by sample; None: the perturbation itself."""
     if eps is None:
         return delta
+    if isinstance(eps, torch.Tensor):  # of a feature of zeros it is 0
+        eps = eps.to(delta.dtype).clamp_min(torch.finfo(delta.dtype).tiny)
     if norm == 'linf':
-        return delta.clamp(-eps, eps)
+        return torch.clamp(delta, -eps, eps)  # type: ignore[arg-type]  # both numbers or both tensors
     length = per_sample(delta.flatten(1).norm(dim=1), delta)
     return delta * (eps / length.clamp_min(eps))
 

@@ -12,6 +12,7 @@ from timm_alfa.perturb import ascent
 from timm_alfa.perturb.features import perturbations
 from timm_alfa.perturb.loss_scale import LossScale, gradients, underflows
 from timm_alfa.perturb.precision import search_dtype
+from timm_alfa.perturb.strength import Size, unit_lengths
 from timm_alfa.replay.recorder import ForwardRecord
 from timm_alfa.tasks.feature_task import FeatureConfig, FeatureTask
 from timm_alfa.utils import pytree
@@ -61,20 +62,24 @@ class AlfaTask(FeatureTask):
     def search(self, record: ForwardRecord, group: tuple[int, ...], clean_gradients: Optional[list]) -> list:
         """K steps of ascent (equation 4)."""
         config = self.config
-        start = [self._start(record.features[i]) for i in group]
+        features = [record.features[i] for i in group]
+        units = [unit_lengths(feature, config.unit, config.norm) for feature in features]
+        sizes = [[config.step_size * length for length in lengths] for lengths in units]
+        bounds = None if config.eps is None else [[config.eps * length for length in lengths] for lengths in units]
+
+        start = [self._start(*each) for each in zip(features, bounds or sizes, strict=True)]
         first = [clean_gradients[i] for i in group] if clean_gradients else None
         gradient = partial(self._gradient, record, group)
         with torch.enable_grad():
-            found = ascent.ascend(gradient, start, config.steps, config.step_size, config.eps, config.norm, first=first)
+            found = ascent.ascend(gradient, start, config.steps, sizes, bounds, config.norm, first=first)
         return pytree.detached(found)
 
-    def _start(self, feature) -> list[torch.Tensor]:
-        """Zeros, or a random start, for each floating-point tensor of a feature."""
+    def _start(self, feature, radii: Sequence[Size]) -> list[torch.Tensor]:
+        """Zeros, or a random start within a radius, for each floating-point tensor of a feature."""
         deltas = [torch.zeros_like(f, dtype=search_dtype(f)) for f in pytree.floats(pytree.detached(feature))]
         if not self.config.random_start:
             return deltas
-        radius = self.config.step_size if self.config.eps is None else self.config.eps
-        return [ascent.random_within(delta, radius, self.config.norm) for delta in deltas]
+        return [ascent.random_within(*each, self.config.norm) for each in zip(deltas, radii, strict=True)]
 
     def _gradient(self, record: ForwardRecord, group: Sequence[int], deltas: list) -> list:
         """The gradient of L(f_i + delta_i) at delta_i, for a group of features; no running statistic moves."""

@@ -12,6 +12,7 @@ from timm_alfa.blocks.spec import resolve_blocks
 from timm_alfa.errors import BlockError, warn
 from timm_alfa.options import option
 from timm_alfa.perturb import ascent
+from timm_alfa.perturb.strength import UNITS
 from timm_alfa.replay import norms
 from timm_alfa.replay.accumulate import DeferredLosses
 from timm_alfa.replay.module_tree import ancestors
@@ -28,6 +29,12 @@ class FeatureConfig:
     """Options of every method that adds something to features."""
 
     blocks: str = option('last', 'features: last, 3, 1,3, all, units, units:9, convs, or module names and globs')
+    unit: str = option(
+        'absolute',
+        "what sizes are in: the features' own units ('absolute'), or multiples of the root mean square of each tensor "
+        "of a feature ('rms')",
+        choices=UNITS,
+    )
     weight: float = option(1.0, 'lambda, the weight of the perturbed loss', low=0)
     reduction: str = option(
         'sum',

@@ -7,6 +7,7 @@ import torch
 
 from timm_alfa.options import option
 from timm_alfa.perturb.precision import search_dtype
+from timm_alfa.perturb.strength import unit_lengths
 from timm_alfa.replay.recorder import ForwardRecord
 from timm_alfa.tasks.feature_task import FeatureConfig, FeatureTask
 from timm_alfa.utils import pytree
@@ -16,7 +17,7 @@ from timm_alfa.utils import pytree
 class NoiseConfig(FeatureConfig):
     """Options of noise on features."""
 
-    std: float = option(1 / 255, "standard deviation of the noise, in the features' own units", low=0)
+    std: float = option(1 / 255, 'standard deviation of the noise', low=0)
 
     def no_effect(self) -> Iterator[str]:
         yield from super().no_effect()
@@ -35,4 +36,6 @@ class NoiseTask(FeatureTask):
         return [self._noise(record.features[i]) for i in group]
 
     def _noise(self, feature) -> list[torch.Tensor]:
-        return [torch.randn_like(f, dtype=search_dtype(f)) * self.config.std for f in pytree.floats(feature)]
+        tensors = pytree.floats(feature)
+        sizes = [self.config.std * length for length in unit_lengths(feature, self.config.unit)]
+        return [torch.randn_like(f, dtype=search_dtype(f)) * size for f, size in zip(tensors, sizes, strict=True)]
