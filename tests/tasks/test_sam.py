@@ -51,6 +51,17 @@ def plain_step(model, loss, rho=RHO, adaptive=False):
     return clean.detach(), perturbed.detach()
 
 
+def general_task(model, objective, **config):
+    """A task whose batches are whatever the objective takes."""
+
+    class General(SamTask):
+        @property
+        def objective(self):
+            return objective
+
+    return General(model, config=SamConfig(**config))
+
+
 def check(model, input, target, criterion=F.cross_entropy, times=2, **config):
     """Steps of the task are those of the definition: losses, gradients, running statistics, generator, weights."""
     plain, task = copy.deepcopy(model), create_task('sam', model, criterion, **{'rho': RHO, **config})
@@ -184,7 +195,7 @@ def test_any_call_and_loss(checkpointed):
         lambda model, image: model(image['image'] * 2), lambda output, image: criterion(output, image), (criterion,)
     )
     plain = Twice(copy.deepcopy(model))
-    task = SamTask(Twice(model), config=SamConfig(rho=RHO), objective=objective)
+    task = general_task(Twice(model), objective, rho=RHO)
     task(*batch)['loss'].backward()
     found = [criterion.factor.grad, input.grad]
     criterion.zero_grad()
@@ -221,7 +232,7 @@ def test_a_gradient_without_a_direction_changes_no_weight():
             return self.weight.abs() ** self.power + 1
 
     for power in (0.5, 0.0):
-        task = SamTask(Root(power), config=SamConfig(), objective=Objective(lambda m, x: m(x), lambda y, x: y.sum()))
+        task = general_task(Root(power), Objective(lambda model, x: model(x), lambda output, x: output.sum()))
         result = task(torch.ones(1))
         assert result['loss'] == result['loss_clean'] == task.model(None).sum()
 
