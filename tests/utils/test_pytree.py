@@ -1,4 +1,6 @@
-"""Placeholders: any use of one shows."""
+"""Values with tensors in them, and placeholders: any use of one shows."""
+
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -37,3 +39,39 @@ def test_one_made_in_inference_mode_serves_a_backward_pass():
     weight = torch.ones(5, requires_grad=True)
     (weight * pytree.placeholder(torch.zeros(5), shared=True)).sum().backward()
     assert weight.grad.isnan().all()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a model may return."""
+
+    logits: torch.Tensor
+    labels: torch.Tensor
+    name: str = 'result'
+
+
+class Box:
+    """An object with attributes, one of which is the object itself."""
+
+    def __init__(self, **values):
+        self.values, self.itself, self.module = values, self, torch.nn.Linear(2, 2)
+
+
+def test_tensors_are_found_in_objects():
+    logits, scores, labels = torch.zeros(2), torch.ones(3), torch.arange(2)
+    value = [Box(scores=scores, nested=(Result(logits, labels),)), 'text', None, Result(logits, labels)]
+    assert [id(x) for x in pytree.floats(value)] == [id(scores), id(logits), id(logits)]
+    assert len(pytree.tensors(value)) == 5
+
+    changed = pytree.with_floats(value, [scores + 1, logits + 2, logits + 3])
+    assert [float(x[0]) for x in pytree.floats(changed)] == [2, 2, 3]
+    assert type(changed[0]) is Box and type(changed[3]) is Result
+    assert changed[3].labels is labels and changed[1:3] == ['text', None]
+    assert [float(x[0]) for x in pytree.floats(value)] == [1, 0, 0]  # what it was made from stays as it is
+
+
+def test_values_of_other_shapes_are_not_close():
+    zeros, empty = torch.zeros(2, 1), torch.zeros(0, 3)
+    assert pytree.close([zeros, empty], [zeros, empty])
+    assert not pytree.close(zeros, torch.zeros(1, 2))
+    assert not pytree.close(torch.full((2,), float('nan')), torch.zeros(2))

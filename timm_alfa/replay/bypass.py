@@ -66,10 +66,12 @@ def _learn_from(replay, batch: tuple, through: Optional[Callable]) -> BypassInfo
 def _is_all(replay, trial: ForwardRecord, index: int) -> bool:
     """Whether the output is the same although all outputs before the feature are NaN: nothing bypasses it.
 
-    A finite output would not be proof enough: a mask made by comparing with NaN is a valid mask.
+    A finite output would not be proof enough: a mask made by comparing with NaN is a valid mask. Neither would be one
+    in which no tensor is found.
     """
     try:
-        return pytree.close(replay.run(trial, {index: pytree.cloned}), trial.output)
+        output = replay.run(trial, {index: pytree.cloned})
+        return bool(pytree.floats(trial.output)) and pytree.close(output, trial.output)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a model may need more of an output than its shape: real outputs are safe

@@ -8,11 +8,11 @@ import torch.nn as nn
 from timm.task import ClassificationTask
 from timm.utils.model import unwrap_model
 
-from timm_alfa.errors import CheckpointError, warn
+from timm_alfa.errors import CheckpointError, ConfigError, warn
 from timm_alfa.perturb.loss_scale import LossScale
 from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.tasks.extras import ModelWithExtras
-from timm_alfa.tasks.objective import Objective, classifier_objective
+from timm_alfa.tasks.objective import Objective, classifier_objective, general_objective, objective_of_call
 from timm_alfa.utils.fsdp import distribute_like, keep_unsharded
 from timm_alfa.utils.unwrap import unwrap
 
@@ -20,22 +20,27 @@ _VARIANTS = 8  # of a compiled part: with or without gradients, with or without 
 
 
 class MethodTask(ClassificationTask):
-    """A classification task with a method's options, state and count of optimizer updates.
+    """A training task with a method's options, state and count of optimizer updates.
+
+    Without `call` and `loss` it is timm's classification task.
 
     Args:
-        model: Any classifier.
+        model: Any classifier; with `call` or `loss`, any model.
         criterion: Loss of logits and targets; None: timm's default.
         config: The method's options.
         extras: Parameters and modules that the method trains in addition to the model, by name.
-        objective: How the model is called on a batch, and the loss of its output; None: those of a classifier.
+        call: How the model is called, as for `create_task`.
+        loss: The loss of its output, as for `create_task`; it takes the place of the criterion.
         kwargs: For `timm.task.ClassificationTask`.
 
     Attributes:
         blocks: Names of the features that the method perturbs, if it perturbs features.
+        only_classifiers: Why the method takes neither `call` nor `loss`, as a clause; empty if it takes both.
         total_updates: How many updates the training makes, for what follows a schedule; None until a loop says so.
     """
 
     blocks: tuple[str, ...] = ()
+    only_classifiers: str = ''
     total_updates: Optional[int] = None
 
     def __init__(
@@ -45,17 +50,22 @@ class MethodTask(ClassificationTask):
         *,
         config: Any,
         extras: Optional[dict] = None,
-        objective: Optional[Objective] = None,
+        call: Optional[Callable] = None,
+        loss: Optional[Callable] = None,
         **kwargs,
     ):
+        has_criterion = criterion is not None or bool(kwargs.get('criterion_kwargs'))
         if unwrap(model) is not model:
             warn(
                 'the model is wrapped (compiled or distributed); the task trains the module inside: call '
                 'task.compile() and task.prepare_distributed() instead.'
             )
             model = unwrap(model)
-        super().__init__(ModelWithExtras(model, **extras) if extras else model, criterion, **kwargs)
-        self._objective = objective
+        trained = ModelWithExtras(model, **extras) if extras else model
+        super().__init__(trained, criterion if loss is None else loss, **kwargs)
+        self._call = call
+        # what `self.criterion` is: of 'batch' (`loss`), of 'logits', or not used, because the loss is in the 'output'
+        self._loss_kind = 'batch' if loss is not None else 'logits' if has_criterion or call is None else 'output'
         self.config = config
         for line in config.no_effect():
             warn(line)
@@ -83,18 +93,28 @@ class MethodTask(ClassificationTask):
     @property
     def objective(self) -> Objective:
         """How the model is called, and the loss of its output: by default that of a classifier and `criterion`."""
-        return self._objective or classifier_objective(self.criterion)
+        if self._loss_kind == 'batch':
+            return general_objective(self._call, self.criterion)
+        if self._call is not None:
+            return objective_of_call(self._call, self.criterion if self._loss_kind == 'logits' else None)
+        return classifier_objective(self.criterion)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether batches are images and classes: the model needs neither `call` nor `loss`."""
+        return self._call is None and self._loss_kind == 'logits'
 
     def forward(self, *batch, **named) -> dict[str, torch.Tensor]:
         """Computes the loss of one training step.
 
         Args:
-            batch: Images [B, C, H, W], normalized, and their classes [B] or soft targets [B, num_classes].
-            named: The same by name: input, target.
+            batch: Images [B, C, H, W], normalized, and their classes [B] or soft targets [B, num_classes]. With `call`
+                or `loss`, whatever these take.
+            named: The same by name, for a classifier: input, target.
 
         Returns:
-            'loss' to call backward on, 'output' (clean logits [B, num_classes], unless the method says otherwise), and
-            detached parts such as 'loss_clean' and 'loss_adv'.
+            'loss' to call backward on, 'output' (clean logits [B, num_classes], unless the method says otherwise, or
+            what `call` returned), and detached parts such as 'loss_clean' and 'loss_adv'.
         """
         batch = self.objective.bind(batch, named)
         self._stepped = self._counted_early = False
@@ -190,11 +210,24 @@ class MethodTask(ClassificationTask):
         parameters = [p for module in modules for p in module.parameters()]
         if not exclude_head:
             return parameters
-        model: Any = self.model  # with the methods of timm's models
-        head = model.get_classifier()
+        model: Any = self.model  # with the methods of timm's models, if it is one of them
+        head = model.get_classifier() if hasattr(model, 'get_classifier') else []
         heads = head if isinstance(head, (tuple, list)) else [head]  # some models have two
         excluded = {id(p) for each in heads if isinstance(each, nn.Module) for p in each.parameters()}
         return [p for p in parameters if id(p) not in excluded]
+
+    def create_evaluator(self, **kwargs):
+        """timm's evaluator of classifiers.
+
+        Raises:
+            ConfigError: The task has `call` or `loss`, so outputs are not known to be logits.
+        """
+        if not self.is_classifier:
+            raise ConfigError(
+                'a task with call or loss has no evaluator, which counts correct classes: evaluate '
+                'task.get_eval_model() with the metric of your task.'
+            )
+        return super().create_evaluator(**kwargs)
 
     @contextmanager
     def trial(self) -> Iterator[None]:

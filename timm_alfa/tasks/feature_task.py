@@ -72,8 +72,8 @@ class FeatureTask(MethodTask):
         loss = L(f) + lambda * sum_i L(f_i + delta_i)
 
     Args:
-        model: Any classifier.
-        criterion: Loss of logits and targets, a mean over the batch.
+        model: Any model.
+        criterion: Loss of logits and targets.
         config: A `FeatureConfig`.
         extras: Parameters and modules that the method trains in addition to the model, by name.
         kwargs: For `MethodTask`.

@@ -63,6 +63,8 @@ class IsdaTask(MethodTask):
             not known.
     """
 
+    only_classifiers = 'it needs the last layer of a classifier and the classes of images'
+
     def __init__(self, model: nn.Module, criterion=None, *, config: IsdaConfig, **kwargs):
         name, linear = _last_layer(unwrap(model))
         _check_size(linear, config.covariance)

@@ -72,6 +72,8 @@ class MoExTask(MethodTask):
         BlockError: The layer is not a single module of the model.
     """
 
+    only_classifiers = 'it mixes the classes of images'
+
     def __init__(self, model: nn.Module, criterion=None, *, config: MoExConfig, **kwargs):
         super().__init__(model, criterion, config=config, **kwargs)
         self.layer = _resolve(self.model, config.layer)

@@ -71,6 +71,8 @@ class PixelTask(MethodTask):
         ConfigError: How the model's images are normalized is not known.
     """
 
+    only_classifiers = 'it searches in the pixels of a batch of images with classes'
+
     def __init__(self, model: nn.Module, criterion=None, *, config: PixelConfig, **kwargs):
         pixels = pixels_of(unwrap(model), config.mean, config.std)
         super().__init__(model, criterion, config=config, **kwargs)

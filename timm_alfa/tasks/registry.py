@@ -53,39 +53,79 @@ def create_task(
     criterion: Optional[Union[nn.Module, Callable]] = None,
     device: Optional[torch.device] = None,
     *,
+    call: Optional[Callable] = None,
+    loss: Optional[Callable] = None,
     criterion_kwargs: Optional[dict[str, Any]] = None,
     verbose: bool = False,
     **config,
 ) -> MethodTask:
     """Creates a training task of timm that trains a model by one of the methods.
 
+    A classifier needs neither `call` nor `loss`. Any other model says how it is called and what is minimized, and the
+    task passes on to both whatever it is called with:
+
+        task = create_task('alfa', unet, blocks='encoder.layer4', loss=lambda output, image, mask: dice(output, mask))
+        result = task(image, mask)
+
     Args:
         name: One of `list_tasks()`.
-        model: Any classifier. Its weights are trained in place, its modules and keys stay as they are.
+        model: Any classifier; with `call` or `loss`, any model. Its weights are trained in place, its modules and keys
+            stay as they are.
         criterion: Loss of logits and targets; None: timm's default, cross-entropy. One with parameters has to be an
             `nn.Module`: the parameters of a function get no gradient from most blocks.
         device: Of the task's own tensors; None: the model's.
+        call: `call(model, *batch)` returns the model's output; None: the model is called on the first part of a batch.
+            It has to call the model itself, which may be wrapped, once.
+        loss: `loss(output, *batch)` returns a scalar and takes the place of the criterion. None: the criterion of the
+            logits (an output, or its `.logits`) and the last part of a batch, or with `call` and without a criterion
+            the loss that the model has computed (an output, or its `.loss`). As for the criterion, one with parameters
+            has to be an `nn.Module`.
         criterion_kwargs: For `timm.loss.create_classification_loss` when there is no criterion.
         verbose: Whether timm logs what it creates.
         config: The method's options, by name.
 
     Returns:
-        A `timm.task.TrainingTask`: `task(input, target)` returns a dict with at least 'loss' and 'output'.
+        A `timm.task.TrainingTask`: `task(input, target)`, or `task(*batch)`, returns a dict with at least 'loss' and
+        'output'.
 
     Raises:
-        ConfigError: An unknown task, or wrong options, all of them in one message.
+        ConfigError: An unknown task, wrong options, all of them in one message, or a method that takes no `call` and
+            no `loss`.
         BlockError: A block spec that names nothing in this model.
     """
     if name not in TASKS:
         raise ConfigError(one_of('task', name, list_tasks()))
     row = TASKS[name]
+    objective = _given_objective(row, criterion if criterion is not None else criterion_kwargs, call, loss)
     options = build(row.config, config)
     device = device if device is not None else next((p.device for p in model.parameters()), torch.device('cpu'))
     return row.task(
         model,
         criterion,
         config=options,
+        **objective,
         criterion_kwargs=criterion_kwargs,
         device=torch.device(device),
         verbose=verbose,
     )
+
+
+def _given_objective(
+    row: TaskRow, criterion: Any, call: Optional[Callable], loss: Optional[Callable]
+) -> dict[str, Callable]:
+    """What a user says of the objective, if anything: `call`, `loss` or both.
+
+    Raises:
+        ConfigError: The method takes neither, one is not a function, or the loss comes with a criterion.
+    """
+    forms = {'call': 'call(model, *batch)', 'loss': 'loss(output, *batch)'}
+    given = {name: value for name, value in (('call', call), ('loss', loss)) if value is not None}
+    reason = getattr(row.task, 'only_classifiers', '')
+    if given and reason:
+        raise ConfigError(f"task '{row.name}' trains classifiers only and takes no {' and no '.join(given)}: {reason}.")
+    for name, value in given.items():
+        if not callable(value):
+            raise ConfigError(f'{name} is {value!r}: pass a function, {forms[name]}.')
+    if 'loss' in given and criterion:
+        raise ConfigError(f'pass a criterion or loss, not both: {forms["loss"]} takes the place of the criterion.')
+    return given

@@ -1,41 +1,78 @@
-"""Operations on all tensors of a feature, which is a tensor or a tuple, list or dict of tensors."""
+"""Operations on all tensors of a value.
 
-from typing import Any, Callable, Sequence
+A value, such as a feature or what a model returns, is a tensor or a tuple, list or dict of tensors, nested at will. An
+object that holds some among its attributes, such as a dataclass, counts as a dict of its attributes.
+"""
+
+import copy
+from types import FunctionType, MethodType, ModuleType
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch import nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+_NO_CONTAINERS = (str, int, float, type, nn.Module, FunctionType, MethodType, ModuleType)
 
 
-def is_float(x: Any) -> bool:
-    """Whether this is a floating-point tensor."""
-    return isinstance(x, torch.Tensor) and x.is_floating_point()
+def _leaves(value: Any, around: frozenset[int] = frozenset()) -> Iterator[torch.Tensor]:
+    """All tensors, in order.
+
+    Args:
+        around: Identities of the objects that the value is an attribute of.
+    """
+    for x in tree_leaves(value):
+        if isinstance(x, torch.Tensor):
+            yield x
+        elif (attributes := _attributes(x, around)) is not None:
+            yield from _leaves(attributes, around | {id(x)})
+
+
+def _attributes(x: Any, around: frozenset[int]) -> Optional[dict]:
+    """The attributes of an object that may hold tensors; None for anything else."""
+    if x is None or isinstance(x, _NO_CONTAINERS) or id(x) in around:
+        return None
+    return getattr(x, '__dict__', None)
+
+
+def _map(function: Callable[[torch.Tensor], torch.Tensor], value: Any, around: frozenset[int] = frozenset()) -> Any:
+    def mapped(x: Any) -> Any:
+        if isinstance(x, torch.Tensor):
+            return function(x)
+        attributes = _attributes(x, around)
+        if attributes is None or next(_leaves(attributes, around | {id(x)}), None) is None:
+            return x
+        other = copy.copy(x)
+        other.__dict__.update(_map(function, dict(attributes), around | {id(x)}))
+        return other
+
+    return tree_map(mapped, value)
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
     """All tensors of a feature, in order."""
-    return [x for x in tree_flatten(value)[0] if isinstance(x, torch.Tensor)]
+    return list(_leaves(value))
 
 
 def floats(value: Any) -> list[torch.Tensor]:
     """The floating-point tensors of a feature: what can be perturbed."""
-    return [x for x in tree_flatten(value)[0] if is_float(x)]
+    return [x for x in _leaves(value) if x.is_floating_point()]
 
 
 def with_floats(value: Any, replacements: Sequence[torch.Tensor]) -> Any:
     """The feature with its floating-point tensors replaced, in the order of `floats`."""
-    leaves, spec = tree_flatten(value)
     rest = iter(replacements)
-    return tree_unflatten([next(rest) if is_float(x) else x for x in leaves], spec)
+    return map_floats(lambda _: next(rest), value)
 
 
 def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
     """The feature with the function applied to all its tensors."""
-    return tree_map(lambda x: function(x) if isinstance(x, torch.Tensor) else x, value)
+    return _map(function, value)
 
 
 def map_floats(function: Callable[[torch.Tensor], torch.Tensor], value: Any) -> Any:
     """The feature with the function applied to its floating-point tensors."""
-    return tree_map(lambda x: function(x) if is_float(x) else x, value)
+    return _map(lambda x: function(x) if x.is_floating_point() else x, value)
 
 
 def detached(value: Any) -> Any:
@@ -87,6 +124,8 @@ def close(value: Any, other: Any) -> bool:
 
 
 def _is_close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.shape != b.shape or b.numel() == 0:
+        return a.shape == b.shape
     tolerance = torch.finfo(b.dtype).eps ** 0.5
     return bool((a - b).abs().amax() <= tolerance * b.abs().amax())
 
