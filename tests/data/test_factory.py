@@ -4,7 +4,7 @@ import torch
 from timm_alfa.data import AugConfig, DataConfig, create_data, create_eval_loader, inspect_data
 from timm_alfa.data.loaders.in_memory import MemoryLoader
 from timm_alfa.data.loaders.workers import WorkerLoader
-from timm_alfa.errors import ConfigError, DataError
+from timm_alfa.errors import AlfaWarning, ConfigError, DataError
 
 
 def config(root, **kwargs):
@@ -139,3 +139,26 @@ def test_an_eval_loader_numbers_classes_as_the_model_does(root, model_config):
         create_eval_loader(config(root), model_config=model_config, split='train', num_classes=2)
     with pytest.raises(DataError, match=r"unknown split --split 'none'. Known: test, train, val"):
         create_eval_loader(config(root), model_config=model_config, split='none')
+
+
+def test_an_eval_loader_numbers_classes_by_the_models_names(root, model_config):
+    """No training split is needed, and equal numbers of classes do not make them the same classes."""
+
+    def targets(split='val', **options):
+        loader = create_eval_loader(config(root), model_config=model_config, split=split, **options)
+        return torch.cat([target for _, target in loader])
+
+    (root / 'train').rename(root / 'small')
+    names = ('a', 'b', 'c')
+    assert targets(num_classes=3, class_names=names).tolist() == [1, 1, 2, 2, 2]
+    assert targets(num_classes=2, class_names=('c', 'b')).tolist() == [1, 1, 0, 0, 0]
+    with pytest.warns(AlfaWarning, match=r"classes of split 'val' are called b, c; the model's are b, d: the order is"):
+        assert targets(num_classes=2, class_names=('b', 'd')).tolist() == [0, 0, 1, 1, 1]
+
+
+def test_data_with_the_models_classes_in_another_order_is_refused(model_config):
+    names = [str(digit) for digit in range(10)]
+    options = dict(model_config=model_config | dict(input_size=(3, 32, 32)), split='test', num_classes=10)
+    create_eval_loader(DataConfig(workers=0), class_names=names, **options)
+    with pytest.raises(DataError, match=r"split 'test' has the model's classes in another order \(0, 1, .*--class-map"):
+        create_eval_loader(DataConfig(workers=0), class_names=names[::-1], **options)

@@ -33,6 +33,13 @@ def pair_errors(data: DataConfig, aug: AugConfig, flag_name: Callable[[str], str
         )
 
 
+def no_effect_on(data: DataConfig, kind: str, flag_name: Callable[[str], str] = long_flag) -> Iterator[str]:
+    """Yields one line per option that is set and that data of this kind does not read."""
+    title = KINDS[kind].title or f'{kind}/ datasets'
+    for name in changed(data, KINDS[kind].unused):
+        yield f'{flag_name(name)} has no effect with {title}.'
+
+
 def no_effect(
     data: DataConfig,
     aug: AugConfig,
@@ -50,9 +57,7 @@ def no_effect(
         flag_name: Returns an option as the user wrote it.
     """
     # the kind of dataset
-    title = KINDS[kind].title or f'{kind}/ datasets'
-    for name in changed(data, KINDS[kind].unused):
-        yield f'{flag_name(name)} has no effect with {title}.'
+    yield from no_effect_on(data, kind, flag_name)
     for name in changed(data, special_options()):
         if name not in KINDS[kind].options:
             others = ' or '.join(f'{other}/' for other in kinds_with(name))

@@ -6,13 +6,15 @@ from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
 import torch
 
+from timm_alfa.data.checks import no_effect_on
 from timm_alfa.data.config import AugConfig, DataConfig
 from timm_alfa.data.datasets.base import Source, Subset, check_labels
 from timm_alfa.data.datasets.registry import KINDS, dataset_kind, find_split, open_split, require_split
 from timm_alfa.data.inspect import DataInfo, choose_loader, count_classes, inspect_data, read_sizes
 from timm_alfa.data.loaders.base import Loader
 from timm_alfa.data.loaders.create import check_cutmix, create_loaders, loader_spec
-from timm_alfa.errors import DataError
+from timm_alfa.errors import DataError, warn
+from timm_alfa.utils.text import shorten_list
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def create_eval_loader(
     model_config: Mapping,
     split: Optional[str] = None,
     num_classes: Optional[int] = None,
+    class_names: Optional[Sequence[str]] = None,
     rank: int = 0,
     world_size: int = 1,
     device: Union[torch.device, str] = 'cpu',
@@ -143,6 +146,8 @@ def create_eval_loader(
         model_config: As in `create_data`.
         split: Default: `data.val_split`.
         num_classes: Of the model: labels are checked against it.
+        class_names: Of the model, in the order of its outputs, if they are known: labels are numbered by them, or
+            checked against them.
         rank: Which of the processes this is.
         world_size: Number of processes.
         device: Where batches are made.
@@ -152,7 +157,7 @@ def create_eval_loader(
         DataError: The data cannot be used.
     """
     # images and labels
-    source = _open_for_model(data, split or data.val_split, num_classes)
+    source = _open_for_model(data, split or data.val_split, num_classes, class_names)
     if not len(source):
         raise DataError(f"split '{source.split}' has no images.")
     num_classes = num_classes or count_classes(data, source)
@@ -177,16 +182,27 @@ def create_eval_loader(
     return create_loaders([subset], spec, eval_batch_size, loader, size, same_size)[0]
 
 
-def _open_for_model(data: DataConfig, split: str, num_classes: Optional[int]) -> Source:
+def _open_for_model(
+    data: DataConfig,
+    split: str,
+    num_classes: Optional[int],
+    class_names: Optional[Sequence[str]],
+) -> Source:
     """Opens a split with the classes numbered as the model numbers them.
 
     Raises:
-        DataError: The data cannot be used, or how the model numbers its classes is not known.
+        DataError: The data cannot be used, or how the model numbers its classes is not known or differs.
     """
     kind = dataset_kind(data)
+    for line in no_effect_on(data, kind):
+        warn(line)
     known = KINDS[kind].splits(data)
     name = require_split(kind, split, known, '--split')
     source = open_split(kind, data, name)
+
+    if class_names and set(source.class_names) <= set(class_names) and KINDS[kind].open_like and not data.class_map:
+        return open_split(kind, data, name, class_names) if source.class_names != tuple(class_names) else source
+    _check_order(source, class_names or ())
 
     # A split that lacks a class numbers the others differently: the training split's numbers are the model's.
     train = find_split(kind, data.train_split, known)
@@ -194,10 +210,29 @@ def _open_for_model(data: DataConfig, split: str, num_classes: Optional[int]) ->
     if KINDS[kind].open_like is None or numbered:
         return source
     if train is not None:
-        return open_split(kind, data, name, open_split(kind, data, train))
+        return open_split(kind, data, name, open_split(kind, data, train).class_names)
     if not data.class_map:
         raise DataError(
             f"split '{name}' has {len(source.class_names)} classes, the model {num_classes}, and there is no split "
             f"'{data.train_split}' to number them by: use --train-split or --class-map."
         )
     return source
+
+
+def _check_order(source: Source, class_names: Sequence[str]) -> None:
+    """Checks that the data numbers its classes as the model does, as far as both have names.
+
+    Raises:
+        DataError: They are the same classes in another order.
+    """
+    own = source.class_names
+    if not own or not class_names or own == tuple(class_names):
+        return
+    listed = f"{shorten_list(own, 5)}; the model's are {shorten_list(class_names, 5)}"
+    if sorted(own) == sorted(class_names):
+        raise DataError(
+            f"split '{source.split}' has the model's classes in another order ({listed}): pass --class-map a file "
+            "with the model's."
+        )
+    if len(own) == len(class_names):
+        warn(f"the classes of split '{source.split}' are called {listed}: the order is taken to be the same.")

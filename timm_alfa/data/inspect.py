@@ -11,6 +11,7 @@ from timm_alfa.data.checks import TIMM_ONLY, changed, no_effect, pair_errors
 from timm_alfa.data.config import AugConfig, DataConfig
 from timm_alfa.data.datasets.base import Source, Subset, check_labels
 from timm_alfa.data.datasets.registry import KINDS, dataset_kind, find_split, open_split, require_split, title
+from timm_alfa.data.datasets.split_names import is_test_name
 from timm_alfa.data.loaders import sampling
 from timm_alfa.errors import AlfaWarning, ConfigError, DataError, one_of
 
@@ -108,7 +109,7 @@ def inspect_data(data: DataConfig, aug: Optional[AugConfig] = None, *, seed: int
     kind = dataset_kind(data)
     train_split, val_split = _split_names(data, kind)
     source = open_split(kind, data, train_split)
-    held_out = open_split(kind, data, val_split, source) if val_split is not None else None
+    held_out = open_split(kind, data, val_split, source.class_names) if val_split is not None else None
     train, val, test = _subsets(data, source, held_out, seed)
     subsets = [subset for subset in (train, val, test) if subset is not None]
     unused = _unused(source, subsets, val_split == train_split) if data.score_unused else None
@@ -159,8 +160,8 @@ def _notes(data: DataConfig, train: str, val: Optional[str]) -> Iterator[str]:
         yield f"there is no split '{data.val_split}': no test score at the end."
     elif val == train:
         yield f"training and {'test' if data.val_fraction else 'validation'} images come from the same split '{val}'."
-    elif val == 'test' and not data.val_fraction:
-        yield "the best checkpoint is chosen on the split 'test'; --val-fraction 0.1 keeps it for a score at the end."
+    elif is_test_name(val) and not data.val_fraction:
+        yield f"the best checkpoint is chosen on the split '{val}'; --val-fraction 0.1 keeps it for a score at the end."
 
 
 def _subsets(

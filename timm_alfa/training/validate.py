@@ -57,6 +57,7 @@ def prepare(config: ValidateConfig) -> Prepared:
         model_config=inputs,
         split=config.split.split,
         num_classes=cast(Any, model).num_classes,
+        class_names=cast(Any, model).pretrained_cfg.get('label_names'),
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         device=accelerator.device,

@@ -40,7 +40,7 @@ def test_sources_travel_to_workers():
 def test_labels_outside_the_classes_are_named(label):
     source = Gray('train', [0, 1, label, label])
     check_labels(source, torch.tensor([0, 1]), 3)
-    with pytest.raises(DataError, match=rf"image 2 of split 'train' has label {label}, valid are 0\.\.2 \(2 such"):
+    with pytest.raises(DataError, match=rf"image 2 of split 'train' has label {label}\b.* valid are 0\.\.2 \(2 such"):
         check_labels(source, torch.arange(4), 3)
 
 

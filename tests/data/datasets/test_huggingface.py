@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from helpers.dataset_files import encoded
+from PIL import Image
 
-from timm_alfa.data import DataConfig
+from timm_alfa.data import DataConfig, create_data, inspect_data
 from timm_alfa.data.datasets.huggingface import HfdsSource, splits
 from timm_alfa.errors import DataError
 
@@ -67,7 +71,7 @@ def test_a_class_map_renumbers(make_parquet, features, tmp_path):
         (dict(input_key='image'), "unknown column --input-key 'image'.*Known: img, label, note"),
         (dict(target_key='lable'), "Did you mean 'label'"),
         (dict(input_key='note'), "'note' holds no images: --input-key may be img"),
-        (dict(target_key='note'), "'note' gives no labels"),
+        (dict(target_key='note'), "'note' does not hold one integer label .* or pass --class-map"),
         (dict(target_key='weight'), "'weight' does not hold one integer label"),
     ],
 )
@@ -95,13 +99,64 @@ def test_a_corrupt_row_is_named_and_the_others_are_read(make_parquet, features):
 
 
 def _png(value):
-    import io
+    return encoded(Image.new('L', (2, 2), value))
 
-    from PIL import Image
 
-    file = io.BytesIO()
-    Image.new('L', (2, 2), value).save(file, 'png')
-    return file.getvalue()
+@pytest.mark.parametrize(
+    ('item', 'reason'),
+    [
+        (None, 'the row has no image'),
+        (dict(bytes=None, path=None), 'the row has no image'),
+        (dict(bytes=b'', path=None), 'the row has no image'),
+        (dict(bytes=b'', path='a.png'), 'it is empty'),
+        (dict(bytes=None, path='missing.png'), 'missing.png.* outside of the dataset'),
+    ],
+)
+def test_a_row_without_an_image_is_named_or_skipped(make_parquet, features, model_config, item, reason):
+    data = rows(3)
+    data['img'] = [dict(bytes=_png(at), path=None) if at != 1 else item for at in range(3)]
+    options = config(make_parquet(features, train=data), val_split='train', workers=0)
+    source = HfdsSource(options, 'train')
+    with pytest.raises(DataError, match=rf"cannot read row 1 of split 'train'.*{reason}.*--skip-corrupt"):
+        source.image(1, 'RGB')
+    with pytest.raises(DataError, match=reason):
+        inspect_data(options)
+    for loader in ('memory', 'timm'):
+        loaded = create_data(replace(options, skip_corrupt=True, loader=loader), model_config=model_config).val
+        assert sum(len(input) for input, _ in loaded) == 2
+        assert loaded.skipped_indices == {1}
+
+
+@pytest.mark.parametrize('skip_corrupt', [False, True])
+@pytest.mark.parametrize(('label', 'message'), [(None, 'has label -1, which means none, valid are 0..1'), (5, None)])
+def test_a_row_without_a_valid_label_is_named(make_parquet, features, skip_corrupt, label, message):
+    types = features if label is None else features | dict(label=datasets.Value('int64'))
+    options = config(make_parquet(types, train=rows(3, labels=[0, label, 1])), val_split='train', num_classes=2)
+    with pytest.raises(DataError, match=rf"row 1 of split 'train' {message or 'has label 5, valid are 0..1'}"):
+        inspect_data(replace(options, skip_corrupt=skip_corrupt))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'labels'),
+    [
+        ('float64', [0.0, 1.0, 1.5]),
+        ('float64', [0.0, 1.0, None]),
+        ('string', ['0', '1', '1']),
+        ('uint64', [0, 1, 2**63]),
+    ],
+)
+def test_labels_have_to_be_integers(make_parquet, features, kind, labels):
+    root = make_parquet(features | dict(label=datasets.Value(kind)), train=rows(3, labels=labels))
+    with pytest.raises(DataError, match="column 'label' (does not hold one integer label|holds a label of more)"):
+        HfdsSource(config(root), 'train')
+
+
+def test_labels_may_be_true_or_false(make_parquet, features):
+    types = features | dict(label=datasets.Value('bool'))
+    assert HfdsSource(config(make_parquet(types, train=rows(2, labels=[True, False]))), 'train').targets.tolist() == [
+        1,
+        0,
+    ]
 
 
 def test_missing_folders_fail_at_once(tmp_path):

@@ -22,7 +22,7 @@ def test_labels_follow_the_class_folders(make_folder):
 def test_a_split_without_a_class_keeps_the_training_numbers(make_folder):
     root = make_folder(train=dict(a=1, b=1, c=1), val=dict(c=2, b=1))
     train = FolderSource(config(root), 'train')
-    val = FolderSource(config(root), 'val', train)
+    val = FolderSource(config(root), 'val', train.class_names)
     assert val.targets.tolist() == [1, 2, 2]
     assert val.class_names == ('a', 'b', 'c')
 
@@ -30,7 +30,7 @@ def test_a_split_without_a_class_keeps_the_training_numbers(make_folder):
 def test_a_class_that_training_lacks_is_named(make_folder):
     root = make_folder(train=dict(a=1), val=dict(a=1, z=1))
     with pytest.raises(DataError, match=r"'val' has classes the training split lacks: z\."):
-        FolderSource(config(root), 'val', FolderSource(config(root), 'train'))
+        FolderSource(config(root), 'val', ('a',))
 
 
 def test_without_split_folders_the_root_is_the_training_split(make_folder):

@@ -4,6 +4,7 @@ import pickle
 import tarfile
 
 import pytest
+from helpers.dataset_files import encoded
 from helpers.pictures import picture
 
 from timm_alfa.data import AugConfig, DataConfig, create_data, inspect_data
@@ -19,9 +20,7 @@ def add(archive, name, content):
 
 
 def png(seed):
-    file = io.BytesIO()
-    picture(seed).save(file, 'PNG')
-    return file.getvalue()
+    return encoded(picture(seed))
 
 
 def write(path, samples, mode='w'):
@@ -131,7 +130,7 @@ def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
     write(
         tmp_path / 'train.0.tar',
         [
-            [('png', png(0)), ('json', b'{"kind": "dog", "at": 1, "list": [1]}')],
+            [('png', png(0)), ('json', b'{"kind": "dog", "at": 1, "list": [1], "none": null}')],
             [('json', b'{"kind": "cat", "at": 0}'), ('png', png(1))],
         ],
     )
@@ -142,7 +141,7 @@ def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
     (tmp_path / 'numbers.pkl').write_bytes(pickle.dumps({0: 1, 1: 0}))
     source = ShardSource(config(tmp_path, target_key='at', class_map=str(tmp_path / 'numbers.pkl')), 'train')
     assert source.targets.tolist() == [0, 1]  # as timm maps them
-    with pytest.raises(DataError, match=r"sample000' .* unknown label \(by --class-map .*names\.txt\) '1'.*dog, cat"):
+    with pytest.raises(DataError, match=r"sample000' .* class map '.*names\.txt' lacks '1': add it.*dog, cat"):
         ShardSource(config(tmp_path, target_key='at', class_map=str(tmp_path / 'names.txt')), 'train')
     (tmp_path / 'broken.pkl').write_bytes(b'nothing pickled')
     with pytest.raises(DataError, match=r"cannot read class map '.*broken\.pkl'"):
@@ -151,8 +150,9 @@ def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
     assert ShardSource(config(tmp_path), 'train').targets.tolist() == [1, 0]
     (tmp_path / '_info.json').unlink()
     for key, error in (
-        (None, r'there is no \.cls file: pass --target-key one of .* at, kind, list'),
+        (None, r'there is no \.cls file: pass --target-key one of .* at, kind, list, none'),
         ('kind', "its label 'dog' is not an integer: pass --class-map"),
+        ('none', "field 'none' is null: remove the sample"),
         ('att', "unknown field --target-key 'att'. Did you mean 'at'"),
     ):
         with pytest.raises(DataError, match=rf"sample '\./a\.b/sample000' of shard '.*train\.0\.tar': {error}"):
@@ -166,7 +166,9 @@ def test_labels_may_be_a_field_of_the_sidecar_and_names(tmp_path):
         (b'1.5', "its label '1.5'"),
         (b'', "its label ''"),
         (b'7', r"image 1 of shard '.*0001\.tar' has label 7, valid are 0\.\.2"),
-        (b'-1', 'has label -1, valid are'),
+        (b'1_0', "its label '1_0' is not an integer"),
+        ('\u0661'.encode(), "its label '\u0661' is not an integer"),
+        (b'-1', 'has label -1, which means none, valid are'),
     ],
 )
 def test_a_wrong_label_is_named(root, label, error):
@@ -198,12 +200,34 @@ def test_numbers_without_zeros_before_them_count_on(tmp_path):
 
 def test_extensions_have_to_be_passed_and_a_sample_without_an_image_is_named(root):
     write(root / 'set-train-0001.tar', [[('left.png', png(3)), ('right.png', png(4)), ('cls', b'1')]])
-    with pytest.raises(DataError, match=r"sample './a\.b/sample000' of shard .*0001\.tar' has no image .*right\.png"):
+    with pytest.raises(
+        DataError,
+        match=r"sample './a\.b/sample000' of shard .*0001\.tar' has no image, only cls, left\.png, right\.png",
+    ):
         ShardSource(config(root), 'train')
     with pytest.warns(AlfaWarning, match="1 samples of split 'train' have no image"):
         assert len(ShardSource(config(root, skip_corrupt=True), 'train')) == 3
     source = ShardSource(config(root, input_key='png;right.png'), 'train')
     assert source.image(3, 'RGB').tobytes() == picture(4).tobytes()
+
+
+@pytest.mark.parametrize('kind', ['BMP', 'TIFF', 'GIF', 'JPEG2000'])
+def test_images_of_any_format_are_found(root, kind):
+    extension = {'JPEG2000': 'jp2', 'TIFF': 'tif'}.get(kind, kind.lower())
+    write(root / 'set-train-0001.tar', [[(extension, encoded(picture(3), kind)), ('cls', b'1')]])
+    assert ShardSource(config(root), 'train').image(3, 'RGB').size == (8, 8)
+
+
+def test_a_label_may_begin_with_a_mark_of_its_bytes(root):
+    write(root / 'set-train-0001.tar', [[('png', png(3)), ('cls', b'\xef\xbb\xbf2\r\n')]])
+    assert ShardSource(config(root), 'train').targets.tolist() == [0, 1, 2, 2]
+
+
+def test_splits_are_found_however_they_are_written(tmp_path):
+    for name in ('set-Train-0000.tar', 'set-TRAIN-0001.tar', 'set_Testing.tar'):
+        write(tmp_path / name, plain(0))
+    assert {name: len(shards.paths) for name, shards in layout(config(tmp_path)).items()} == {'train': 2, 'testing': 1}
+    assert inspect_data(config(tmp_path)).val_split == 'testing'
 
 
 def cut(whole, at):

@@ -1,19 +1,15 @@
 """A set of labeled images by index: what every loader reads from."""
 
-import os
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Union
 
 import torch
 from PIL import Image
 
+from timm_alfa.data.datasets.image_modes import convert_image, to_8_bits
 from timm_alfa.errors import DataError, first_line
-from timm_alfa.utils.files import open_regular
 
 MODES = {1: 'L', 3: 'RGB'}
-TRAIN_NAMES = ('train', 'training')
-MAX_CLASS_MAP = 1 << 24  # bytes
-EVAL_NAMES = ('validation', 'val', 'valid', 'eval', 'evaluation', 'test')
 
 
 class Source:
@@ -60,7 +56,7 @@ class Source:
         Raises:
             DataError: It cannot be read; the message names it.
         """
-        return self.guard(index, lambda: self.open(index).convert(mode))
+        return self.guard(index, lambda: convert_image(self.open(index), mode))
 
     def images(self, indices: list[int], mode: str) -> list[Union[Image.Image, DataError]]:
         """Decodes several images; a broken one is replaced by its error."""
@@ -68,8 +64,8 @@ class Source:
 
     def size(self, index: int) -> tuple[int, int, int]:
         """Returns channels (1 or 3), height and width as stored, after decoding the image. Raises like `image`."""
-        image = self.guard(index, lambda: self.open(index).copy())
-        channels = 1 if image.mode[:1] in '1LIF' else 3
+        image = self.guard(index, lambda: to_8_bits(self.open(index)).copy())
+        channels = 1 if image.mode in ('1', 'L', 'LA', 'La') else 3
         return channels, image.height, image.width
 
 
@@ -106,23 +102,6 @@ def ordered_names(class_to_idx: dict[Any, int]) -> tuple[str, ...]:
     return tuple(names.get(index, str(index)) for index in range(count))
 
 
-def check_class_map(path: str) -> None:
-    """Checks that a class map is a regular file of a sensible size; timm reads it.
-
-    Raises:
-        DataError: It is not.
-    """
-    if not path:
-        return
-    try:
-        with open_regular(path, follow_links=True) as file:
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise DataError(f"cannot read class map '{path}': {error.strerror}.") from error
-    if size > MAX_CLASS_MAP:
-        raise DataError(f"cannot read class map '{path}': it is larger than {MAX_CLASS_MAP >> 20} MiB.")
-
-
 def image_mode(in_chans: int) -> str:
     """Returns PIL's mode for a number of input channels.
 
@@ -144,7 +123,9 @@ def check_labels(source: Source, indices: torch.Tensor, num_classes: int) -> Non
     wrong = ((targets < 0) | (targets >= num_classes)).nonzero().flatten()
     if len(wrong):
         first = int(indices[wrong[0]])
+        label = int(source.targets[first])
+        meaning = ', which means none' if label == -1 else ''
         raise DataError(
-            f'{source.label(first)} has label {int(source.targets[first])}, valid are 0..{num_classes - 1} '
+            f'{source.label(first)} has label {label}{meaning}, valid are 0..{num_classes - 1} '
             f'({len(wrong)} such labels): use another --num-classes, or the right --target-key.'
         )

@@ -1,15 +1,17 @@
-"""Hugging Face datasets, `hfds/`, by Hub id or folder, through timm's reader."""
+"""Hugging Face datasets, `hfds/`, by Hub id or folder."""
 
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import torch
 from PIL import Image
 
 from timm_alfa.data.datasets.base import Source, caught, ordered_names
+from timm_alfa.data.datasets.class_map import ClassMap, check_known, read_class_map
 from timm_alfa.data.datasets.image_files import decode_image, read_image
+from timm_alfa.data.datasets.image_modes import convert_image
 from timm_alfa.errors import DataError, first_line, one_of
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 
 MAX_PATH = 1000  # characters of an image's name that a message quotes
+MAX_LABEL = 1 << 63
+MISSING = -1  # the label of a row that has none
 
 
 def splits(data: 'DataConfig') -> tuple[str, ...]:
@@ -66,21 +70,22 @@ class HfdsSource(Source):
 
         # columns
         name = _name(data)
-        types = _load(datasets.load_dataset, name, data, split=split).features
+        table = _load(datasets.load_dataset, name, data, split=split)
+        types = table.features
         images = [column for column, kind in types.items() if isinstance(kind, datasets.Image)]
         labels = [column for column, kind in types.items() if isinstance(kind, datasets.ClassLabel)]
         input_key = _column('input', data.input_key, 'image', images, list(types))
         target_key = _column('target', data.target_key, 'label', labels, list(types))
         if input_key not in images:
             raise DataError(f"column '{input_key}' holds no images: --input-key may be {', '.join(images) or 'none'}.")
-        if not isinstance(types[target_key], (datasets.ClassLabel, datasets.Value)):
-            raise _not_integers(target_key)  # reading another type may decode what it holds
+        if not isinstance(types[target_key], (datasets.ClassLabel, datasets.Value)):  # reading it may decode it
+            raise DataError(f"column '{target_key}' does not hold one label per row: use another --target-key.")
 
         # labels now, images later
-        reader = _reader(name, data, split, input_key, target_key)
-        targets = _targets(reader, target_key, bool(data.class_map))
-        super().__init__(split, targets, ordered_names(reader.class_to_idx))
-        self.table, self.key = reader.dataset.select_columns([input_key]), input_key
+        targets, names = _labels(table, target_key, data.class_map)
+        super().__init__(split, targets, names)
+        table = table.select_columns([input_key]).cast_column(input_key, datasets.Image(decode=False))
+        self.table, self.key = table, input_key
         self.roots = _roots(name, data)
 
     def open(self, index: int) -> Image.Image:
@@ -93,7 +98,7 @@ class HfdsSource(Source):
         return [caught(self.guard, index, read) for index, read in zip(indices, reads, strict=True)]
 
     def label(self, index: int) -> str:
-        path = self.table[index][self.key]['path']
+        path = (self.table[index][self.key] or {}).get('path')
         return f"row {index} of split '{self.split}'" + (f' ({path[:MAX_PATH]})' if path else '')
 
 
@@ -154,61 +159,46 @@ def _column(kind: str, given: Optional[str], usual: str, matching: list[str], co
     raise DataError(f"--{kind}-key is not given and there is no column '{usual}': use one of {', '.join(columns)}.")
 
 
-def _reader(name: str, data: 'DataConfig', split: str, input_key: str, target_key: str) -> Any:
-    """Returns timm's reader of a split.
-
-    Raises:
-        DataError: The columns or the class map cannot be used.
-    """
-    from timm.data import create_dataset
-
-    try:
-        return create_dataset(
-            f'hfds/{name}',
-            root=data.data_dir or None,
-            split=split,
-            class_map=cast(Any, data.class_map or None),  # a file, too, which timm's annotation leaves out
-            input_key=input_key,
-            target_key=target_key,
-        ).reader
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise _no_labels(target_key, error) from error
-
-
-def _targets(reader: Any, target_key: str, mapped: bool) -> torch.Tensor:
-    """Returns the labels, (n,) int64; a missing one is -1.
+def _labels(table: Any, target_key: str, class_map: str) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """Returns the labels, (n,) int64, and the names of the classes; a missing label is -1.
 
     Args:
-        reader: timm's.
+        table: The rows.
         target_key: Column of the labels.
-        mapped: Whether a class map numbers them.
+        class_map: File that numbers them; empty to take the column's numbers.
 
     Raises:
-        DataError: The column does not hold one integer per row.
+        DataError: The column does not hold one integer per row, or the class map lacks a label.
     """
-    try:
-        # without other columns: where a row is read, all of it is decoded
-        reader.dataset = reader.dataset.select_columns([reader.image_key, target_key])
-        targets = list(reader.iter_targets()) if mapped else reader.dataset[target_key][:]
-        targets = torch.tensor([-1 if target is None else target for target in targets])
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise _no_labels(target_key, error) from error
-    if targets.ndim != 1 or targets.is_floating_point():
-        raise _not_integers(target_key)
-    return targets
+    column, numbers = table.features[target_key], read_class_map(class_map)
+    names = getattr(column, 'names', None) or []
+    # without other columns: where a row is read, all of it is decoded
+    found = table.select_columns([target_key])[target_key][:]
+    if numbers:
+        found = _mapped(found, names, numbers, class_map)
+    if not all(label is None or isinstance(label, int) for label in set(found)):
+        raise DataError(
+            f"column '{target_key}' does not hold one integer label per row: use another --target-key, or pass "
+            '--class-map a file with the names.'
+        )
+    if any(label is not None and not -MAX_LABEL <= label < MAX_LABEL for label in set(found)):
+        raise DataError(f"column '{target_key}' holds a label of more than 64 bits: use another --target-key.")
+    targets = torch.tensor([MISSING if label is None else int(label) for label in found], dtype=torch.int64)
+    return targets, ordered_names(numbers) if numbers else tuple(names)
 
 
-def _not_integers(target_key: str) -> DataError:
-    """Returns the error for a column of another type."""
-    return DataError(f"column '{target_key}' does not hold one integer label per row: use another --target-key.")
+def _mapped(found: list, names: list[str], numbers: ClassMap, class_map: str) -> list[Optional[int]]:
+    """Returns the numbers that a class map gives to labels: by the label, its name, or the label as text.
 
-
-def _no_labels(target_key: str, error: Exception) -> DataError:
-    """Returns the error for a column that cannot be read as labels."""
-    return DataError(
-        f"column '{target_key}' gives no labels ({type(error).__name__}: {first_line(error)}): "
-        'use another --target-key, or the right --class-map.'
-    )
+    Raises:
+        DataError: It lacks one.
+    """
+    keys: dict[Any, Any] = {}
+    for label in dict.fromkeys(label for label in found if label is not None):
+        named = names and isinstance(label, int) and 0 <= label < len(names)
+        keys[label] = label if label in numbers else names[label] if named else str(label)
+    check_known(keys.values(), numbers, class_map)
+    return [None if label is None else numbers[keys[label]] for label in found]
 
 
 def _roots(name: str, data: 'DataConfig') -> tuple[str, ...]:
@@ -222,13 +212,15 @@ def _roots(name: str, data: 'DataConfig') -> tuple[str, ...]:
     return tuple(os.path.abspath(folder) for folder in folders)
 
 
-def _decoded(item: dict, roots: tuple[str, ...]) -> Image.Image:
+def _decoded(item: Optional[dict], roots: tuple[str, ...]) -> Image.Image:
     """Decodes an image from its bytes, or from its file if the row holds no bytes.
 
     Raises:
-        ValueError: The file is in none of these folders.
+        ValueError: There is no image, or the file is in none of these folders.
     """
-    if item['bytes']:
+    if item is None or not (item['bytes'] or item['path']):
+        raise ValueError('the row has no image')
+    if item['bytes'] is not None:
         return decode_image(item['bytes'])
     path = os.path.abspath(item['path'])
     if not any(path.startswith(os.path.join(root, '')) for root in roots):
@@ -236,5 +228,5 @@ def _decoded(item: dict, roots: tuple[str, ...]) -> Image.Image:
     return read_image(path)
 
 
-def _converted(item: dict, roots: tuple[str, ...], mode: str) -> Image.Image:
-    return _decoded(item, roots).convert(mode)
+def _converted(item: Optional[dict], roots: tuple[str, ...], mode: str) -> Image.Image:
+    return convert_image(_decoded(item, roots), mode)

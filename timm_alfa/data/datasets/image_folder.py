@@ -1,15 +1,18 @@
-"""Image folders, one folder per class, through timm's reader; what that reader passes over silently is an error."""
+"""Image folders, one folder per class, with the classes and the order of timm's reader."""
 
 import os
-from typing import TYPE_CHECKING, Any, Optional
+import unicodedata
+from typing import TYPE_CHECKING, Iterable, Optional, Sequence
 
 from PIL import Image
-from timm.data import create_dataset
-from timm.data.readers.img_extensions import get_img_extensions
 
-from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, ordered_names
+from timm_alfa.data.datasets.base import Source, ordered_names
+from timm_alfa.data.datasets.class_map import by_text, check_known, read_class_map
+from timm_alfa.data.datasets.folder_scan import describe_others, list_folder, natural_key, scan_classes
 from timm_alfa.data.datasets.image_files import read_image
-from timm_alfa.errors import DataError, first_line
+from timm_alfa.data.datasets.split_names import is_split_name, simplified
+from timm_alfa.errors import DataError, warn
+from timm_alfa.utils.text import shorten_list
 
 if TYPE_CHECKING:
     from timm_alfa.data.config import DataConfig
@@ -21,13 +24,18 @@ def splits(data: 'DataConfig') -> tuple[str, ...]:
 
 
 def layout(data: 'DataConfig') -> dict[str, str]:
-    """Returns the folder of each split. Without folders named like splits, the root itself is the training split."""
+    """Returns the folder of each split. Without folders named like splits, the root itself is the training split.
+
+    Raises:
+        DataError: A folder does not exist or cannot be read, or two are the same split.
+    """
     root = os.path.expanduser(data.data_dir)
-    inside = _folders(root)
-    split_names = (*TRAIN_NAMES, *EVAL_NAMES, data.train_split, data.val_split)
-    named = [name for name in inside if name in split_names]
+    inside = list_folder(root).inside
+    requested = (data.train_split, data.val_split)
+    named = [name for name in inside if name in requested or is_split_name(name)]
     # A class may be called 'train', the vehicle. A split has its own folders, or comes with its counterpart.
-    if any(_folders(os.path.join(root, name)) for name in named) or len(named) > 1:
+    if any(list_folder(os.path.join(root, name)).inside for name in named) or len(named) > 1:
+        _check_distinct(named, root)
         return {name: os.path.join(root, name) for name in inside}
     return {'train': root}
 
@@ -38,25 +46,35 @@ class FolderSource(Source):
     Args:
         data: `data_dir` and `class_map` have an effect.
         split: One of `splits`.
-        first: The training split, whose classes number those of the other splits: a split that lacks a class would
+        names: Class names in the order of their numbers, those of the training split: a split that lacks a class would
             number the classes after it differently.
 
     Raises:
-        DataError: The folder cannot be used, or has a class that `first` lacks.
+        DataError: The folder cannot be used, or has a class that `names` or the class map lacks.
     """
 
-    def __init__(self, data: 'DataConfig', split: str, first: Optional['FolderSource'] = None):
+    def __init__(self, data: 'DataConfig', split: str, names: Optional[Sequence[str]] = None):
         root = layout(data)[split]
-        _check_classes(root)
-        reader = _reader(root, data.class_map or None)
-        if first is not None and reader.class_to_idx != first.class_to_idx:
-            unknown = sorted(set(reader.class_to_idx) - set(first.class_to_idx))
-            if unknown:
-                raise DataError(f"split '{split}' has classes the training split lacks: {', '.join(unknown[:5])}.")
-            reader = _reader(root, dict(first.class_to_idx))
-        self.class_to_idx: dict[str, int] = reader.class_to_idx
-        self.paths = [path for path, _ in reader.samples]
-        super().__init__(split, [target for _, target in reader.samples], ordered_names(self.class_to_idx))
+        found = scan_classes(root)
+        if found.others:
+            warn(f"split '{split}' leaves out files that are not images: {describe_others(found.others)}.")
+
+        # classes
+        class_map = by_text(read_class_map(data.class_map))
+        if class_map:
+            check_known(found.images, class_map, data.class_map)
+        elif names is not None:
+            _check_in_training(split, found.images, names)
+        else:
+            _warn_of_similar(found.images)
+            names = sorted(found.images, key=natural_key)
+        numbers = class_map or {name: number for number, name in enumerate(names or ())}
+
+        # images, in the order of their paths
+        samples = [(path, numbers[name]) for name, paths in found.images.items() for path in paths]
+        samples.sort(key=lambda sample: natural_key(sample[0]))
+        self.paths = [os.path.join(root, path) for path, _ in samples]
+        super().__init__(split, [target for _, target in samples], ordered_names(numbers))
 
     def open(self, index: int) -> Image.Image:
         return read_image(self.paths[index])
@@ -65,59 +83,35 @@ class FolderSource(Source):
         return f"image '{self.paths[index]}'"
 
 
-def _folders(path: str) -> list[str]:
-    """Returns the names of the visible folders in a folder, sorted.
+def _check_in_training(split: str, found: Iterable[str], names: Sequence[str]) -> None:
+    """Checks that the training split has all classes of another one.
 
     Raises:
-        DataError: It does not exist or cannot be read: `os.walk` would skip it silently.
+        DataError: It does not.
     """
-    if not os.path.exists(path):
-        raise DataError(f"no folder '{path}' (from {os.getcwd()}): pass --data-dir a folder that exists.")
-    if not os.path.isdir(path):
-        raise DataError(f"'{path}' is not a folder: --data-dir takes a folder with one folder per class.")
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise DataError(f"no permission to read folder '{path}'.")
-    with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
+    unknown = sorted(set(found) - set(names))
+    if unknown:
+        raise DataError(f"split '{split}' has classes the training split lacks: {', '.join(unknown[:5])}.")
 
 
-def _check_classes(root: str) -> None:
-    """Checks that there are class folders, and that every folder without folders holds an image.
+def _check_distinct(names: list[str], root: str) -> None:
+    """Checks that no two folders are the same split: only one of them would be read.
 
     Raises:
-        DataError: There are none, one is empty, or images are not in class folders.
+        DataError: Two are.
     """
-    types = get_img_extensions(as_set=True)
-    if not _folders(root):
-        raise DataError(f"no class folders in '{root}': put the images into one folder per class.")
-    waiting = [root]
-    while waiting:
-        path = waiting.pop()
-        inside = _folders(path)
-        waiting += [os.path.join(path, name) for name in inside]
-        with os.scandir(path) as entries:
-            images = any(os.path.splitext(entry.name)[1].lower() in types for entry in entries)
-        if not images and not inside:
-            raise DataError(f"class folder '{path}' has no images ({', '.join(sorted(types))}): fill or remove it.")
-        if images and path == root:
-            raise DataError(f"'{root}' itself holds images: put them into one folder per class.")
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(simplified(name), name)
+        if other != name:
+            raise DataError(f"'{other}' and '{name}' in '{root}' are names of the same split: merge or rename them.")
 
 
-def _reader(root: str, class_map: Any) -> Any:
-    """Returns timm's reader of a folder.
-
-    Args:
-        root: The folder.
-        class_map: A file, a mapping or None; timm's annotation knows only the mapping.
-
-    Raises:
-        DataError: timm cannot read it, or a hidden folder would be a class.
-    """
-    try:
-        reader = create_dataset('', root=root, search_split=False, class_map=class_map).reader
-    except (AssertionError, ValueError, RuntimeError, OSError) as error:
-        raise DataError(f"cannot use folder '{root}': {first_line(error)}.") from error
-    hidden = [name for name in reader.class_to_idx if str(name).startswith('.')]
-    if hidden:
-        raise DataError(f"hidden folder '{hidden[0]}' in '{root}' holds images and would be a class: remove it.")
-    return reader
+def _warn_of_similar(names: Iterable[str]) -> None:
+    """Warns of classes whose names look alike."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(unicodedata.normalize('NFC', name).casefold(), []).append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            warn(f'{shorten_list([repr(name) for name in sorted(group)], 5)} are different classes: merge them if not.')

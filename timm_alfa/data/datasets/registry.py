@@ -6,10 +6,11 @@ which options have an effect, and what a model card calls the data.
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Mapping, Optional, Sequence
 
 from timm_alfa.data.datasets import digits, huggingface, image_folder, torchvision, webdataset
-from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES, Source, check_class_map
+from timm_alfa.data.datasets.base import Source
+from timm_alfa.data.datasets.split_names import matching_name
 from timm_alfa.errors import DataError, one_of
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ class Kind:
         patterns: What `--dataset` takes, such as 'hfds/NAME'; empty if it is not `--dataset` that selects the kind.
         splits: Returns the names of the splits there are.
         open: Opens a split.
-        open_like: Opens a split with the classes numbered as in another one, the training split; None if all splits
-            number their classes alike.
+        open_like: Opens a split with its classes numbered by their place in a list of names, those of the training
+            split; None if all splits number their classes alike.
         names: All values of `--dataset`, if there is a fixed list of them.
         title: What messages call the data; empty for `--dataset` or `--data-dir` as given.
         options: Options of `DataConfig` that only some kinds have, with their help for this kind.
@@ -46,7 +47,7 @@ class Kind:
     patterns: tuple[str, ...]
     splits: Callable[['DataConfig'], tuple[str, ...]]
     open: Callable[['DataConfig', str], Source]
-    open_like: Optional[Callable[['DataConfig', str, Any], Source]] = None  # the last is of the kind's own class
+    open_like: Optional[Callable[['DataConfig', str, Sequence[str]], Source]] = None
     names: tuple[str, ...] = ()
     title: str = ''
     options: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +86,7 @@ KINDS = {  # by the prefix of --dataset, or its whole value
         open=torchvision.TorchSource,
         names=tuple(f'torch/{name}' for name in torchvision.TORCH_NAMES),
         options={'dataset_download': 'let torchvision download the dataset'},
+        unused=('class_map',),
     ),
     'folder': Kind(
         patterns=(),
@@ -131,31 +133,26 @@ def dataset_kind(data: 'DataConfig') -> str:
     raise DataError(one_of('dataset', data.dataset, known) + ' For an image folder use --data-dir alone.')
 
 
-def open_split(kind: str, data: 'DataConfig', split: str, like: Optional[Source] = None) -> Source:
+def open_split(kind: str, data: 'DataConfig', split: str, names: Optional[Sequence[str]] = None) -> Source:
     """Opens a split.
 
     Args:
         kind: Key of `KINDS`.
         data: The options.
         split: One of the kind's splits.
-        like: The training split, to number the classes alike; None to number its classes independently.
+        names: Class names of the training split, to number the classes alike; None to number them independently.
     """
     row = KINDS[kind]
-    if 'class_map' not in row.unused:
-        check_class_map(data.class_map)
-    if like is None or row.open_like is None:
+    if names is None or row.open_like is None:
         return row.open(data, split)
-    return row.open_like(data, split, like)
+    return row.open_like(data, split, names)
 
 
 def find_split(kind: str, wanted: str, known: Sequence[str]) -> Optional[str]:
-    """Returns the split that `wanted` means: itself, or for a usual name the first of its synonyms; None without."""
+    """Returns the split that `wanted` means, as `matching_name`, or a slice or a sum; None without one."""
     if KINDS[kind].slices and re.split(r'[\[+]', wanted)[0] in known:
         return wanted
-    synonyms: tuple[str, ...] = ()
-    if wanted != 'test':
-        synonyms = next((names for names in (TRAIN_NAMES, EVAL_NAMES) if wanted in names), ())
-    return next((name for name in (wanted, *synonyms) if name in known), None)
+    return matching_name(wanted, known)
 
 
 def require_split(kind: str, wanted: str, known: Sequence[str], option: str) -> str:

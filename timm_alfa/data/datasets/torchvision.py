@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from timm.data import create_dataset
 
-from timm_alfa.data.datasets.base import TRAIN_NAMES, Source
-from timm_alfa.data.datasets.image_files import read_rgb_image
+from timm_alfa.data.datasets.base import Source
+from timm_alfa.data.datasets.image_files import read_image
 from timm_alfa.errors import DataError, first_line, one_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class TorchSource(Source):
             self.dataset = create_dataset(
                 data.dataset,
                 root=data.data_dir,
-                split='train' if split in TRAIN_NAMES else split,
+                split=split,
                 download=data.dataset_download,
             )
         except (AssertionError, RuntimeError, OSError, ValueError) as error:
@@ -47,7 +47,7 @@ class TorchSource(Source):
                 f"cannot load '{data.dataset}' from '{data.data_dir}': {first_line(error)}.{hint}"
             ) from error
         if hasattr(self.dataset, 'loader'):  # reads its images from files
-            self.dataset.loader = read_rgb_image
+            self.dataset.loader = read_image
         targets = self.dataset.targets
         if getattr(targets, 'ndim', 1) == 2:  # QMNIST's rows: the class, then where the digit comes from
             targets = targets[:, 0]

@@ -1,20 +1,19 @@
 """WebDataset's tar shards in a folder, `wds/`: indexed once, then read by position, so that any order is possible."""
 
-import pickle
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
-from timm.data.readers.class_map import load_class_map
 from tqdm import tqdm
 
 from timm_alfa.data.datasets.base import Source, ordered_names
+from timm_alfa.data.datasets.class_map import by_text, read_class_map
 from timm_alfa.data.datasets.image_files import decode_image
 from timm_alfa.data.datasets.webdataset_index import index_shard
 from timm_alfa.data.datasets.webdataset_layout import Shards, layout, root_of, unused
-from timm_alfa.errors import AlfaWarning, DataError, first_line
+from timm_alfa.errors import AlfaWarning, DataError
 from timm_alfa.utils.distributed import is_main_process
 from timm_alfa.utils.files import open_regular
 
@@ -43,7 +42,7 @@ class ShardSource(Source):
     """
 
     def __init__(self, data: 'DataConfig', split: str):
-        shards, numbers = layout(data)[split], _class_numbers(data.class_map)
+        shards, numbers = layout(data)[split], by_text(read_class_map(data.class_map))
         positions: list[tuple[int, int, int, int]] = []
         self.starts: list[int] = []
         imageless = 0
@@ -91,17 +90,3 @@ def _check_length(path: Path, count: int, shards: Shards, at: int) -> None:
             f"shard '{path}' holds {count} samples, the info file says {shards.lengths[at]}: "
             'copy it again, or fix the file.'
         )
-
-
-def _class_numbers(path: str) -> dict[str, int]:
-    """Loads a class map, by the text of the labels; {} without one.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    if not path:
-        return {}
-    try:
-        return {str(name): number for name, number in load_class_map(path).items()}
-    except (AssertionError, AttributeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise DataError(f"cannot read class map '{path}': {first_line(error)}.") from error

@@ -6,17 +6,20 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple, Optional
 
+from timm_alfa.data.datasets.class_map import check_known
+from timm_alfa.data.datasets.image_files import image_extensions
 from timm_alfa.errors import DataError, first_line, one_of
 from timm_alfa.utils.files import open_regular
 
 if TYPE_CHECKING:
     from timm_alfa.data.config import DataConfig
 
-IMAGES = 'jpg;jpeg;png;webp'
+FIRST = ('jpg', 'jpeg', 'png', 'webp')  # of several images in a sample
 # Bytes of an image, of a .json file, and of a label.
 MAX_IMAGE, MAX_SIDECAR, MAX_LABEL = 1 << 28, 1 << 24, 1000
 MAX_NUMBER = 1 << 63
 MEMBER = re.compile(r'((?:.*/)?[^./]+)\.([^/]+)')  # the text before the first dot names the sample, as in webdataset
+INTEGER = re.compile(r'[-+]?[0-9]+')  # `int` also takes 1_000, and digits of other scripts
 Files = dict[str, tarfile.TarInfo]  # a sample's, by extension
 
 
@@ -45,14 +48,16 @@ def index_shard(
     Raises:
         DataError: The shard, or a label, cannot be used; or without `skip_corrupt` a sample has no image.
     """
-    extensions = (data.input_key or IMAGES).lower().split(';')
+    extensions = data.input_key.lower().split(';') if data.input_key else _usual_extensions()
     found: list[Optional[IndexedImage]] = []
     for key, files, archive in samples(path):
         image = next((files[extension] for extension in extensions if extension in files), None)
         if image is None:
             if not data.skip_corrupt:
-                known = one_of('extension --input-key', ';'.join(extensions), sorted(files))
-                raise DataError(f"sample '{key}' of shard '{path}' has no image (--skip-corrupt skips it): {known}")
+                raise DataError(
+                    f"sample '{key}' of shard '{path}' has no image, only {', '.join(sorted(files))}: pass --input-key "
+                    'the extension of its image, or --skip-corrupt to skip such samples.'
+                )
             found.append(None)
             continue
         try:
@@ -62,6 +67,12 @@ def index_shard(
             raise DataError(f"sample '{key}' of shard '{path}': {error}") from error
         found.append(IndexedImage(image.offset_data, image.size, target))
     return found
+
+
+def _usual_extensions() -> list[str]:
+    """Returns the extensions of images, without dots, those of photographs first."""
+    others = {extension[1:] for extension in image_extensions()} - {*FIRST}
+    return [*FIRST, *sorted(others)]
 
 
 def samples(path: Path) -> Iterator[tuple[str, Files, tarfile.TarFile]]:
@@ -117,15 +128,17 @@ def find_label(files: Files, archive: tarfile.TarFile, target_key: Optional[str]
     """
     fields = _sidecar(files, archive) if target_key or 'cls' not in files else {}
     if target_key:
-        if fields.get(target_key) is None:
+        if target_key not in fields:
             raise DataError(one_of('field --target-key', target_key, sorted(fields)))
+        if fields[target_key] is None:
+            raise DataError(f"field '{target_key}' is null: remove the sample, or pass another --target-key.")
         return _as_label(fields[target_key], target_key)
     if 'cls' not in files:
         hint = 'add one'
         if fields:
             hint = f'pass --target-key one of the fields of its .json file, {", ".join(sorted(fields))}'
         raise DataError(f'there is no .cls file: {hint}.')
-    return read_member(archive, files['cls'], MAX_LABEL).decode('utf-8', 'replace').strip()
+    return read_member(archive, files['cls'], MAX_LABEL).decode('utf-8-sig', 'replace').strip()
 
 
 def _as_label(value: Any, target_key: str) -> str:
@@ -186,15 +199,13 @@ def to_number(label: str, class_map: str, numbers: Mapping[str, int]) -> int:
         DataError: It has none.
     """
     if numbers:
-        if label not in numbers:
-            raise DataError(one_of(f'label (by --class-map {class_map})', label, list(numbers)[:10]))
+        check_known([label], numbers, class_map)
         return numbers[label]
-    try:
-        number = int(label)
-    except ValueError as error:
+    if not INTEGER.fullmatch(label):
         raise DataError(
             f"its label '{label}' is not an integer: pass --class-map a file with the names, or another --target-key."
-        ) from error
+        )
+    number = int(label)
     if not -MAX_NUMBER <= number < MAX_NUMBER:
         raise DataError(f"its label '{label}' is not an integer of 64 bits: pass another --target-key.")
     return number

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from timm_alfa.data.datasets.base import EVAL_NAMES, TRAIN_NAMES
+from timm_alfa.data.datasets.split_names import EVAL_NAMES, TEST_NAMES, TRAIN_NAMES
 from timm_alfa.errors import DataError, first_line
 from timm_alfa.utils.plain_data import read_json
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from timm_alfa.data.config import DataConfig
 
 INFOS = ('_info.json', 'info.json')  # timm's: splits, each with filenames and shard_lengths
-SPLIT = re.compile(rf'(?:^|[-_.])({"|".join((*TRAIN_NAMES, *EVAL_NAMES))})(?=[-_.])')
+SPLIT = re.compile(rf'(?:^|[-_.])({"|".join((*TRAIN_NAMES, *EVAL_NAMES, *TEST_NAMES))})(?=[-_.])', re.IGNORECASE)
 SHOWN = 3  # files that a message names
 
 
@@ -119,7 +119,7 @@ def _named(root: Path) -> dict[str, Shards]:
     files: dict[str, list[Path]] = {}
     for path in sorted(root.glob('*.tar'), key=_by_number):
         if found := SPLIT.findall(path.name):
-            files.setdefault(found[-1], []).append(path)  # an earlier match may be part of the dataset's name
+            files.setdefault(found[-1].lower(), []).append(path)  # an earlier match may be part of the dataset's name
     for paths in files.values():
         _check_complete(paths)
     return {name: Shards(tuple(paths)) for name, paths in files.items()}
