@@ -106,10 +106,8 @@ def _png(value):
     ('item', 'reason'),
     [
         (None, 'the row has no image'),
-        (dict(bytes=None, path=None), 'the row has no image'),
         (dict(bytes=b'', path=None), 'the row has no image'),
         (dict(bytes=b'', path='a.png'), 'it is empty'),
-        (dict(bytes=None, path='missing.png'), 'missing.png.* outside of the dataset'),
     ],
 )
 def test_a_row_without_an_image_is_named_or_skipped(make_parquet, features, model_config, item, reason):
@@ -128,35 +126,27 @@ def test_a_row_without_an_image_is_named_or_skipped(make_parquet, features, mode
 
 
 @pytest.mark.parametrize('skip_corrupt', [False, True])
-@pytest.mark.parametrize(('label', 'message'), [(None, 'has label -1, which means none, valid are 0..1'), (5, None)])
+@pytest.mark.parametrize(('label', 'message'), [(None, 'has label -1, which means none'), (5, 'has label 5')])
 def test_a_row_without_a_valid_label_is_named(make_parquet, features, skip_corrupt, label, message):
     types = features if label is None else features | dict(label=datasets.Value('int64'))
     options = config(make_parquet(types, train=rows(3, labels=[0, label, 1])), val_split='train', num_classes=2)
-    with pytest.raises(DataError, match=rf"row 1 of split 'train' {message or 'has label 5, valid are 0..1'}"):
+    with pytest.raises(DataError, match=rf"row 1 of split 'train' {message}, valid are 0\.\.1"):
         inspect_data(replace(options, skip_corrupt=skip_corrupt))
 
 
 @pytest.mark.parametrize(
-    ('kind', 'labels'),
-    [
-        ('float64', [0.0, 1.0, 1.5]),
-        ('float64', [0.0, 1.0, None]),
-        ('string', ['0', '1', '1']),
-        ('uint64', [0, 1, 2**63]),
-    ],
+    ('kind', 'labels'), [('float64', [0.0, 1.0, 1.5]), ('float64', [0.0, 1.0, None]), ('string', ['0', '1', '1'])]
 )
 def test_labels_have_to_be_integers(make_parquet, features, kind, labels):
     root = make_parquet(features | dict(label=datasets.Value(kind)), train=rows(3, labels=labels))
-    with pytest.raises(DataError, match="column 'label' (does not hold one integer label|holds a label of more)"):
+    with pytest.raises(DataError, match="column 'label' does not hold one integer label"):
         HfdsSource(config(root), 'train')
 
 
 def test_labels_may_be_true_or_false(make_parquet, features):
     types = features | dict(label=datasets.Value('bool'))
-    assert HfdsSource(config(make_parquet(types, train=rows(2, labels=[True, False]))), 'train').targets.tolist() == [
-        1,
-        0,
-    ]
+    root = make_parquet(types, train=rows(2, labels=[True, False]))
+    assert HfdsSource(config(root), 'train').targets.tolist() == [1, 0]
 
 
 def test_missing_folders_fail_at_once(tmp_path):
