@@ -57,7 +57,7 @@ def prepare(config: ValidateConfig) -> Prepared:
         model_config=inputs,
         split=config.split.split,
         num_classes=cast(Any, model).num_classes,
-        class_names=cast(Any, model).pretrained_cfg.get('label_names'),
+        class_names=label_names(model),
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         device=accelerator.device,
@@ -74,6 +74,12 @@ def prepare(config: ValidateConfig) -> Prepared:
         loader.subset.source.split,
     )
     return Prepared(accelerator, model, loader, sha256)
+
+
+def label_names(model: nn.Module) -> Optional[list[str]]:
+    """The names of a model's classes, if its config.json has one for each output."""
+    names = cast(Any, model).pretrained_cfg.get('label_names')
+    return names if isinstance(names, list) and len(names) == cast(Any, model).num_classes else None
 
 
 def validate(config: ValidateConfig, prepared: Prepared) -> dict[str, Any]:
