@@ -18,6 +18,8 @@ from timm_alfa.options import option
 from timm_alfa.tasks import TASKS, TaskRow, register_task
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.tasks.epoch_plot import EpochPlot
+from timm_alfa.training.trainer import Trainer
+from timm_alfa.training.update.agreement import Requests
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,19 @@ def test_a_method_knows_how_many_updates_there_will_be(runs):
     assert run.task.total_updates == 3 * run.updates_per_epoch
     assert run.task.strength() == 0
     assert not any(buffer.any() for buffer in run.task.get_extra('statistics').buffers()), 'the trial left a trace'
+
+
+def test_what_a_method_estimates_is_resumed_bit_for_bit(runs, monkeypatch):
+    options = ('--task', 'isda', '--isda-strength', '50', '--epochs', '1')
+    runs(*options, experiment='whole')
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, 'requests', lambda self: Requests(stop=self.state.updates == 2, save=False))
+        assert runs(*options, experiment='cut')['updates'] == 3
+    assert runs(*options, '--resume', 'auto', experiment='cut')['status'] == 'finished'
+    assert runs.rows('cut') == runs.rows('whole')
+    weights = runs.weights('whole')
+    assert all(torch.equal(value, weights[key]) for key, value in runs.weights('cut').items())
+    assert float(runs.rows('whole')[-1]['train_loss_adv']) > float(runs.rows('whole')[-1]['train_loss_clean'])
 
 
 def own_names():
