@@ -37,7 +37,7 @@ def rebuilt(value, rest):
     if isinstance(value, torch.Tensor):
         return next(rest) if value.is_floating_point() else value
     if isinstance(value, dict):
-        return {k: rebuilt(v, rest) for k, v in value.items()}
+        return type(value)({k: rebuilt(v, rest) for k, v in value.items()})
     return type(value)(rebuilt(v, rest) for v in value) if isinstance(value, (list, tuple)) else value
 
 
@@ -75,7 +75,7 @@ def norm_names(model):
     ]
 
 
-def order_of_calls(model, names, input):
+def order_of_calls(model, names, run):
     """By feature, the modules whose calls begin before it is there and never after; and the features in order."""
     events = []
     with ExitStack() as stack:
@@ -84,7 +84,7 @@ def order_of_calls(model, names, input):
             if name in names:
                 stack.callback(module.register_forward_hook(lambda m, a, o, n=name: events.append(('out', n))).remove)
         with torch.no_grad():
-            model(input)
+            run()
     order = [n for kind, n in events if kind == 'out']
     after = {f: {n for kind, n in events[events.index(('out', f)) :] if kind == 'in'} for f in names}
     seen = {n for _, n in events}
@@ -110,14 +110,19 @@ def bounded(delta, eps, norm):
 
 
 class Rewriting:
-    """One model, its features, and the generator's state at which every pass starts."""
+    """One model, its features, and the generator's state at which every pass starts.
 
-    def __init__(self, model, names, input, target, criterion=F.cross_entropy, aux=None):
-        self.model, self.names, self.input, self.target, self.criterion = model, names, input, target, criterion
+    Args:
+        run: Calls the model on the batch.
+        loss: Of what that returns.
+    """
+
+    def __init__(self, model, names, run, loss, aux=None):
+        self.model, self.names, self.run, self.loss_of = model, names, run, loss
         self.aux = aux or {}
         self.rng = torch.get_rng_state()
         before = self.buffers()
-        self.order, self.before = order_of_calls(model, names, input)
+        self.order, self.before = order_of_calls(model, names, run)
         self.restore(before)
         self.params = dict(model.named_parameters())
 
@@ -145,8 +150,8 @@ class Rewriting:
 
         late = {n: m for n, m in self.aux.items() if group and n not in self.before[first]}
         with swapped(self.model, late), hooked(self.model, {n: adds(n) for n in group}):
-            logits = self.model(self.input)
-        return self.criterion(logits, self.target), logits
+            output = self.run()
+        return self.loss_of(output), output
 
     def gradients(self, loss, extra=()):
         params = [p for p in self.params.values() if p.requires_grad]
@@ -167,12 +172,16 @@ class Rewriting:
         }
 
 
-def plain_step(
+def plain_step(model, names, input, target, criterion=F.cross_entropy, **options):
+    """One step of ALFA on a classifier (equations 3 to 5)."""
+    return general_step(model, names, lambda: model(input), lambda logits: criterion(logits, target), **options)
+
+
+def general_step(
     model,
     names,
-    input,
-    target,
-    criterion=F.cross_entropy,
+    run,
+    loss,
     *,
     steps=5,
     step_size=1 / 255,
@@ -190,7 +199,7 @@ def plain_step(
     aux=None,
 ):
     """One step of ALFA (equations 3 to 5)."""
-    at = Rewriting(model, names, input, target, criterion, aux if bn == 'aux' else None)
+    at = Rewriting(model, names, run, loss, aux if bn == 'aux' else None)
     features = {}
     with hooked(model, {n: lambda m, a, o, n=n: features.update({n: [x.detach() for x in leaves(o)]}) for n in names}):
         loss_clean, logits = at.loss()
@@ -255,7 +264,14 @@ def plain_step(
     if eta is not None:
         loss, eta_grad = loss + gamma * eta.detach().abs().sum(), eta_grad + gamma * torch.sign(eta.detach())
     return Step(
-        loss, logits.detach(), total, buffers, torch.stack(losses).mean(), torch.stack(norms).mean(), moved_by, eta_grad
+        loss,
+        getattr(logits, 'detach', lambda: logits)(),
+        total,
+        buffers,
+        torch.stack(losses).mean(),
+        torch.stack(norms).mean(),
+        moved_by,
+        eta_grad,
     )
 
 

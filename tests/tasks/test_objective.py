@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.any_model import check_any_step
 from helpers.settings import tiny
 from torch import nn
 
 from timm_alfa import create_task
-from timm_alfa.errors import ConfigError
+from timm_alfa.errors import BlockError, ConfigError
 from timm_alfa.tasks.objective import classifier_objective
 
 
@@ -227,3 +228,62 @@ def test_a_model_that_names_no_classifier_has_all_its_parameters_clipped():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     task = create_task('alfa', model, loss=loss)
     assert task.clip_parameters(exclude_head=True) == list(model.parameters())
+
+
+def sampled(output, image, target):
+    """A loss over classes that are drawn anew in each call."""
+    return F.cross_entropy(output * torch.rand_like(output), target)
+
+
+@pytest.mark.parametrize('blocks', ['layer2', 'layer1,layer3'])
+def test_a_loss_that_draws_draws_alike_in_all_passes(blocks):
+    model, image, target = tiny(size=16)
+    check_any_step(model, (image, target), blocks, loss=sampled, steps=2, step_size=0.02)
+
+
+class DrawsBetween(nn.Module):
+    """Draws random numbers itself, before and after the module of its feature."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.body, self.second = model, nn.Linear(5, 5).double()
+
+    def forward(self, x):
+        x = self.body(x * torch.rand_like(x))
+        kept = torch.rand(len(x)).argsort()[:2]
+        return self.second(x * torch.rand_like(x))[kept].mean(0, keepdim=True) + x
+
+
+def test_what_a_model_draws_around_a_feature_is_drawn_alike_in_all_passes():
+    model, image, target = tiny(size=16)
+    for blocks in ('body', 'body.layer2', 'second'):
+        check_any_step(
+            DrawsBetween(copy.deepcopy(model)),
+            (image, target),
+            blocks,
+            loss=lambda output, image, target: F.cross_entropy(output, target),
+            steps=2,
+            step_size=0.02,
+        )
+
+
+@pytest.mark.parametrize(
+    'loss',
+    [
+        lambda output, image, target: F.cross_entropy(output.mul_(2), target),
+        lambda output, image, target: F.cross_entropy(output, target.clamp_(0)),
+    ],
+    ids=['output', 'batch'],
+)
+def test_a_loss_that_writes_into_its_arguments_is_refused(loss):
+    model, image, target = tiny(size=16)
+    task = create_task('alfa', model, loss=loss, blocks='fc', steps=1)
+    with pytest.raises(ConfigError, match='the loss writes into its arguments in place'):
+        task(image, target)
+
+
+def test_a_call_that_does_not_run_the_model_is_refused():
+    model, image, target = tiny(size=16)
+    task = create_task('alfa', model, F.cross_entropy, call=lambda model, x, y: model.forward(x).detach(), steps=1)
+    with pytest.raises(BlockError, match=r'a call has to run the model itself, model\(\.\.\.\), once'):
+        task(image, target)

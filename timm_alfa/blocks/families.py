@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Iterable, Sequence
 
 import torch.nn as nn
+from torchvision.models._utils import IntermediateLayerGetter
 
 _STEM = re.compile(r'(stem|conv|bn|act|norm|patch_embed|layer0|$)', re.IGNORECASE)
 
@@ -59,13 +60,31 @@ def _family(model: nn.Module) -> Family:
 
 
 def stages_of(model: nn.Module) -> tuple[str, ...]:
-    """The stages of a model; of one without known stages, the child before the classifier."""
-    return matching(model, _family(model).stages) or _derived_stages(model) or _last_child(model)
+    """The stages of a model, or of the backbone inside it; if none are known, the child before the classifier."""
+    inside = [f'{name}.{stage}' for name, backbone in _backbone(model) for stage in _own_stages(backbone)]
+    return _own_stages(model) or tuple(inside) or _last_child(model)
 
 
 def units_of(model: nn.Module, stages: Sequence[str]) -> tuple[str, ...]:
-    """The stem and every residual unit; of a model without known units, its stages."""
-    return matching(model, _family(model).units) or _derived_units(model) or tuple(stages)
+    """The stem and every residual unit, of a model or of the backbone inside it; if none are known, the stages."""
+    inside = [f'{name}.{unit}' for name, backbone in _backbone(model) for unit in _own_units(backbone)]
+    return _own_units(model) or tuple(inside) or tuple(stages)
+
+
+def _own_stages(model: nn.Module) -> tuple[str, ...]:
+    return matching(model, _family(model).stages) or _derived_stages(model)
+
+
+def _own_units(model: nn.Module) -> tuple[str, ...]:
+    return matching(model, _family(model).units) or _derived_units(model)
+
+
+def _backbone(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The first module with known stages inside a model that is not timm's and has none itself, with its name."""
+    if hasattr(model, 'pretrained_cfg') or _own_stages(model):
+        return []
+    inside = ((name, module) for name, module in model.named_modules() if name)
+    return [(name, module) for name, module in inside if _own_stages(module)][:1]
 
 
 def convs_of(model: nn.Module) -> tuple[str, ...]:
@@ -93,9 +112,11 @@ def _matches(name: str, glob: str) -> bool:
 
 def _feature_names(model: nn.Module) -> list[str]:
     """Names in `feature_info` that are those of modules, in order, without duplicates."""
+    modules = callables(model)
+    if isinstance(model, IntermediateLayerGetter):  # torchvision's, in its detectors and segmenters
+        return [name for name in model.return_layers if name in modules]
     info = getattr(model, 'feature_info', None) or ()
     rows = getattr(info, 'info', info)
-    modules = callables(model)
     return list(dict.fromkeys(row['module'] for row in rows if row.get('module') in modules))
 
 

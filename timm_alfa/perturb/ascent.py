@@ -95,9 +95,11 @@ def sample_norm(delta: Sequence[torch.Tensor]) -> torch.Tensor:
     """Mean over the batch of the l2 norm of a sample's perturbation, all its tensors taken together: a scalar.
 
     The shortest first dimension is taken for the batch size: TNT's inner patches, for one, have several rows per
-    sample.
+    sample. Tensors that this does not divide, such as those of all levels of a detector, count as one sample.
     """
     batch = min(len(d) for d in delta)
+    if not batch or any(d.numel() % batch for d in delta):
+        batch = 1
     # a sum of squares adds in pairs and is exact to a digit more than `norm`
     squares = [d.float().reshape(batch, -1).square().sum(1) for d in delta]
     return torch.stack(squares).sum(0).sqrt().mean()

@@ -55,12 +55,14 @@ def _first_two(value: Any) -> Any:
 
 def _learn_from(replay, batch: tuple, through: Optional[Callable]) -> BypassInfo:
     record = replay.run_recorded(batch, through, info=None)
-    nothing_bypasses = BypassInfo(record.overwritten, (False,) * len(record.captured), certain=False)
+    nothing_bypasses = BypassInfo(
+        record.overwritten, (False,) * len(record.captured), certain=False, draws=record.draws
+    )
     trial = replace(record, info=nothing_bypasses)
     bypassed = tuple(not _is_all(replay, trial, index) for index in range(len(record.captured)))
     # each of several processes must make as many passes as the others, so none of them learns again
     several = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return BypassInfo(record.overwritten, bypassed, certain=several or pytree.is_finite(record.output))
+    return BypassInfo(record.overwritten, bypassed, several or pytree.is_finite(record.output), record.draws)
 
 
 def _is_all(replay, trial: ForwardRecord, index: int) -> bool:

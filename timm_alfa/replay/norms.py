@@ -25,12 +25,16 @@ def _has_statistics(module: nn.Module) -> bool:
     return any(name.startswith('running_') and buffer is not None for name, buffer in module._buffers.items())
 
 
+def _is_frozen(layer: nn.Module) -> bool:
+    return type(layer).__name__.startswith('Frozen')
+
+
 def why_no_aux(model: nn.Module) -> str:
     """Why auxiliary norms would make no difference to a pass of this model; empty where they would."""
     layers = batch_norms(model).values()
     if not layers:
         return f'{type(model).__name__} has no layers with running statistics'
-    if all(type(layer).__name__.startswith('Frozen') for layer in layers):
+    if all(map(_is_frozen, layers)):
         return f'{type(model).__name__} has only frozen batch norm'
     return ''
 
@@ -46,7 +50,7 @@ class RunningNorms:
 
     def __init__(self, *modules: nn.Module):
         found = [child for module in modules for child in module.modules()]
-        self.layers = [child for child in found if _has_statistics(child)]
+        self.layers = [child for child in found if _has_statistics(child) and not _is_frozen(child)]
         self.can_checkpoint = [child for child in found if hasattr(child, 'grad_checkpointing')]
 
     def joined_by(self, module: nn.Module) -> 'RunningNorms':

@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterable, Optional
 import torch
 
 from timm_alfa.errors import BlockError
-from timm_alfa.replay.module_tree import FeatureTree
+from timm_alfa.replay.module_tree import FeatureTree, ancestors
 from timm_alfa.replay.norms import RunningNorms
 from timm_alfa.replay.redirect import Redirect
 from timm_alfa.utils import pytree, rng
@@ -35,11 +35,13 @@ class ModuleCall:
         moment: How many calls of watched modules had finished by then, this one included.
         output: What it returned, or a placeholder of the same shape.
         inside: Names of the watched modules that were running then.
+        rng_states: States of the random generators at that moment, where replays need them.
     """
 
     moment: int
     output: Any
     inside: frozenset[str]
+    rng_states: Optional[rng.States] = None
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,13 @@ class BypassInfo:
         overwritten: Modules whose outputs the model writes into.
         bypassed: For each feature, whether the output also depends on earlier outputs other than through the feature.
         certain: Whether later passes can rely on it: nothing is learned from an output that is not finite.
+        draws: Whether the model draws random numbers between calls of watched modules: replays draw them again.
     """
 
     overwritten: frozenset[str]
     bypassed: tuple[bool, ...]
     certain: bool = True
+    draws: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,9 @@ class ForwardRecord:
         info: What was known of the model; where nothing was (None), every output is kept.
         overwritten: Modules whose outputs the model wrote into, if nothing was known before.
         norms: The model's layers with running statistics.
+        draws: Whether it drew random numbers between calls of watched modules, if nothing was known before.
+        start_states: States of the random generators at its beginning, where replays need them.
+        loss_states: States of the random generators before the loss of the output; None if it draws nothing.
     """
 
     batch: tuple
@@ -78,6 +85,9 @@ class ForwardRecord:
     info: Optional[BypassInfo]
     overwritten: frozenset[str]
     norms: RunningNorms
+    draws: bool = False
+    start_states: Optional[rng.States] = None
+    loss_states: Optional[rng.States] = None
 
     @property
     def features(self) -> list:
@@ -110,10 +120,19 @@ class Recorder:
     Args:
         tree: The features and the watched modules.
         info: What is known of the model; None: every output is kept, and what the model writes into is found.
+        device: Of the batch.
+
+    Attributes:
+        draws: Whether random numbers were drawn between calls of watched modules, if nothing was known before.
+        start_states: States of the random generators at the beginning, where replays need them.
     """
 
-    def __init__(self, tree: FeatureTree, info: Optional[BypassInfo]):
-        self.tree, self.info = tree, info
+    def __init__(self, tree: FeatureTree, info: Optional[BypassInfo], device: torch.device):
+        self.tree, self.info, self.device = tree, info, device
+        self.draws = info is not None and info.draws
+        self.start_states = self._states()
+        self._latest_states = self.start_states
+        self._around = set().union(*map(ancestors, tree.names))
         self.captured: dict[int, Feature] = {}
         self.calls: dict[str, list[ModuleCall]] = {}
 
@@ -137,8 +156,10 @@ class Recorder:
         return redirect
 
     def _call(self, name: str, original: Callable, args: tuple, kwargs: dict) -> Any:
+        self._find_draws()
         self._running.append(name)
         output = original(*args, **kwargs)
+        self._find_draws()
         self._running.pop()
         output = self._note(name, output)
 
@@ -149,6 +170,19 @@ class Recorder:
             owner = self.tree.owners.get(owner)
         return output
 
+    def _states(self) -> Optional[rng.States]:
+        """The states of the random generators, as long as they matter."""
+        return rng.states(self.device) if self.info is None or self.info.draws else None
+
+    def _find_draws(self) -> None:
+        """Finds out whether something is drawn where a replay runs the model's code again: around the features."""
+        if self.info is not None:
+            return
+        states = self._states()
+        if not self._running or self._running[-1] in self._around:
+            self.draws = self.draws or not rng.same(self._latest_states, states)
+        self._latest_states = states
+
     def _note(self, name: str, output: Any) -> Any:
         """Notes an output, and returns what the model gets to see of it."""
         self._moment += 1
@@ -156,9 +190,10 @@ class Recorder:
             output = self._capture(name, output)
 
         kept = name in self._feature_calls or self._is_needed(name)
-        call = ModuleCall(
-            self._moment, output if kept else pytree.placeholder(output, shared=True), frozenset(self._running)
-        )
+        if not kept:
+            keep_data = self.info is not None and self.info.certain
+            noted = pytree.placeholder(output, shared=True, keep_data=keep_data)
+        call = ModuleCall(self._moment, output if kept else noted, frozenset(self._running), self._states())
         self.calls.setdefault(name, []).append(call)
 
         if self.info is None:
@@ -177,6 +212,9 @@ class Recorder:
         self.captured[self.tree.names.index(name)] = Feature(output, self._moment, states)
         return output
 
+    def _is_trained(self, name: str) -> bool:
+        return next(self.tree.watched[name].parameters(), None) is not None
+
     def _watched_copy(self, name: str, output: Any) -> Any:
         """A copy for the model, of which it shows later whether the model wrote into it."""
         copy = pytree.cloned(output)
@@ -193,15 +231,41 @@ class Recorder:
         Raises:
             BlockError: A module was not called exactly once, or returned no floating-point tensor.
         """
+        if not self.calls:
+            raise BlockError(
+                'no module around the features is called: a call has to run the model itself, model(...), once.'
+            )
         for index, name in enumerate(self.tree.names):
             calls = self._feature_calls[name]
             if calls != 1:
                 raise BlockError(
                     f"'{name}' is called {calls} times in a forward pass, so its feature is not defined: "
-                    'name a module that is called once.'
+                    f'name a module before it that is called once{self._once_before(name)}.'
                 )
-            if not pytree.floats(self.captured[index].value):
+            values = pytree.floats(self.captured[index].value)
+            if not values:
                 raise BlockError(f"'{name}' returns no floating-point tensor, so there is nothing to perturb.")
+            if any(value.dim() == 0 for value in values):
+                raise BlockError(
+                    f"'{name}' returns a number, such as a loss, and not only features: name a module before it"
+                    f'{self._once_before(name)}.'
+                )
+
+    def _once_before(self, name: str) -> str:
+        """A hint, ', such as ...': the last module that was called once, before a feature was there."""
+        calls = self.calls.get(name)
+        if not calls:
+            return ''
+        once = {other: found[0] for other, found in self.calls.items() if len(found) == 1}
+        before = [
+            other
+            for other, call in once.items()
+            if call.moment < calls[0].moment and other not in self.tree.owners and self._is_trained(other)
+        ]
+        # what is shared by several levels gets them from another part of the model, if there is one before
+        elsewhere = [other for other in before if other.partition('.')[0] != name.partition('.')[0]]
+        last = max(elsewhere or before, key=lambda other: once[other].moment, default=None)
+        return f", such as '{last}'" if last is not None else ''
 
 
 def _differentiable(x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ using its compiled code, and undoing a redirection means putting one attribute b
 """
 
 from contextlib import contextmanager
-from typing import Any, Callable, Container, Iterable, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Container, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 import torch.nn as nn
 
@@ -98,13 +98,22 @@ def chain(redirects: Sequence[Redirect]) -> Redirect:
     return redirect
 
 
-def return_cached(values: Sequence[Any]) -> Redirect:
+class Cached(NamedTuple):
+    """What one call of a module returned, and the states of the random generators then, where they matter."""
+
+    value: Any
+    rng_states: Optional[rng.States] = None
+
+
+def return_cached(cached: Sequence[Cached]) -> Redirect:
     """Returns one value after the other in place of calling the module; any further call is computed."""
-    rest = iter(values)
+    rest = iter(cached)
 
     def redirect(original: Callable) -> Callable:
         def call(*args, **kwargs):
-            for value in rest:
+            for value, states in rest:
+                if states is not None:
+                    rng.restore(states)
                 return value
             return original(*args, **kwargs)
 

@@ -26,6 +26,7 @@ from timm_alfa.replay.norms import RunningNorms, batch_norms
 from timm_alfa.replay.prefix import Prefix, PrefixCache, is_hooked, leads_to_feature
 from timm_alfa.replay.recorder import BypassInfo, ForwardRecord, Recorder
 from timm_alfa.replay.redirect import (
+    Cached,
     Change,
     Redirect,
     apply_once,
@@ -39,7 +40,7 @@ from timm_alfa.replay.redirect import (
 from timm_alfa.utils import pytree, rng
 from timm_alfa.utils.fsdp import is_sharded
 
-Outputs = dict[str, list]  # what the calls of a module return one after the other, by the module's name
+Outputs = dict[str, list[Cached]]  # what the calls of a module return one after the other, by the module's name
 
 
 class Entry(NamedTuple):
@@ -148,7 +149,7 @@ class Replay:
             entry: How the pass enters the model at its first feature; None: it is a plain one.
         """
         # who stands in for what
-        recorder = Recorder(self._tree, info)
+        recorder = Recorder(self._tree, info, pytree.device_of(batch))
         redirects: dict[str, list[Redirect]] = {}
         targets: dict[nn.Module, Redirect] = {}
         if entry is not None:
@@ -169,7 +170,17 @@ class Replay:
         for feature in recorder.captured.values():
             if rng.same(feature.rng_states, end):
                 feature.rng_states = None
-        return ForwardRecord(batch, output, recorder.captured, recorder.calls, info, recorder.overwritten(), norms)
+        return ForwardRecord(
+            batch,
+            output,
+            recorder.captured,
+            recorder.calls,
+            info,
+            recorder.overwritten(),
+            norms,
+            draws=recorder.draws,
+            start_states=recorder.start_states,
+        )
 
     # Replaying
 
@@ -203,8 +214,10 @@ class Replay:
         uncheckpointed = set().union(*(self._uncheckpointed[index] for index in changes))
         with ExitStack() as stack:
             stack.enter_context(without_checkpointing(uncheckpointed))
-            if feature.rng_states is not None:
+            if feature.rng_states is not None or record.known.draws:
                 stack.enter_context(rng.preserve_rng(pytree.device_of(feature.value)))
+            if record.known.draws and record.start_states is not None:
+                rng.restore(record.start_states)
             stack.enter_context(redirected(targets, root=self.model))
             return self.call(self.model, *record.batch)
 
@@ -220,19 +233,21 @@ class Replay:
         replaced = {*self._tree.siblings[start], self.names[start]}
         outputs = {}
         for name in self._tree.siblings[start]:
-            values = [
-                call.output
+            calls = [
+                call
                 for call in record.calls.get(name, ())
                 if call.moment < record.moment(start) and not call.inside & replaced
             ]
+            values = [call.output for call in calls]
             if not bypassed:
-                values = [pytree.placeholder(value, shared=info.certain) for value in values]
+                values = [pytree.placeholder(value, shared=info.certain, keep_data=info.certain) for value in values]
             elif not attached:
                 values = [pytree.detached(value) for value in values]
             if bypassed and name in info.overwritten:
                 values = [pytree.cloned(value) for value in values]
             if values:
-                outputs[name] = values
+                states = [call.rng_states for call in calls]
+                outputs[name] = [Cached(*each) for each in zip(values, states, strict=True)]
         return outputs
 
     # Compiled models
@@ -299,8 +314,8 @@ class Replay:
         if not self.stands_alone(start):
             return None
         outputs = self._outputs_before(record, start, attached=False)
-        if len(pytree.tensors(outputs)) > len(pytree.floats(outputs)):
-            return None  # indices, for example, belong to one batch
+        if len(pytree.tensors(outputs)) > len(pytree.floats(outputs)) or not pytree.is_nan(outputs):
+            return None  # indices or boxes, for example, belong to one batch
         name = self.names[start]
         for outlet in self._tree.outlets(name):
             prefix = Prefix(self.model, self._tree.modules[outlet], name, compiler)

@@ -12,6 +12,7 @@ from timm_alfa.errors import CheckpointError, ConfigError, warn
 from timm_alfa.perturb.loss_scale import LossScale
 from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.tasks.extras import ModelWithExtras
+from timm_alfa.tasks.loop_check import LoopCheck
 from timm_alfa.tasks.objective import Objective, classifier_objective, general_objective, objective_of_call
 from timm_alfa.utils.fsdp import distribute_like, keep_unsharded
 from timm_alfa.utils.unwrap import unwrap
@@ -73,6 +74,7 @@ class MethodTask(ClassificationTask):
         self.updates = 0
         self._stepped = True
         self._counted_early = False
+        self.loop_check = LoopCheck()
 
     @property
     def model(self) -> nn.Module:
@@ -117,6 +119,8 @@ class MethodTask(ClassificationTask):
             what `call` returned), and detached parts such as 'loss_clean' and 'loss_adv'.
         """
         batch = self.objective.bind(batch, named)
+        if torch.is_grad_enabled() and self.model.training:
+            self.loop_check.begin_step(self.model)
         self._stepped = self._counted_early = False
         if not self.perturbs():
             return self.clean(*batch)
@@ -145,8 +149,10 @@ class MethodTask(ClassificationTask):
 
     def post_step(self) -> None:
         """Call this after each optimizer step: it counts the update, and enforces the method's constraints."""
+        self.loop_check.end_step(self.model, self.own_parameters())
         self.count_update()
         self.constrain()
+        self.loop_check.constrained(self.own_parameters())
 
     def count_update(self) -> None:
         """Counts an update: the part of `post_step` that is the host's."""

@@ -34,7 +34,10 @@ class ModelWithExtras(nn.Module):
 
     def extra_parameters(self) -> Iterator[nn.Parameter]:
         """The method's own parameters."""
-        return (p for name, p in self.named_parameters() if not name.startswith('model.'))
+        yield from self.parameters(recurse=False)
+        for name, child in self.named_children():
+            if name != 'model':
+                yield from child.parameters()
 
     def extras_state_dict(self) -> dict[str, torch.Tensor]:
         """The part of the state dict that is not the model's."""

@@ -1,7 +1,7 @@
 """What the methods that add something to features share: options, clean pass, perturbed losses (equation 3)."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Callable, Iterator, Optional
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn as nn
 
 from timm_alfa.blocks.spec import resolve_blocks
-from timm_alfa.errors import BlockError, warn
+from timm_alfa.errors import BlockError, ConfigError, warn
 from timm_alfa.options import option
 from timm_alfa.perturb import ascent
 from timm_alfa.perturb.strength import UNITS
@@ -20,7 +20,7 @@ from timm_alfa.replay.recorder import ForwardRecord
 from timm_alfa.replay.replay import Replay
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.tasks.perturbed_losses import PerturbedLosses
-from timm_alfa.utils import pytree
+from timm_alfa.utils import pytree, rng
 from timm_alfa.utils.unwrap import unwrap
 
 
@@ -121,7 +121,7 @@ class FeatureTask(MethodTask):
     def perturbed(self, *batch) -> dict[str, torch.Tensor]:
         # the clean pass
         record = self._replay.record(*batch, through=self.trainable_module)
-        loss_clean = self.objective.loss(record.output, *batch)
+        record, loss_clean = self._clean_loss(record)
         clean_gradients = self.clean_gradients(record, loss_clean)
 
         # for each group of features, a search and a perturbed loss
@@ -143,6 +143,24 @@ class FeatureTask(MethodTask):
             'loss_adv': losses.mean(),
             'delta_norm': torch.stack(sizes).mean(),
         }
+
+    def _clean_loss(self, record: ForwardRecord) -> tuple[ForwardRecord, torch.Tensor]:
+        """The loss of the clean pass, and the record with what the loss drew from.
+
+        Raises:
+            ConfigError: The loss writes into a feature or the batch, which the replays need as they are.
+        """
+        device = pytree.device_of(record.output)
+        values = (record.features, record.batch)
+        states, versions = rng.states(device), pytree.versions(values)
+        loss = self.objective.loss(record.output, *record.batch)
+        if pytree.versions(values) != versions:
+            raise ConfigError(
+                'the loss writes into its arguments in place, and the perturbed losses need them as they were: compute '
+                'a new tensor, for example output.sigmoid() and not output.sigmoid_().'
+            )
+        draws = not rng.same(states, rng.states(device))
+        return (replace(record, loss_states=states) if draws else record), loss
 
     def is_settled(self) -> bool:
         return self._replay.is_certain or not self.perturbs()
@@ -188,7 +206,11 @@ class FeatureTask(MethodTask):
         """
         with self._adversarial_norms():
             output = self._replay.run(record, changes, attached)
-        return self.objective.loss(output, *record.batch)
+        if record.loss_states is None:
+            return self.objective.loss(output, *record.batch)
+        with rng.preserve_rng(pytree.device_of(output)):
+            rng.restore(record.loss_states)
+            return self.objective.loss(output, *record.batch)
 
     def _adversarial_norms(self):
         if self.config.bn != 'aux':

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+_SMALL = 2**16  # elements
 _NO_CONTAINERS = (str, int, float, type, nn.Module, FunctionType, MethodType, ModuleType)
 
 
@@ -85,15 +86,22 @@ def cloned(value: Any) -> Any:
     return map_tensors(torch.Tensor.clone, value)
 
 
-def placeholder(value: Any, shared: bool = False) -> Any:
+def placeholder(value: Any, shared: bool = False, keep_data: bool = False) -> Any:
     """A value of the same shapes that takes no memory. It is filled with NaN, so that any use of it shows.
 
     Args:
         value: Its floating-point tensors are replaced.
         shared: Take one NaN per dtype and device for all placeholders, which saves a kernel each. Writing into one of
             them, as `fill_` may do, then changes the others that exist.
+        keep_data: Keep small tensors without gradients, such as boxes. Whether they matter can differ from batch to
+            batch.
     """
-    return map_floats(_shared_nan if shared else _nan, value)
+    nan = _shared_nan if shared else _nan
+    return map_floats(lambda x: x if keep_data and _is_data(x) else nan(x), value)
+
+
+def _is_data(x: torch.Tensor) -> bool:
+    return not x.requires_grad and x.numel() <= _SMALL
 
 
 def _nan(x: torch.Tensor) -> torch.Tensor:
@@ -115,7 +123,7 @@ def _shared_nan(x: torch.Tensor) -> torch.Tensor:
 
 def versions(value: Any) -> list[int]:
     """Counters that show whether a tensor was written into."""
-    return [x._version for x in tensors(value)]
+    return [0 if x.is_inference() else x._version for x in tensors(value)]
 
 
 def close(value: Any, other: Any) -> bool:
@@ -128,6 +136,11 @@ def _is_close(a: torch.Tensor, b: torch.Tensor) -> bool:
         return a.shape == b.shape
     tolerance = torch.finfo(b.dtype).eps ** 0.5
     return bool((a - b).abs().amax() <= tolerance * b.abs().amax())
+
+
+def is_nan(value: Any) -> bool:
+    """Whether no floating-point tensor of a value holds a number."""
+    return all(bool(x.isnan().all()) for x in floats(value))
 
 
 def is_finite(value: Any) -> bool:

@@ -39,6 +39,7 @@ class DeviceUpdate:
         self.bad = torch.zeros((), dtype=torch.bool, device=run.accelerator.device)
         self.changed = by_dtype(changed_besides_weights(run.task))
         self.clipped = run.task.clip_parameters(exclude_head=run.config.optim.clip_mode == 'agc')
+        run.task.loop_check.expects_post_step = False  # the host counts updates later
 
     def __call__(self, input: torch.Tensor, target: torch.Tensor) -> None:
         """Makes one update.
