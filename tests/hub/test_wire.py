@@ -124,6 +124,17 @@ def test_timm_alone_loads_an_architecture_of_timms(client, hub, publish, make_ru
     assert out.split() == ['alfa_x', '10']
 
 
+def test_transformers_loads_it(client, hub, publish, make_run):
+    pytest.importorskip('transformers', reason='loading a published model in transformers needs it')
+    publish('me/test_resnet.alfa_y', run=make_run('test_resnet'))
+    code = """
+import PIL.Image, transformers
+classifier = transformers.pipeline('image-classification', model='me/test_resnet.alfa_y')
+result = [row['label'] for row in classifier(PIL.Image.new('RGB', (40, 40)), top_k=10)]
+"""
+    assert sorted(client(code)) == [f'class{index}' for index in range(10)]
+
+
 def test_the_proposed_row_makes_the_name_load_what_was_published(client, hub, publish, tmp_path, make_run):
     row = publish()['manifest_row']
     (tmp_path / 'manifest.json').write_text(json.dumps([row]))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.run_dir.finished import FinishedRun
+from timm_alfa.training.run_dir.folder import without_num_classes
 from timm_alfa.utils.files import open_regular, sha256_of
 from timm_alfa.utils.plain_data import dump_yaml
 from timm_alfa.utils.redact import redact
@@ -103,6 +104,7 @@ def copy_weights(run: FinishedRun, target: Path) -> None:
 def published_config(run: FinishedRun, name: str, license: Optional[str]) -> dict[str, Any]:
     """What is published of a run's config.json, with the tag and the license of the repo."""
     config = {key: run.config[key] for key in _CONFIG_KEYS if key in run.config}
+    config['model_args'] = without_num_classes(config.get('model_args') or {})
     own = run.config['pretrained_cfg']
     cfg = {key: own[key] for key in _PRETRAINED_CFG_KEYS if key in own}
     tag = name.partition('.')[2] or run.record['task']

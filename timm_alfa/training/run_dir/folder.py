@@ -173,6 +173,7 @@ class RunFolder:
             content = json.loads(temporary.read_text())
             for key in OF_OTHER_WEIGHTS:
                 content['pretrained_cfg'].pop(key, None)
+            content['model_args'] = without_num_classes(content.get('model_args', {}))
             temporary.write_text(json.dumps(content, indent=2) + '\n')
 
     def save_model(self, state: Mapping[str, torch.Tensor], name: str) -> None:
@@ -210,6 +211,14 @@ class RunFolder:
     def remove_result(self) -> None:
         """Removes the record of a run that is resumed: it has none until it is finished again."""
         files.remove_quietly(self.path / 'result.json')
+
+
+def without_num_classes(model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a model without the number of classes, which config.json has at its top.
+
+    timm reads it there. transformers does, too, and passes it on together with these arguments: twice is an error.
+    """
+    return {key: value for key, value in model_args.items() if key != 'num_classes'}
 
 
 def is_record(found: Any) -> bool:
