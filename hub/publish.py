@@ -1,7 +1,7 @@
 """Publish a run on the Hugging Face Hub: weights, config and a model card, in one commit.
 
 python hub/publish.py RUN --repo-id me/resnet20s.alfa_c10
-python hub/publish.py RUN --repo-id me/resnet20s.alfa_c10 --dry-run --output DIR
+python hub/publish.py RUN --repo-id me/resnet20s.alfa_c10 --dry-run [--output DIR]
 """
 
 import argparse
@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs
 from timm_alfa.errors import AlfaError
 from timm_alfa.publishing.publish import Publication, publish
 from timm_alfa.publishing.verify import sample_accuracy
+from timm_alfa.utils.text import short_number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,8 +53,8 @@ def parser() -> argparse.ArgumentParser:
         metavar='N',
         help='images of the evaluated split to reproduce the accuracy on, if the data is on this machine (0: none)',
     )
-    add('--dry-run', action='store_true', help='send nothing: write to --output what would be sent')
-    add('--output', metavar='DIR', help='with --dry-run: a folder, new or empty')
+    add('--dry-run', action='store_true', help='check everything and send nothing')
+    add('--output', metavar='DIR', help='with --dry-run: write what would be sent to this folder, new or empty')
     return flags
 
 
@@ -61,22 +62,29 @@ def main(argv: Optional[list[str]] = None) -> int:
     """Publish; what a user can fix is one line on stderr and exit status 1."""
     flags = parser()
     args = flags.parse_args(argv)
-    if args.dry_run != (args.output is not None):
-        flags.error('--dry-run and --output DIR belong together: pass both or neither')
+    if args.output is not None and not args.dry_run:
+        flags.error('--output DIR is where --dry-run writes: add --dry-run')
     publication = Publication(
         args.run, args.repo_id, args.revision, args.standard, args.license, args.dataset_id, args.validated
     )
     evaluate = functools.partial(sample_accuracy, samples=args.samples, data_dir=args.data_dir)
     try:
         record = publish(
-            publication, private=args.private, exist_ok=args.exist_ok, output=args.output, evaluate=evaluate
+            publication,
+            private=args.private,
+            exist_ok=args.exist_ok,
+            dry_run=args.dry_run,
+            output=args.output,
+            evaluate=evaluate,
         )
     except AlfaError as error:
         print(f'publish.py: {error}', file=sys.stderr)
         return 1
-    print(f'{record["status"]}: {", ".join(record["files"])}')
+    print(f'{record["status"]}: {short_number(record["bytes"])}B in {", ".join(record["files"])}')
     if record['reproduced_on'] is None:
         print('the recorded accuracy was not reproduced: the data is not on this machine, or --samples is 0')
+    if args.dry_run and args.output is None:
+        print('nothing was sent or written: add --output DIR to look at the files')
     print(json.dumps(record))
     return 0
 

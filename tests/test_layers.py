@@ -88,7 +88,7 @@ def test_no_import_points_upward(path):
         'from timm_alfa.training import trainer',
         'from timm_alfa.training.trainer import Trainer',
         'import timm_alfa.training.trainer',
-        'def late():\n    from timm_alfa.publishing.card import build_card',
+        'def late():\n    from timm_alfa.publishing.card.build import build_card',
     ],
 )
 def test_a_planted_upward_import_is_found(source):

@@ -17,16 +17,26 @@ def test_a_dry_run_ends_with_its_record(make_run, tmp_path, capsys):
     assert publish.main([str(make_run()), '--repo-id', 'me/resnet20s.alfa_c10', '--dry-run', '--output', str(out)]) == 0
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (record['status'], record['reproduced_on']) == ('dry-run', None)
-    assert record['files'] == sorted(path.name for path in out.iterdir())
+    assert record['files'] == sorted(str(path.relative_to(out)) for path in out.rglob('*') if path.is_file())
     assert record['manifest_row']['name'] == 'resnet20s.alfa_c10'
 
 
-@pytest.mark.parametrize('flags', [['--dry-run'], ['--output', 'x']])
-def test_flags_that_belong_together(make_run, flags, capsys):
+def test_a_dry_run_needs_no_folder(make_run, tmp_path, capsys, monkeypatch):
+    run = make_run()
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob('*'))
+    assert publish.main([str(run), '--repo-id', 'me/resnet20s.alfa_c10', '--dry-run']) == 0
+    *_, hint, last = capsys.readouterr().out.splitlines()
+    assert hint == 'nothing was sent or written: add --output DIR to look at the files'
+    assert json.loads(last)['status'] == 'dry-run'
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_only_a_dry_run_writes_to_a_folder(make_run, capsys):
     with pytest.raises(SystemExit) as end:
-        publish.main([str(make_run()), '--repo-id', 'me/x', *flags])
+        publish.main([str(make_run()), '--repo-id', 'me/x', '--output', 'x'])
     assert end.value.code == 2
-    assert 'belong together' in capsys.readouterr().err
+    assert 'add --dry-run' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('name', 'argv'), [('publish', ['--repo-id', 'me/x']), ('ship', ['--name', 'resnet20s.x'])])

@@ -96,15 +96,16 @@ def test_the_cards_snippets_run(client, hub, publish):
     record = publish()
     card = hub.repos[REPO].commits[record['revision']]['README.md'][1].decode()
     codes = re.findall(r'```python\n(.*?)```', card, re.S)
-    assert len(codes) == 3
+    assert len(codes) == 5
     for code in codes:
-        client(code)
+        if 'transformers' not in code:  # that has its own test
+            client(code)
     for name in ('resnet20s.mine', 'plain'):  # a name that is not registered has an encoder in place of the name
         record = publish(f'me/{name}')
         codes = re.findall(
             r'```python\n(.*?)```', hub.repos[f'me/{name}'].commits[record['revision']]['README.md'][1].decode(), re.S
         )
-        assert client(codes[1] + '\nresult = model(__import__("torch").zeros(1, 3, 32, 32)).shape[1]') == 64
+        assert client(codes[2] + '\nresult = model(__import__("torch").zeros(1, 3, 32, 32)).shape[1]') == 64
 
 
 def test_timm_alone_loads_an_architecture_of_timms(client, hub, publish, make_run):

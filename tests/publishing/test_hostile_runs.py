@@ -40,7 +40,7 @@ def published(run, tmp_path, repo=REPO, **kwargs) -> dict[str, bytes]:
     """The files of a dry run."""
     out = tmp_path / 'out'
     publish(Publication(run, repo, **kwargs), output=out)
-    return {path.name: path.read_bytes() for path in out.iterdir()}
+    return {path.name: path.read_bytes() for path in out.rglob('*') if path.is_file()}
 
 
 def card_of(run, tmp_path, **kwargs) -> ModelCard:
@@ -208,7 +208,7 @@ def test_values_on_a_card_have_no_markup(make_run, tmp_path):
     assert headings[-2:] == ['Limitations', 'Citation']
     assert 'Heading' not in headings
     code = [token for token in tokens if token.type == 'fence']
-    assert [token.info for token in code] == ['python'] * 3 + ['shell', 'bibtex']
+    assert [token.info for token in code] == ['shell', *['python'] * 4, 'shell', 'bibtex']
     # the table of accuracies, of options and of eta: header and rows as many as there are
     assert card.text.count('\n| --- ') == 3
     assert len([token for token in tokens if token.type == 'tr_open']) == (1 + 1) + (1 + 2) + (1 + 2)
@@ -230,10 +230,10 @@ def test_values_in_the_metadata_are_values(make_run, tmp_path):
 
 
 def test_a_command_is_quoted(make_run, tmp_path):
-    words = ['train.py', '--name', '$(touch /tmp/pwned)', '; rm -rf ~ #', "it's", '`id`', '```']
+    words = ['train.py', '--name', '$(touch pwned)', '; rm -rf ~ #', "it's", '`id`', '```']
     card = card_of(make_run(command=words), tmp_path)
     fences = [token for token in MarkdownIt().parse(card.text) if token.type == 'fence' and token.info == 'shell']
-    (line,) = fences[0].content.splitlines()
+    (line,) = fences[1].content.splitlines()  # after the one that installs
     assert shlex.split(line) == ['accelerate', 'launch', '--mixed_precision', 'bf16', *words]
 
 
@@ -279,10 +279,11 @@ def test_a_snippet_holds_no_code_of_others(make_run, tmp_path):
     evil = "main'); __import__('os').system('id'); ('"
     card = card_of(make_run(), tmp_path, revision=evil)
     codes = re.findall(r'```python\n(.*?)```', card.text, re.S)
-    assert len(codes) == 3
+    assert len(codes) == 4
     for code in codes:
         nodes = list(ast.walk(ast.parse(code)))
-        assert f'hf-hub:me/x@{evil}' in [node.value for node in nodes if isinstance(node, ast.Constant)]
+        values = [node.value for node in nodes if isinstance(node, ast.Constant)]
+        assert f'hf-hub:me/x@{evil}' in values or evil in values
         assert '__import__' not in [node.id for node in nodes if isinstance(node, ast.Name)]
 
 
@@ -299,3 +300,35 @@ def test_the_environment_names_the_loader(make_run):
     (run / 'args.yaml').write_text('val_split: validation\ndataset: digits\nenvironment: {loader: timm}\n')
     assert data_config(read_public_run(run)).loader == 'timm'
     assert parse_validate_args(['--checkpoint', str(run)]).data.loader == 'timm'
+
+
+def test_where_files_were_is_not_published(make_run, tmp_path):
+    """Neither the folders of a machine, nor the user's name, nor hosts; names in args.yaml, the record and the card."""
+    words = ['train.py', '--data-dir', '/home/alice/data/cifar10', '--output=/mnt/nas7/alice/my runs/x', '-b', '8']
+    run = make_run(
+        dataset='hfds//home/alice/private/cifar10',
+        command=words,
+        continued=[
+            {'epoch': 1, 'command': [*words, '--resume', '~alice/run'], 'mixed_precision': 'no', 'before': 'no'}
+        ],
+    )
+    options = {
+        'model': 'resnet20s',
+        'data_dir': '/home/alice/data/cifar10',
+        'class_map': 'C:\\Users\\alice\\classes.txt',
+        'output': '/home/alice',
+        'dataset': 'wds/https://storage.alice.example/shards/{0..9}.tar',
+        'log_with': ['alice@node7.cluster:/var/log/runs'],
+        'environment': {'command': words},
+    }
+    (run / 'args.yaml').write_text(yaml.safe_dump(options))
+    files = published(run, tmp_path)
+    for name, content in files.items():
+        assert not re.search(rb'alice|nas7|node7|/home|/mnt', content), name
+    args = yaml.safe_load(files['args.yaml'])
+    assert args['data_dir'] == '/PATH/cifar10'
+    assert args['class_map'] == '/PATH/classes.txt'
+    assert args['output'] == '/PATH'
+    assert json.loads(files['result.json'])['command'][3] == '--output=/PATH/x'
+    assert b'train.py --data-dir /PATH/cifar10 --output=/PATH/x -b 8' in files['README.md']
+    assert b'trained on CIFAR-10' in files['README.md']  # what the data are is known by the last part

@@ -31,7 +31,7 @@ def test_a_dry_run_writes_what_timm_loads_bit_for_bit(make_run, tmp_path):
     record = publish(Publication(run, REPO), output=tmp_path / 'out')
     out = tmp_path / 'out'
     assert record['status'] == 'dry-run'
-    assert sorted(path.name for path in out.iterdir()) == record['files']
+    assert sorted(str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()) == record['files']
     model = timm.create_model(f'local-dir:{out}', pretrained=True).eval()
     input = torch.randn(2, 3, 32, 32)
     assert torch.equal(model(input), load_model(read_run(run))(input))

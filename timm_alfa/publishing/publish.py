@@ -9,7 +9,8 @@ from typing import Any, Optional, Union
 from torch import nn
 
 from timm_alfa.errors import HubError
-from timm_alfa.publishing.card import build_card
+from timm_alfa.publishing.card.build import build_card
+from timm_alfa.publishing.eval_results import eval_results
 from timm_alfa.publishing.model_checks import check_name, load_model
 from timm_alfa.publishing.push import Sent, push
 from timm_alfa.publishing.record_checks import read_public_run
@@ -57,23 +58,25 @@ def publish(
     *,
     private: bool = False,
     exist_ok: bool = False,
+    dry_run: bool = False,
     output: Optional[Union[str, Path]] = None,
     token: Optional[str] = None,
     evaluate: Optional[Evaluate] = None,
 ) -> dict[str, Any]:
-    """Check a run and publish it in one commit, or (with `output`) write what would be sent.
+    """Check a run and publish it in one commit, or (with `dry_run` or `output`) only make what would be sent.
 
     Args:
         publication: What to publish.
         private: Make the repo private.
         exist_ok: Add the commit to a repo that exists.
+        dry_run: Send nothing.
         output: A folder, new or empty: the files are written there and nothing is sent.
         token: In place of the one that the user is logged in with.
         evaluate: As in `check_run`.
 
     Returns:
-        A record: status ('published' or 'dry-run'), repo_id, revision (the commit), url, files, reproduced_on (images
-        that the recorded accuracy was reproduced on, or None) and manifest_row.
+        A record: status ('published' or 'dry-run'), repo_id, revision (the commit), url, files, bytes (of all of them),
+        reproduced_on (images that the recorded accuracy was reproduced on, or None) and manifest_row.
 
     Raises:
         AlfaError: In one line, with nothing changed on the Hub.
@@ -100,9 +103,10 @@ def publish(
     # the files, and their commit
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(output or scratch)
-        files = write_repo(run, publication.name, card, folder)
+        results = eval_results(run, publication.repo_id, publication.dataset_id)
+        files = write_repo(run, publication.name, card, folder, results)
         sent = None
-        if output is None:
+        if output is None and not dry_run:
             sent = push(
                 folder,
                 publication.repo_id,
@@ -222,6 +226,7 @@ def _record(
         'revision': commit,
         'url': url,
         'files': files,
+        'bytes': sum((folder / file).stat().st_size for file in files),
         'reproduced_on': count,
         'manifest_row': {key: value for key, value in dataclasses.asdict(row).items() if value is not None},
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from timm_alfa.errors import HubError
+from timm_alfa.publishing.repo_files import files_of
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.zoo.download import WEIGHTS
 from timm_alfa.zoo.hub_client import LOGIN, WAITS, explain, is_transient, retry, status_of
@@ -148,7 +149,7 @@ def _commit(target: Target, folder: Path, parent: str, message: str) -> str:
     from huggingface_hub import CommitOperationAdd
 
     api, repo_id, revision = target.api, target.repo_id, target.revision
-    adds = [CommitOperationAdd(path.name, str(path)) for path in sorted(folder.iterdir())]
+    adds = [CommitOperationAdd(name, str(path)) for name, path in files_of(folder).items()]
 
     # the large files first; the client retries these requests itself, and sends nothing twice
     api.preupload_lfs_files(repo_id, adds, revision=revision, free_memory=False)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeGuard, Union
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.run_dir.finished import FinishedRun, read_run
 from timm_alfa.utils.launcher import PRECISIONS
+from timm_alfa.utils.paths import hide_paths
 from timm_alfa.utils.redact import redact
 
 
@@ -128,6 +129,15 @@ def redacted(run: FinishedRun) -> FinishedRun:
         config=redact(run.config),
         evaluation=evaluation,
     )
+
+
+def without_paths(run: FinishedRun) -> FinishedRun:
+    """A run whose record and options do not say where files were on the machines that it ran on.
+
+    It is for what is published only: its data cannot be found by it.
+    """
+    record = {key: value for key, value in run.record.items() if key != 'run'}
+    return dataclasses.replace(run, record=hide_paths(record), args=hide_paths(run.args))
 
 
 def _record_errors(record: dict[str, Any]) -> Iterator[str]:

@@ -5,10 +5,12 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from timm_alfa.errors import CheckpointError
+from timm_alfa.publishing.record_checks import without_paths
 from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.training.run_dir.folder import without_num_classes
 from timm_alfa.utils.files import open_regular, sha256_of
@@ -52,7 +54,9 @@ _PRETRAINED_CFG_KEYS = (
 )
 
 
-def write_repo(run: FinishedRun, name: str, card: 'ModelCard', folder: Path) -> list[str]:
+def write_repo(
+    run: FinishedRun, name: str, card: 'ModelCard', folder: Path, others: Optional[Mapping[str, str]] = None
+) -> list[str]:
     """Write the files of a repo into an empty folder.
 
     Args:
@@ -60,9 +64,10 @@ def write_repo(run: FinishedRun, name: str, card: 'ModelCard', folder: Path) -> 
         name: The repo's name, without its organization.
         card: Its model card.
         folder: Created if it does not exist.
+        others: More text files by their path in the repo.
 
     Returns:
-        The names of the files.
+        The paths of the files in the repo.
 
     Raises:
         CheckpointError: A file of the run is not what train.py wrote there.
@@ -73,6 +78,7 @@ def write_repo(run: FinishedRun, name: str, card: 'ModelCard', folder: Path) -> 
         'result.json': _json(published_record(run)),
         'args.yaml': _args(run),
         'summary.csv': _summary(run.folder / 'summary.csv'),
+        **(others or {}),
     }
     plots = {name: _plot(run.folder / name) for name in PLOTS}
 
@@ -80,12 +86,19 @@ def write_repo(run: FinishedRun, name: str, card: 'ModelCard', folder: Path) -> 
     copy_weights(run, folder / WEIGHTS)
     for file, text in texts.items():
         if text is not None:
+            (folder / file).parent.mkdir(exist_ok=True)
             (folder / file).write_text(text, encoding='utf-8')
     for file, content in plots.items():
         if content is not None:
             (folder / file).write_bytes(content)
     card.save(folder / 'README.md')
-    return sorted(path.name for path in folder.iterdir())
+    return list(files_of(folder))
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """All files below a folder, by their path in the repo."""
+    files = [path for path in folder.rglob('*') if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path for path in sorted(files)}
 
 
 def copy_weights(run: FinishedRun, target: Path) -> None:
@@ -112,9 +125,8 @@ def published_config(run: FinishedRun, name: str, license: Optional[str]) -> dic
 
 
 def published_record(run: FinishedRun) -> dict[str, Any]:
-    """A run's record, without the path of the machine it ran on."""
-    record = {key: value for key, value in run.record.items() if key != 'run'}
-    return {**record, 'checkpoint': WEIGHTS}
+    """A run's record, without paths of the machine it ran on."""
+    return {**without_paths(run).record, 'checkpoint': WEIGHTS}
 
 
 def has_plot(run: FinishedRun, name: str) -> bool:
@@ -129,7 +141,7 @@ def _json(values: dict[str, Any]) -> str:
 def _args(run: FinishedRun) -> Optional[str]:
     if not os.path.lexists(run.folder / 'args.yaml'):
         return None
-    return dump_yaml(run.args)
+    return dump_yaml(without_paths(run).args)
 
 
 def _summary(path: Path) -> Optional[str]:

@@ -38,6 +38,11 @@ def code_block(text: str, language: str = '') -> Markdown:
     return Markdown(f'{fence}{language}\n{text}\n{fence}')
 
 
+def link(address: str) -> Markdown:
+    """An address of ours as a link."""
+    return Markdown(f'<{address}>')
+
+
 def _fence(text: str, shortest: int) -> str:
     """Backticks in a run that is longer than any in the text."""
     longest = max(map(len, re.findall('`+', text)), default=0)

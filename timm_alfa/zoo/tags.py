@@ -35,6 +35,7 @@ class DataSet:
         flags: How to train on it.
         cfg: What it contributes to a tag's pretrained_cfg.
         license: The license of weights trained on it: fields of the card's metadata.
+        images: Of its training split and of the split that it is scored on.
     """
 
     key: str
@@ -45,6 +46,7 @@ class DataSet:
     flags: str
     cfg: dict[str, Any] = dataclasses.field(default_factory=dict)
     license: dict[str, str] = dataclasses.field(default_factory=lambda: {'license': 'apache-2.0'})
+    images: tuple[int, int] = (0, 0)
 
 
 # timm's advice about its own weights: assume that ImageNet's terms (non-commercial research) apply to them.
@@ -65,8 +67,17 @@ DATASETS = {
             '--data-dir /data/imagenet',
             {'crop_pct': 0.875, 'interpolation': 'bicubic'},
             _IMAGENET_TERMS,
+            images=(1_281_167, 50_000),
         ),
-        DataSet('c10', 'CIFAR-10', 'uoft-cs/cifar10', 10, ('cifar10',), '--dataset hfds/uoft-cs/cifar10'),
+        DataSet(
+            'c10',
+            'CIFAR-10',
+            'uoft-cs/cifar10',
+            10,
+            ('cifar10',),
+            '--dataset hfds/uoft-cs/cifar10',
+            images=(50_000, 10_000),
+        ),
         DataSet(
             'c100',
             'CIFAR-100',
@@ -75,8 +86,9 @@ DATASETS = {
             ('cifar100',),
             '--dataset hfds/uoft-cs/cifar100',
             _CIFAR100_NORM,
+            images=(50_000, 10_000),
         ),
-        DataSet('digits', "scikit-learn's digits", None, 10, ('digits',), '--dataset digits'),
+        DataSet('digits', "scikit-learn's digits", None, 10, ('digits',), '--dataset digits', images=(1437, 360)),
     )
 }
 

@@ -11,7 +11,7 @@ from timm_alfa.data.datasets import registry
 from timm_alfa.data.datasets.base import Source
 from timm_alfa.data.datasets.registry import KINDS, Kind, find_kind
 from timm_alfa.errors import AlfaWarning, DataError
-from timm_alfa.publishing.card_data import dataset_names
+from timm_alfa.publishing.card.metadata import dataset_names
 from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.run_dir.finished import read_run
 from timm_alfa.training.run_dir.folder import default_experiment

@@ -10,10 +10,11 @@ from huggingface_hub import ModelCard
 
 from timm_alfa import list_tasks
 from timm_alfa.errors import HubError
-from timm_alfa.publishing.card import build_card
-from timm_alfa.publishing.card_data import base_model, dataset_names
-from timm_alfa.publishing.card_sections import accuracy_rows, format_value, paper_rows
-from timm_alfa.publishing.snippets import snippets
+from timm_alfa.publishing.card.build import build_card
+from timm_alfa.publishing.card.metadata import base_model, dataset_names
+from timm_alfa.publishing.card.paper import differences, paper_rows
+from timm_alfa.publishing.card.sections import accuracy_rows, format_value
+from timm_alfa.publishing.card.snippets import snippets
 from timm_alfa.tasks import TASKS
 from timm_alfa.training.run_dir.finished import read_run
 from timm_alfa.zoo.tags import DATASETS
@@ -171,8 +172,10 @@ def test_the_standard_run_is_compared_with(make_run):
     assert {
         'title': 'Standard training with the same code',
         'top1': '91.00',
-        'top5': '',
-        'robust': '',
+        'top5': '-',
+        'robust': '-',
+        'images': '45,000',
+        'epochs': '200',
     } in accuracy_rows(read_run(run), standard)
     assert '91.00' in card(run, standard=standard).text
     with pytest.raises(HubError, match=r'its task is alfa'):
@@ -241,7 +244,7 @@ def test_a_method_is_one_row(make_run, monkeypatch, known, title):
     """Also a method that the paper has an accuracy of; one that is not registered is shown by its name."""
     row = dataclasses.replace(TASKS['standard'], name='mine', title='My method', text='It does little.')
     figure = {'model': 'resnet20s', 'dataset': 'c10', 'method': 'mine', 'top1': 90.0, 'table': 9}
-    monkeypatch.setattr('timm_alfa.publishing.card_sections.paper_rows', lambda: (figure,))
+    monkeypatch.setattr('timm_alfa.publishing.card.paper.paper_rows', lambda: (figure,))
     if known:
         monkeypatch.setitem(TASKS, 'mine', row)
     text = card(make_run(task='mine')).text
@@ -253,5 +256,68 @@ def test_snippets_import_what_registers_an_architecture():
     ours = timm.list_models(module='resnet_cifar')
     assert 'resnet56s' in ours
     for architecture in (*ours, 'resnet18'):
-        code = snippets('me/x', 'main', architecture, (3, 32, 32))[0].code
-        assert ('import timm_alfa  # registers' in code) == (architecture in ours)
+        for snippet in snippets('me/x', 'main', architecture, (3, 32, 32), {'num_classes': 10})[:3]:
+            assert ('import timm_alfa  # registers' in snippet.code) == (architecture in ours)
+
+
+def headings(text):
+    """What two cards are compared by: headings, names of the lists' entries, and columns of the tables."""
+    return [
+        line.split(':**')[0] if line.startswith('- **') else line
+        for line in text.splitlines()
+        if line.startswith(('#', '- **', '| Model', '| Option'))
+    ]
+
+
+def test_cards_of_two_runs_can_be_compared(make_run):
+    """Also of an old run that lacks entries, and of one that was measured more closely."""
+    full = started(make_run(robust_top1=4.5), opt='sgd', sched='cosine', mixup=0.2, smoothing=0.1, model_ema=False)
+    bare = make_run(test_top5=None, seconds=None, device=None, params=None, versions=None)
+    (bare / 'args.yaml').unlink()
+    first, second = card(full).text, card(bare).text
+    assert headings(first) == headings(second)
+    assert '- **Augmentation:** mixup 0.2, smoothing 0.1' in first and '- **Augmentation:** not recorded' in second
+    assert '- **EMA of the weights:** no' in first
+    assert '| This model | 91.75 | 99.60 | 4.50 | 45,000 | 200 |' in first
+    assert '| This model | 91.75 | - | - | 45,000 | 200 |' in second
+
+
+@pytest.mark.parametrize(
+    ('record', 'args', 'says'),
+    [
+        ({'train_images': 2000}, {}, 'it trained on 2,000 of the 50,000 images'),
+        ({'epochs': 30, 'epochs_done': 30}, {}, 'it trained for 30 epochs, not 200'),
+        ({'test_images': 500}, {}, 'it was evaluated on 500 images, the paper on 10,000'),
+        ({}, {'pretrained': True, 'model': 'resnet20s.alfa_c10'}, 'it started from pretrained weights'),
+    ],
+)
+def test_another_experiment_is_not_compared_with_the_paper(make_run, record, args, says):
+    text = card(started(make_run(**record), **args)).text
+    assert 'Paper, table' not in text
+    assert f'cannot be compared with this run: {says}.' in text
+    assert not list(differences(read_run(make_run())))
+
+
+def test_fine_tuned_weights_name_what_they_started_from(make_run):
+    made = card(started(make_run('test_resnet'), model='test_resnet.r160_in1k', pretrained=True), 'me/x')
+    assert (made.data.base_model, made.data.base_model_relation) == ('timm/test_resnet.r160_in1k', 'finetune')
+    assert '- **Starting weights:** `timm/test_resnet.r160_in1k`' in made.text
+    local = card(started(make_run(), model='local-dir:/home/me/run', pretrained=True), license='mit')
+    assert local.data.base_model is None
+    assert '- **Starting weights:** pretrained (local-dir:/PATH/run)' in local.text
+
+
+@pytest.mark.parametrize(('address', 'shown'), [(None, False), ('https://example.org/timm_alfa', True)])
+def test_the_card_leads_to_the_code_where_it_has_an_address(make_run, monkeypatch, address, shown):
+    monkeypatch.setattr('timm_alfa.publishing.card.build.REPOSITORY', address)
+    text = card(make_run()).text
+    assert ('<https://example.org/timm_alfa>' in text) == ('The code is at' in text) == shown
+    assert '```shell\npip install timm_alfa\n```' in text
+    timms = card(make_run('test_resnet'), 'me/x').text
+    assert '```shell\npip install timm\n```' in timms and 'Fine-tuning with ALFA also needs timm_alfa' in timms
+
+
+def test_gray_images_have_no_pipeline():
+    """transformers converts every image to RGB."""
+    titles = [each.title for each in snippets('me/x', 'main', 'resnet18', (1, 28, 28), {'num_classes': 10})]
+    assert titles == ['Image classification', 'Image embeddings', 'Fine-tuning with ALFA']

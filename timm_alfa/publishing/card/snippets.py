@@ -1,6 +1,6 @@
 """How to load a published model: the code blocks of its card."""
 
-from typing import NamedTuple
+from typing import Any, Mapping, NamedTuple
 
 from timm_alfa.models import resnet_cifar
 from timm_alfa.zoo.tags import TAGS
@@ -13,26 +13,43 @@ class Snippet(NamedTuple):
     code: str
 
 
-def snippets(repo_id: str, revision: str, architecture: str, input_size: tuple[int, int, int]) -> list[Snippet]:
-    """Three ways to use a model; each runs as it is.
+def is_ours(architecture: str) -> bool:
+    """Whether timm knows an architecture only after `import timm_alfa`."""
+    return architecture in resnet_cifar.default_cfgs
+
+
+def snippets(
+    repo_id: str,
+    revision: str,
+    architecture: str,
+    input_size: tuple[int, int, int],
+    config: Mapping[str, Any],
+) -> list[Snippet]:
+    """The ways to use a model; each runs as it is, and they come in the same order on every card.
 
     Args:
         repo_id: ORG/NAME.
         revision: 'main' or another branch.
         architecture: timm's name.
         input_size: Channels, height, width.
+        config: The published config.json.
     """
     source = f'hf-hub:{repo_id}' + (f'@{revision}' if revision != 'main' else '')
-    registers = 'import timm_alfa  # registers the architecture\n' if architecture in resnet_cifar.default_cfgs else ''
-    name = repo_id.partition('/')[2]
-    second = _embeddings(source, registers)
-    if name in TAGS and revision == 'main':
-        second = _by_name(repo_id)
-    return [_classification(source, registers, input_size), second, _fine_tuning(source, input_size)]
+    registers = 'import timm_alfa  # registers the architecture\n' if is_ours(architecture) else ''
+    found = [_classification(source, registers, input_size, config)]
+    if input_size[0] == 3:  # transformers converts every image to RGB
+        found.append(_pipeline(repo_id, revision, registers))
+    found.append(_embeddings(source, registers))
+    if repo_id.partition('/')[2] in TAGS and revision == 'main':
+        found.append(_by_name(repo_id))
+    return [*found, _fine_tuning(source, input_size)]
 
 
-def _classification(source: str, registers: str, input_size: tuple[int, int, int]) -> Snippet:
+def _classification(
+    source: str, registers: str, input_size: tuple[int, int, int], config: Mapping[str, Any]
+) -> Snippet:
     mode = 'L' if input_size[0] == 1 else 'RGB'
+    names = "model.pretrained_cfg['label_names']" if config.get('label_names') else 'range(model.num_classes)'
     code = f"""import timm
 {registers}import torch
 from PIL import Image
@@ -42,9 +59,23 @@ transform = timm.data.create_transform(**timm.data.resolve_model_data_config(mod
 
 image = Image.new({mode!r}, (64, 64))  # or Image.open('image.png').convert({mode!r})
 with torch.inference_mode():
-    output = model(transform(image).unsqueeze(0))
-top5_probabilities, top5_classes = output.softmax(-1).topk(min(5, model.num_classes))"""
+    probabilities = model(transform(image).unsqueeze(0))[0].softmax(-1)
+
+names = {names}
+top = probabilities.topk({min(5, config['num_classes'])})
+for probability, index in zip(top.values.tolist(), top.indices.tolist()):
+    print(f'{{names[index]}}: {{probability:.1%}}')"""
     return Snippet('Image classification', code)
+
+
+def _pipeline(repo_id: str, revision: str, registers: str) -> Snippet:
+    at = f', revision={revision!r}' if revision != 'main' else ''
+    code = f"""from PIL import Image
+{registers}from transformers import pipeline
+
+classifier = pipeline('image-classification', model={repo_id!r}{at})
+print(classifier(Image.new('RGB', (64, 64))))  # or classifier('image.png')"""
+    return Snippet('In transformers', code)
 
 
 def _by_name(repo_id: str) -> Snippet:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any, Optional
 import timm
 
 from timm_alfa.data.datasets import registry
-from timm_alfa.publishing.license import license_fields
+from timm_alfa.publishing.card.license import license_fields
 from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import printable
+from timm_alfa.zoo.manifest import load_manifest
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -41,6 +42,7 @@ def card_data(
         model_name=name,
         datasets=[hub_id] if '/' in hub_id else None,
         base_model=base_model(run),
+        base_model_relation='finetune' if base_model(run) else None,
         **license_fields(run, license, dataset_id),
     )
     return ModelCardData(**plain(fields), eval_results=eval_results(run, title, hub_id))
@@ -94,13 +96,17 @@ def dataset_names(run: FinishedRun, dataset_id: Optional[str] = None) -> tuple[s
 
 
 def base_model(run: FinishedRun) -> Optional[str]:
-    """The Hub's id of the weights that training started from, or None if it started from none of timm's."""
+    """The Hub's id of the weights that training started from, or None if they are not there."""
     if not run.args.get('pretrained'):
         return None
     model = str(run.args.get('model') or run.record['model'])
     if model.startswith(('hf-hub:', 'hf_hub:')):
         return model.partition(':')[2].partition('@')[0]
     try:
-        return getattr(timm.get_pretrained_cfg(model), 'hf_hub_id', None)
+        cfg = timm.get_pretrained_cfg(model)
     except RuntimeError:  # a tag that this timm does not know
         return None
+    if cfg is None:
+        return None
+    row = load_manifest().get(f'{cfg.architecture}.{cfg.tag}')
+    return row.repo_id if row else cfg.hf_hub_id

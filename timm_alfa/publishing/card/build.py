@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from timm_alfa.publishing import card_sections as sections
-from timm_alfa.publishing.card_data import card_data, dataset_names
-from timm_alfa.publishing.license import from_imagenet
+from timm_alfa.publishing.card import sections, training
+from timm_alfa.publishing.card.license import from_imagenet
+from timm_alfa.publishing.card.metadata import card_data, dataset_names
+from timm_alfa.publishing.card.project import INSTALL, REPOSITORY
+from timm_alfa.publishing.card.snippets import is_ours, snippets
+from timm_alfa.publishing.record_checks import without_paths
 from timm_alfa.publishing.repo_files import has_plot
-from timm_alfa.publishing.snippets import snippets
 from timm_alfa.training.run_dir.finished import FinishedRun
-from timm_alfa.utils.markdown import code_block, code_span, escape
+from timm_alfa.utils.markdown import code_block, code_span, escape, link
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -48,16 +50,29 @@ def build_card(
 
     name = repo_id.partition('/')[2]
     data = card_data(run, name, license, dataset_id)
+    imagenet = from_imagenet(run, dataset_id)
+    run = without_paths(run)
     body = _render(
         name=name,
         details=sections.details(run, dataset_id, data.license),
-        snippets=snippets(repo_id, revision, run.architecture, sections.input_size(run)),
+        **_usage(run, repo_id, revision),
         **_summary(run, dataset_id),
         **_evaluation(run, standard),
         **_training(run),
-        license_text=_license_text(run, data.license, dataset_id),
+        license_text=_IMAGENET_TEXT if imagenet else _LICENSE_TEXT.format(license=data.license),
     )
     return ModelCard(f'---\n{data.to_yaml()}\n---\n\n{body}')
+
+
+def _usage(run: FinishedRun, repo_id: str, revision: str) -> dict[str, Any]:
+    ours = is_ours(run.architecture)
+    return {
+        'install': INSTALL if ours else 'pip install timm',
+        'install_ours': None if ours else INSTALL,
+        'install_transformers': sections.input_size(run)[0] == 3,
+        'repository': REPOSITORY,
+        'snippets': snippets(repo_id, revision, run.architecture, sections.input_size(run), run.config),
+    }
 
 
 def _summary(run: FinishedRun, dataset_id: Optional[str]) -> dict[str, Any]:
@@ -83,7 +98,8 @@ def _evaluation(run: FinishedRun, standard: Optional[FinishedRun]) -> dict[str, 
         'best_epoch': run.record.get('best_epoch'),
         'test_reads': run.record.get('test_reads') or 1,
         'accuracies': sections.accuracy_table(rows),
-        'paper_note': any(row['title'].startswith('Paper') for row in rows),
+        'paper_text': sections.paper_text(run),
+        'paper_rows': any(row['title'].startswith('Paper') for row in rows),
         'robust_top1': found.robust_top1,
         'attack': sections.format_options(found.attack or {}),
     }
@@ -91,19 +107,13 @@ def _evaluation(run: FinishedRun, standard: Optional[FinishedRun]) -> dict[str, 
 
 def _training(run: FinishedRun) -> dict[str, Any]:
     return {
-        'options': sections.option_table(run),
-        'eta': sections.eta_table(run),
+        'options': training.option_table(run),
+        'eta': training.eta_table(run),
         'eta_plot': 'eta.png' if has_plot(run, 'eta.png') else None,
         'curves': 'curves.png' if has_plot(run, 'curves.png') else None,
-        'command': sections.command(run),
-        'facts': sections.facts(run),
+        'command': training.command(run),
+        'facts': training.facts(run),
     }
-
-
-def _license_text(run: FinishedRun, license: Optional[str], dataset_id: Optional[str]) -> str:
-    if from_imagenet(run, dataset_id):
-        return _IMAGENET_TEXT
-    return _LICENSE_TEXT.format(license=license)
 
 
 def _render(**values) -> str:
@@ -117,5 +127,5 @@ def _render(**values) -> str:
         keep_trailing_newline=True,
         finalize=escape,
     )
-    environment.globals.update(code=code_span, code_block=code_block)
+    environment.globals.update(code=code_span, code_block=code_block, link=link)
     return environment.from_string(TEMPLATE.read_text(encoding='utf-8')).render(**values)
