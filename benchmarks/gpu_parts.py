@@ -1,13 +1,15 @@
-"""The parts of gpu.py that are not other scripts: `python benchmarks/gpu_parts.py {rates,runs,pack} ...`."""
+"""What gpu.py finds out before it trains: `python benchmarks/gpu_parts.py {check,rates} ...`.
+
+- check: whether an update of standard training and one of ALFA can be a CUDA graph.
+- rates: images per second of 1 to 12 runs together.
+"""
 
 import argparse
 import json
-import os
-import tarfile
-import time
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 import measure
 import numpy as np
@@ -19,34 +21,21 @@ from torch.utils._pytree import tree_leaves
 from timm_alfa.data.datasets.base import Source, Subset
 from timm_alfa.data.loaders.image_cache import ImageCache
 from timm_alfa.data.loaders.in_memory import MemoryLoader
+from timm_alfa.errors import first_line
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.run import Run
 from timm_alfa.training.setup.prepare import prepare
-from timm_alfa.training.together import prepare_together, train_together
 from timm_alfa.training.update.agreement import Requests
 from timm_alfa.training.update.device_step import DeviceStep
 from timm_alfa.training.update.graphs import WARM_UP, on_stream
-from timm_alfa.utils.console import setup_logging
+from timm_alfa.training.update.step import TrainStep
 
 BATCH = 128
 TOGETHER = (1, 4, 8, 12)
 MIB = 2**20
-ARCHIVES, ARCHIVE_SIZE = 4, 15 * MIB
-EPOCHS, IMAGES = 200, 45_000
-USED = 0.9  # of the time that is left, by runs
-ALFA_COST = 1.3  # relative to standard training, where it was not measured
-ARMS = {
-    'standard': ('--config', 'recipes/paper/cifar10_resnet20s.yaml'),
-    'doubled': ('--config', 'recipes/paper/cifar10_resnet20s_double.yaml'),
-    'alfa': ('--config', 'recipes/paper/cifar10_resnet20s_alfa_step0.5.yaml'),
-}
-TINY = ('--model', 'test_resnet', '--img-size', '32', '--train-subset', '96', '-b', '16', '--epochs', '1')
-TINY_ARMS = {
-    'standard': (*TINY, '--task', 'standard', '--val-fraction', '0.1'),
-    'doubled': (*TINY, '--task', 'standard', '--standard-weight', '2', '--val-fraction', '0.1'),
-    'alfa': (*TINY, '--task', 'alfa', '--alfa-step-size', '0.5/255', '--val-fraction', '0.1'),
-}
+TASKS = {'standard': ('--task', 'standard'), 'alfa': ('--task', 'alfa')}
+LIKE_CIFAR = ('--img-size', '32', '--crop-padding', '4', '--hflip', '0.5', '--opt', 'momentum', '--lr', '0.01')
 
 
 def write_line(results: Path, part: str, row: dict[str, Any]) -> None:
@@ -56,7 +45,7 @@ def write_line(results: Path, part: str, row: dict[str, Any]) -> None:
     print(row, flush=True)
 
 
-# rates
+# runs to measure
 
 
 class Noise(Source):
@@ -70,10 +59,16 @@ class Noise(Source):
         return Image.fromarray(self.pixels[index])
 
 
-def noise_run(task: Sequence[str], model: str, batch: int, output: Path, cache: list) -> Run:
-    """A run whose training images are noise of CIFAR's size, in the device's memory."""
-    words = ['--model', model, '--img-size', '32', '-b', str(batch), '--lr', '0.01', '--cuda-graph', '--channels-last']
-    run = prepare(parse_args([*words, *task, '--workers', '0', '--output', str(output)]))
+def noise_run(args: argparse.Namespace, task: Sequence[str], cache: list) -> Run:
+    """A run whose training images are noise of CIFAR's size, in the device's memory.
+
+    Args:
+        cache: Holds the images, once there are any.
+    """
+    batch = 8 if args.rehearse else BATCH
+    words = ['--model', 'test_resnet' if args.rehearse else 'resnet20s', '-b', str(batch), *LIKE_CIFAR, *task]
+    words += ['--channels-last', '--cuda-graph' if args.cuda_graph else '--no-cuda-graph']
+    run = prepare(parse_args([*words, '--workers', '0', '--output', str(args.work)]))
     if not cache:
         source = Noise(max(20 * batch, 4096))
         cache.append(ImageCache(source, torch.arange(len(source)), (3, 32, 32)))
@@ -89,8 +84,9 @@ class Updates:
 
     def __init__(self, run: Run):
         self.run = run
+        kind = DeviceStep if run.config.model.cuda_graph else TrainStep
         with on_stream(run.stream):
-            self.step = DeviceStep(run, Totals(run.accelerator.device))
+            self.step = kind(run, Totals(run.accelerator.device))
         self.update, self.batches = 0, iter(())
 
     def __call__(self) -> None:
@@ -100,8 +96,51 @@ class Updates:
                 self.run.data.train.set_epoch(self.update)
                 self.batches = self.step.batches(self.run.data.train)
                 batch = next(self.batches)
-            self.step([batch], self.update, lambda: Requests(stop=False, save=False))
+            self.step([batch], self.update, nothing_requested)
             self.update += 1
+
+    def eagerly(self) -> None:
+        """Makes an update operation by operation."""
+        batch = next(iter(self.step.batches(self.run.data.train)))
+        with on_stream(self.run.stream):
+            if isinstance(self.step, DeviceStep):
+                self.step.whole(*batch.tensors)
+            else:
+                self.step([batch], self.update, nothing_requested)
+
+
+def nothing_requested() -> Requests:
+    """What a process wants that neither stops nor saves."""
+    return Requests(stop=False, save=False)
+
+
+# check
+
+
+def check(args: argparse.Namespace) -> bool:
+    """Whether updates can be graphs; a row for each task, and a last one for all. Without a GPU they are none.
+
+    The row before them says that the check began: what ends it afterwards is about graphs.
+    """
+    write_line(args.results, 'check', {'began': measure.machine()['device']})
+    works, cache = {}, []
+    for name, task in TASKS.items():
+        error = None
+        try:
+            updates = Updates(noise_run(args, task, cache))
+            for _ in range(WARM_UP + 3):
+                updates()
+            measure.synchronize()
+            graphs = updates.step.graphs
+            works[name] = graphs is None or bool(graphs.captured)
+        except Exception as failure:  # whatever it is, runs could not train
+            works[name], error = False, f'{type(failure).__name__}: {first_line(failure)}'
+        write_line(args.results, 'check', {'task': name, 'captured': works[name], 'error': error})
+    write_line(args.results, 'check', {'all': all(works.values())})
+    return all(works.values())
+
+
+# rates
 
 
 class Traffic(TorchDispatchMode):
@@ -129,22 +168,23 @@ def bandwidth(device: torch.device, size: int) -> float:
 
 
 def rates(args: argparse.Namespace) -> None:
-    """Images per second of 1 to 12 runs together."""
-    model, batch, counts, updates = ('resnet20s', BATCH, TOGETHER, 100)
+    """Images per second of 1 to 12 runs together; of one, without graphs."""
+    counts, updates, batch = TOGETHER, 100, BATCH
     if args.rehearse:
-        model, batch, counts, updates = 'test_resnet', 8, (1, 2), 3
-    torch.backends.cudnn.benchmark = True
+        counts, updates, batch = (1, 2), 3, 8
+    if not args.cuda_graph:
+        counts = (1,)
     cache: list = []
-    for name, task in (('standard', ('--task', 'standard')), ('alfa', ('--task', 'alfa'))):
-        runs: list[Updates] = []
-        for count in counts:
-            runs += [Updates(noise_run(task, model, batch, args.work, cache)) for _ in range(count - len(runs))]
+    made: dict[str, list[Updates]] = {name: [] for name in TASKS}
+    for count in counts:  # first the small counts of all tasks: time may end
+        for name, runs in made.items():
+            runs += [Updates(noise_run(args, TASKS[name], cache)) for _ in range(count - len(runs))]
             for _ in range(WARM_UP + 3):
                 _turn(runs)
             seconds = measure.seconds(lambda those=runs: [_turn(those) for _ in range(updates)])
             rate = count * updates * batch / seconds
             row = {'task': name, 'precision': runs[0].run.accelerator.mixed_precision, 'together': count}
-            row.update(images_per_second=rate, ms_per_update=1000 * batch / rate)
+            row.update(cuda_graph=args.cuda_graph, images_per_second=rate, ms_per_update=1000 * batch / rate)
             row.update(_floor(args, runs[0], batch, rate))
             write_line(args.results, 'rates', {**row, 'device': measure.machine()['device']})
 
@@ -157,97 +197,33 @@ def _turn(runs: list[Updates]) -> None:
 def _floor(args: argparse.Namespace, updates: Updates, batch: int, rate: float) -> dict[str, float]:
     """Bytes that an update moves, and the share of the measured bandwidth that a rate needs for them."""
     traffic = Traffic()
-    with on_stream(updates.run.stream), traffic:
-        updates.step.whole(*next(iter(updates.run.data.train.parts())))
+    with traffic:
+        updates.eagerly()
     speed = bandwidth(updates.run.accelerator.device, MIB if args.rehearse else 1024 * MIB)
     return {'bytes_per_update': traffic.bytes, 'bandwidth': speed, 'share': traffic.bytes * rate / batch / speed}
 
 
-# runs
-
-
-def seeds_that_fit(args: argparse.Namespace, seconds: float) -> int:
-    """How many seeds of all arms fit into a time, by the rates that were measured; one if none were."""
-    rates = {}
-    for row in _rows(args.results / 'rates.jsonl'):
-        if row['precision'] == 'bf16':
-            rates[row['task']] = max(row['images_per_second'], rates.get(row['task'], 0))
-    if args.rehearse or 'standard' not in rates:
-        return 1
-    alfa = rates.get('alfa', rates['standard'] / ALFA_COST)
-    cost = EPOCHS * IMAGES * (2 / rates['standard'] + 1 / alfa)
-    return max(1, min(max(TOGETHER) // len(ARMS), int(USED * seconds / cost)))
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def runs(args: argparse.Namespace) -> None:
-    """Trains all arms with the same seeds, together."""
-    began, limit = time.monotonic(), float(os.environ.get('GPU_SECONDS', '400'))
-    torch.backends.cudnn.benchmark = True
-    setup_logging()
-    seeds = range(args.seeds or seeds_that_fit(args, limit - 30))
-    arms = TINY_ARMS if args.rehearse else ARMS
-    common = ['--cuda-graph', '--output', str(args.work), '--checkpoint-every', '1000m', '--workers', '8']
-    common += ['--channels-last', '--resume', 'auto']
-    if not args.rehearse:
-        common += ['--dataset', args.dataset, '-vb', '5000']
-    configs = [
-        parse_args([*words, *common, '--seed', str(seed), '--experiment', f'{arm}-s{seed}'])
-        for seed in seeds
-        for arm, words in arms.items()
-    ]
-    print(f'{len(configs)} runs together, {time.monotonic() - began:.0f} s after the start', flush=True)
-
-    def ended(run: Run, result: Any) -> None:
-        record = result if isinstance(result, dict) else {'status': 'failed', 'error': str(result)}
-        write_line(args.results, 'runs', {'name': run.config.run.experiment, **record})
-
-    train_together(prepare_together(configs), ended)
-
-
-# pack
-
-
-def pack(args: argparse.Namespace) -> None:
-    """Puts records and best weights into archives that are small enough; records first."""
-    names = ('result.json', 'summary.csv', 'args.yaml', 'config.json', 'model_best.safetensors')
-    files = [path for name in names for path in sorted(args.work.glob(f'*/{name}'))]
-    archive, size, count = None, 0, 0
-    for path in files:
-        if archive is None or size + path.stat().st_size > ARCHIVE_SIZE:
-            archive, size, count = _next_archive(args.archives, archive, count)
-            if archive is None:
-                print(f'{path} and what follows are left out: {ARCHIVES} archives are full', flush=True)
-                break
-        archive.add(path, arcname=str(path.relative_to(args.work)))
-        size += path.stat().st_size
-    if archive is not None:
-        archive.close()
-    print(f'{len(files)} files, {count} archives', flush=True)
-
-
-def _next_archive(folder: Path, archive: Optional[tarfile.TarFile], count: int) -> tuple:
-    if archive is not None:
-        archive.close()
-    if count == ARCHIVES:
-        return None, 0, count
-    return tarfile.open(folder / f'runs-{count + 1}.tar.gz', 'w:gz'), 0, count + 1
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('part', choices=('rates', 'runs', 'pack'))
+def parse(description: str, parts: Sequence[str]) -> argparse.Namespace:
+    """The command line of a part, as gpu.py makes it."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('part', choices=parts)
     parser.add_argument('--results', type=Path, required=True)
     parser.add_argument('--work', type=Path, required=True)
     parser.add_argument('--archives', type=Path, required=True)
     parser.add_argument('--dataset', required=True)
     parser.add_argument('--seeds', type=int, help='number of seeds (default: as many as fit)')
+    parser.add_argument('--together', type=int, default=max(TOGETHER), help='most runs at a time')
+    parser.add_argument('--cuda-graph', action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument('--rehearse', action='store_true')
-    args = parser.parse_args()
-    {'rates': rates, 'runs': runs, 'pack': pack}[args.part](args)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse(__doc__, ('check', 'rates'))
+    if args.part == 'rates':
+        rates(args)
+    elif not check(args):
+        sys.exit(1)
 
 
 if __name__ == '__main__':

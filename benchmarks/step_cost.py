@@ -26,7 +26,7 @@ import torch
 
 import timm_alfa
 from timm_alfa.replay.flops import count_flops, floor
-from timm_alfa.training.update.graphs import WARM_UP, Graphs, on_stream, own_stream
+from timm_alfa.training.update.graphs import WARM_UP, Graphs, on_stream, own_stream, search_kernels
 from timm_alfa.utils.plotting import BLUE, GRAY, ORANGE, add_legend, new_figure, png
 
 
@@ -131,21 +131,21 @@ class GraphedStep:
     is summed or undone. So the ratio to standard training is a little larger than it is there.
 
     Args:
-        step: A step that has been made once.
+        step: A step that has been made once, on the stream.
+        stream: Current in every call; None without a GPU.
     """
 
-    def __init__(self, step: Step):
-        self.step, self.stream, self.graphs = step, own_stream(step.input.device), None
-        if self.stream is not None:
-            self.graphs = Graphs(step.train, self.stream, step.method.is_settled)
+    def __init__(self, step: Step, stream: Optional['torch.cuda.Stream']):
+        self.step, self.graphs = step, None
+        if stream is not None:
+            self.graphs = Graphs(step.train, stream, step.method.is_settled)
         for _ in range(WARM_UP + 1):
             self()
 
     def __call__(self) -> None:
         if self.graphs is None:
             self.step()
-            return
-        with on_stream(self.stream):
+        else:
             self.graphs((self.step.input, self.step.target), kind='step', seed=(0,))
 
 
@@ -161,6 +161,18 @@ def repeated(step: Callable[[], None], times: int) -> Callable[[], None]:
 
 def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
     """Measures standard training and some variants in turns; one row each."""
+    if not args.cuda_graph:
+        return compare_on(None, workload, variants, args)
+    search_kernels(torch.device(args.device))
+    stream = own_stream(torch.device(args.device))
+    with on_stream(stream):  # all of it: autograd remembers on which stream a parameter was first used
+        return compare_on(stream, workload, variants, args)
+
+
+def compare_on(
+    stream: Optional['torch.cuda.Stream'], workload: Workload, variants: dict[str, dict], args
+) -> list[dict]:
+    """As `compare`, on a stream that is current."""
     model = timm.create_model(workload.model, num_classes=10).to(args.device)
     if args.channels_last:
         model = model.to(memory_format=torch.channels_last)
@@ -183,7 +195,7 @@ def compare(workload: Workload, variants: dict[str, dict], args) -> list[dict]:
 
     # measure all of them
     peaks = [measure.peak_bytes(step) for step in steps]  # without graphs, whose memory is never free
-    timed = [GraphedStep(step) for step in steps] if args.cuda_graph else steps
+    timed = [GraphedStep(step, stream) for step in steps] if args.cuda_graph else steps
     times = measure.interleave([repeated(step, args.at_a_time) for step in timed], args.pairs)
 
     # one row each, relative to the standard step
@@ -267,7 +279,9 @@ def main() -> None:
     parser.add_argument('--amp', action='store_true', help='autocast to bfloat16')
     parser.add_argument('--torchcompile', action='store_true', help='compile each method, as train.py does')
     parser.add_argument('--quick', action='store_true', help='methods only, no sweeps')
-    parser.add_argument('--cuda-graph', action='store_true', help='run each step as a CUDA graph')
+    parser.add_argument(
+        '--cuda-graph', action=argparse.BooleanOptionalAction, default=False, help='run each step as a CUDA graph'
+    )
     parser.add_argument('--channels-last', action='store_true', help='use the channels_last memory layout')
     parser.add_argument('--gpu', action='store_true', help='workloads with batches that fill a GPU')
     args = parser.parse_args()

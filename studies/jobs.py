@@ -6,7 +6,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Optional
+from typing import Any, Iterable, Optional, Sequence
 
 from studies import ROOT
 from studies.protocols import SCORING
@@ -152,12 +152,16 @@ def robust_command(job: Job, run: Path, root: Optional[Path] = None) -> list[str
     ]
 
 
-def published_command(job: Job) -> str:
-    """The command that reproduces the run, without anything of this machine."""
+def published_command(job: Job, how: Sequence[str] = ()) -> str:
+    """The command that reproduces the run, without anything of this machine.
+
+    Args:
+        how: Flags of how the run was made that are no part of its recipe.
+    """
     from timm_alfa.utils.launcher import launch_command  # imports torch, which a runner starts without
 
     config = f'recipes/{job.recipe.file}'
-    change = flags(scaled(job.recipe.options, job.scale))
+    change = [*flags(scaled(job.recipe.options, job.scale)), *how]
     return launch_command('train.py', '--config', config, '--seed', job.seed, *change, mixed_precision=job.precision)
 
 

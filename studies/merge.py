@@ -113,8 +113,9 @@ def _recipe_errors(record: Mapping[str, Any], job: Job) -> Iterator[str]:
         yield f"it is called '{record['name']}', but a run of this recipe and seed is '{job.name}'"
     if not records.matches(record, job):
         yield 'its status, options or scores are not those of a complete run of the recipe as it is now'
-    if record['reproduce'] != published_command(job):
-        yield f"its command is not '{published_command(job)}'"
+    command = published_command(job, records.flags_of(record))
+    if record['reproduce'] != command:
+        yield f"its command is not '{command}'"
     if record['dataset'] != job.options['dataset']:
         yield f"its dataset is '{record['dataset']}', the recipe's is '{job.options['dataset']}'"
     for key in ('epochs', 'batch_size', 'model', 'task'):

@@ -4,11 +4,12 @@ import csv
 import json
 import re
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Mapping, Optional
 
 from studies import ROOT
 from studies.files import replace_text
 from studies.jobs import Job, published_command, trained
+from timm_alfa.options import long_flag
 
 RUNS = ROOT / 'results' / 'runs'
 # Keys of result.json. Those that name places on a machine (command, run, dataset as read) are left out.
@@ -51,12 +52,16 @@ KEPT = (
     'params',
     'mixed_precision',
     'num_processes',
+    'cuda_graph',
+    'channels_last',
     'device',
     'versions',
     'commit',
     'skipped_updates',
     'skipped_images',
 )
+# How a run was made, beside its recipe: options that change a result in its last bits at most.
+HOW = ('cuda_graph', 'channels_last')
 HISTORY = ('train_loss', 'train_loss_clean', 'train_loss_adv', 'train_top1', 'delta_norm', 'val_loss', 'val_top1')
 
 
@@ -81,13 +86,22 @@ def make_record(job: Job, run: Path, threads: int, jobs: int) -> dict[str, Any]:
         threads=threads,
         jobs=jobs * result.get('runs_together', 1),
         changed_after=[each['epoch'] for each in result.get('continued') or ()],
-        reproduce=published_command(job),
+        reproduce=published_command(job, flags_of(result)),
         history=read_history(run / 'summary.csv'),
     )
     robust = run / 'robust.json'
     if robust.exists():
         record['robust_top1'] = json.loads(robust.read_text(encoding='utf-8'))['robust_top1']
     return record
+
+
+def flags_of(result: Mapping[str, Any]) -> list[str]:
+    """The flags of how a run was made that are no part of its recipe, such as --cuda-graph.
+
+    Args:
+        result: Its record; older ones do not say.
+    """
+    return [long_flag(key) for key in HOW if result.get(key) is True]
 
 
 def read_history(summary: Path) -> dict[str, list]:

@@ -78,6 +78,17 @@ def test_one_bad_record_does_not_keep_out_the_others(folders, capsys):
     assert 'broken.json: refused: it cannot be read as JSON' in shown and 'expected plain text' in shown
 
 
+def test_the_command_of_a_record_says_how_it_was_run(folders):
+    """With the flags that are no part of a recipe; records of older versions have none."""
+    theirs, ours = folders
+    how = dict(cuda_graph=True, channels_last=False)
+    command = published_command(JOB, records.flags_of(how))
+    assert command == f'{published_command(JOB)} --cuda-graph'
+    records.save(record(**how, reproduce=command), theirs)
+    records.save(record(Job(JOB.recipe, 11), **how), theirs)
+    assert [bool(found) for _, found in merge.merge(theirs, ours)] == [False, True]
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [

@@ -45,6 +45,8 @@ def test_each_is_the_run_that_it_is_alone(runs, together, options):
     records = together(first=(*FIRST, *options), second=(*SECOND, *options))
     for name, record in zip(('first', 'second'), records, strict=True):
         assert record['runs_together'] == 2
+        words = [*TINY, '--output', str(runs.output), '--experiment', name]
+        assert record['command'][: len(words) + 1] == ['train.py', *words]
         assert_same_run(runs, name, f'{name}-alone')
 
 

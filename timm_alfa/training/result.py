@@ -93,6 +93,8 @@ def _about_cost(run: Run, state: TrainState, seconds: float) -> dict[str, Any]:
         mixed_precision=run.accelerator.mixed_precision,
         num_processes=run.accelerator.num_processes,
         runs_together=run.together,
+        cuda_graph=run.config.model.cuda_graph,
+        channels_last=run.config.model.channels_last,
         device=provenance.device_name(run.accelerator.device),
     )
 

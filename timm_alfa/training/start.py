@@ -76,7 +76,7 @@ def changed_start(run: Run, state: TrainState, content: dict[str, Any]) -> dict[
     precision = run.accelerator.mixed_precision
     return dict(
         epoch=state.epoch,
-        command=provenance.command(),
+        command=provenance.command(run.config.words),
         mixed_precision=precision,
         before=content.get('mixed_precision', precision),
     )

@@ -88,7 +88,7 @@ def start(trainer: Trainer, earlier: dict[str, Any]) -> None:
     run, state, folder = trainer.run, trainer.state, trainer.folder
     if state.epoch < run.config.epochs or not state.commits:
         state.add_commit(run.commit)
-    state.command = state.command or provenance.command()
+    state.command = state.command or provenance.command(run.config.words)
 
     # the record will be removed: what it alone counts goes into a state first
     reads = 0 if earlier.get('test_top1') is None else earlier.get('test_reads', 1)

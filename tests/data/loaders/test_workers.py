@@ -215,3 +215,16 @@ def test_other_errors_are_no_worker_error():
     assert worker_error(RuntimeError('CUDA out of memory')) is None
     assert worker_error(RuntimeError()) is None
     assert worker_error(KeyError('DataLoader worker (pid 3)')) is None
+
+
+def test_batches_are_sent_as_those_of_the_memory_loader(make, monkeypatch):
+    """From pinned memory, so that updates that the host starts ahead are not waited for."""
+    sent = []
+
+    def send(tensor, device):
+        sent.append(tensor.dtype)
+        return tensor.to(device)
+
+    monkeypatch.setattr('timm_alfa.data.loaders.workers.send', send)
+    loader = make()
+    assert len(list(loader)) == 5 and sent == [torch.uint8, torch.int64] * 5

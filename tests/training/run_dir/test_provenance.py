@@ -58,6 +58,8 @@ KEYS = {
     'mixed_precision',
     'num_processes',
     'runs_together',
+    'cuda_graph',
+    'channels_last',
     'device',
     'versions',
     'commit',
@@ -210,6 +212,7 @@ def test_no_secret_gets_into_files(monkeypatch):
     assert 'size=3' in shown and '0.1' in shown
     monkeypatch.setattr('sys.argv', ['/x/train.py', '--token', 'plain', '--lr', '1', 'http://u:p@h/'])
     assert provenance.command() == ['train.py', '--token', '***', '--lr', '1', 'http://***@h/']
+    assert provenance.command(['--token', 'x', '--lr', '2']) == ['train.py', '--token', '***', '--lr', '2']
 
 
 def test_feature_shapes():

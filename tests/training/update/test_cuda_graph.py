@@ -73,6 +73,7 @@ def nan_batches(monkeypatch):
         ('--task', 'l_alfa', '--alfa-blocks', '1,2', '--warmup-updates', '3'),
         ('--mixup', '0.2', '--reprob', '0.5'),
         ('--task', 'noise', '--loader', 'timm'),
+        ('--torchcompile', 'eager', '--epochs', '1'),
     ],
     ids=' '.join,
 )

@@ -25,20 +25,15 @@ def updates(run):
     return found
 
 
-@EVERY
-def test_replays_are_the_eager_updates(runs, case, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(graphs, 'WARM_UP', 1000)
-        expected = updates(runs.prepare(*flags(case), *WARM_UP, '--cuda-graph'))
-    captures, capture = [], graphs.Graphs.capture
-    monkeypatch.setattr(
-        graphs.Graphs, 'capture', lambda self, arguments: captures.append(1) or capture(self, arguments)
-    )
-    assert_same(updates(runs.prepare(*flags(case), *WARM_UP, '--cuda-graph')), expected)
-    assert captures
-
-
-@pytest.mark.parametrize('options', [(), ('--task', 'noise', '--noise-blocks', 'last')], ids=' '.join)
+@pytest.mark.parametrize(
+    'options',
+    [
+        ('--crop-padding', '4', '--hflip', '0.5'),
+        ('--task', 'noise', '--noise-blocks', 'last'),
+        ('--task', 'standard', '--channels-last', '--hflip', '0.5', '--loader', 'timm'),
+    ],
+    ids=' '.join,
+)
 def test_two_together_are_each_the_run_that_it_is_alone(runs, options):
     from helpers.training_runs import TINY
 
@@ -79,3 +74,63 @@ def test_replays_do_not_wait(runs, case):
             torch.cuda.set_sync_debug_mode('default')
         step.settle()
     assert step.graphs.captured
+
+
+def captured_updates(runs, monkeypatch, *words):
+    """Updates as graphs, and the same eagerly."""
+    with monkeypatch.context() as patch:
+        patch.setattr(graphs, 'WARM_UP', 1000)
+        expected = updates(runs.prepare(*words, *WARM_UP, '--cuda-graph'))
+    captures, capture = [], graphs.Graphs.capture
+    monkeypatch.setattr(
+        graphs.Graphs, 'capture', lambda self, arguments: captures.append(1) or capture(self, arguments)
+    )
+    found = updates(runs.prepare(*words, *WARM_UP, '--cuda-graph'))
+    assert captures
+    return found, expected
+
+
+@pytest.mark.parametrize('case', ['standard', 'alfa', 'l_alfa'])
+def test_replays_in_bf16_with_channels_last(runs, case, monkeypatch):
+    monkeypatch.setenv('ACCELERATE_MIXED_PRECISION', 'bf16')
+    assert_same(*captured_updates(runs, monkeypatch, *flags(case), '--channels-last'))
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ('--opt', 'adamw', '--lr', '0.001', '--clip-grad', '0.5'),
+        ('--opt', 'momentum', '--clip-grad', '0.1', '--clip-mode', 'agc'),
+    ],
+    ids=' '.join,
+)
+def test_replays_with_other_optimizers_and_clipping(runs, options, monkeypatch):
+    assert_same(*captured_updates(runs, monkeypatch, *flags('alfa'), *options))
+
+
+@EVERY
+def test_replays_are_the_eager_updates(runs, case, monkeypatch):
+    assert_same(*captured_updates(runs, monkeypatch, *flags(case)))
+
+
+@pytest.mark.parametrize('graph_first', [False, True])
+def test_adam_resumes_in_its_other_form(runs, graph_first):
+    """Its counts of steps move between the host and the device."""
+    words = ('--opt', 'adamw', '--lr', '0.001')
+    first, second = (('--cuda-graph',), ()) if graph_first else ((), ('--cuda-graph',))
+    runs(*words, *first, '--epochs', '1')
+    record = runs(*words, *second, '--epochs', '2', '--resume', 'auto', '--resume-anyway')
+    assert record['epochs_done'] == 2
+
+
+def test_a_failed_capture_leaves_others_able_to_capture(runs):
+    """A model that reads from the device, and a run that was built before it failed."""
+
+    def read(module, args):
+        args[0].sum().item()
+
+    good, bad = (runs.prepare(*flags('alfa'), '--cuda-graph', experiment=name) for name in ('good', 'bad'))
+    bad.model.register_forward_pre_hook(read)
+    with graphs.on_stream(bad.stream), pytest.raises(graphs.CaptureError, match='capturing|not permitted'):
+        on_device(bad)
+    assert_same(updates(good), updates(runs.prepare(*flags('alfa'), '--cuda-graph')))

@@ -147,6 +147,13 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> torch.Tenso
     return torch.tensor(values, dtype=torch.float32).mul(255).view(1, -1, 1, 1).to(device)
 
 
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copies a tensor from the host to a device; for a GPU from pinned memory, so that the host need not wait."""
+    if device.type != 'cuda':
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 class BatchAugment:
     """Random erasing, then mixup or cutmix, by timm's classes, seeded for each batch."""
 

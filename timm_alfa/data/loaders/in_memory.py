@@ -13,7 +13,7 @@ from torchvision.transforms.functional import resize
 
 from timm_alfa.data.datasets.base import Subset
 from timm_alfa.data.loaders import sampling
-from timm_alfa.data.loaders.base import Loader, LoaderSpec
+from timm_alfa.data.loaders.base import Loader, LoaderSpec, send
 from timm_alfa.data.loaders.image_cache import ImageCache
 from timm_alfa.errors import ConfigError, DataError, one_of
 
@@ -162,13 +162,6 @@ class MemoryLoader(Loader):
         aug = self.spec.aug
         uniform = torch.rand(self.images, 4, generator=sampling.stream('crop', self.spec.seed, epoch))
         return draw_crops(uniform[positions], aug.crop_padding, aug.hflip, aug.vflip)
-
-
-def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copies a tensor from the host to a device; for a GPU from pinned memory, so that the host need not wait."""
-    if device.type != 'cuda':
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def draw_crops(uniform: torch.Tensor, padding: int, hflip: float, vflip: float) -> torch.Tensor:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from timm_alfa.data.datasets.base import Source, Subset, image_mode
 from timm_alfa.data.loaders import sampling
-from timm_alfa.data.loaders.base import Loader, LoaderSpec
+from timm_alfa.data.loaders.base import Loader, LoaderSpec, send
 from timm_alfa.data.loaders.worker_errors import connection_error, worker_error
 from timm_alfa.errors import DataError
 
@@ -104,9 +104,8 @@ class WorkerLoader(Loader):
             self._account(read, errors)
             if not len(read) and not self.subset.train:
                 continue
-            input = self.normalize(pixels.to(self.spec.device, non_blocking=self.spec.pin_mem))
-            target = target.to(self.spec.device, non_blocking=self.spec.pin_mem)
-            yield self.augment(input, target, epoch, step)
+            input = self.normalize(send(pixels, self.spec.device))
+            yield self.augment(input, send(target, self.spec.device), epoch, step)
 
     def _read(self) -> Iterator[tuple]:
         """Yields what `collate` returns; a dead worker is a DataError."""

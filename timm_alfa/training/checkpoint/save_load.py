@@ -169,6 +169,24 @@ def _load_optimizer(optimizer, content: dict[str, Any], changed: bool) -> None:
     if changed:
         for group, own in zip(optimizer.param_groups, built, strict=True):
             group.update(own)
+        place_steps(optimizer)
+
+
+def place_steps(optimizer) -> None:
+    """Moves the counts of steps (Adam's) to where the groups' forms of the optimizer keep them.
+
+    Fused and capturable forms keep them on the device, as float32, and the others on the host. What `load_state_dict`
+    does follows the form that saved them. Optimizers that have no fused form keep theirs where they are.
+    """
+    for group in optimizer.param_groups:
+        if 'fused' not in group:
+            continue
+        on_device = group.get('fused') or group.get('capturable')
+        for parameter in group['params']:
+            state = optimizer.state.get(parameter, {})
+            if isinstance(state.get('step'), torch.Tensor):
+                place = parameter.device if on_device else torch.device('cpu')
+                state['step'] = state['step'].to(place, torch.float32)
 
 
 def _load_process(folder: Path, processes: int, run, totals: Totals, modules: list[nn.Module]) -> None:

@@ -250,6 +250,7 @@ class TrainConfig:
         task_prefix: The prefix of their flags.
         given: Keys that the user set, by flag or YAML.
         recipe_precision: The mixed precision that --config says its run had, if it does.
+        words: The command line that was parsed; None if it is that of the process.
     """
 
     model: ModelConfig = ModelConfig()
@@ -265,6 +266,7 @@ class TrainConfig:
     task_prefix: str = ''
     given: frozenset = frozenset()
     recipe_precision: Optional[str] = None
+    words: Optional[tuple[str, ...]] = dataclasses.field(default=None, compare=False)
 
     def flat(self) -> dict[str, Any]:
         """Every option by its YAML key, as values that JSON and YAML hold."""

@@ -127,7 +127,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
         logger.info(line)
     for line in without_effect(config, given.flag_name):
         warnings.warn(line, AlfaWarning, stacklevel=2)
-    return config
+    return config if argv is None else dataclasses.replace(config, words=tuple(argv))
 
 
 def fill_from_run(given: Given, options: Sequence[Option]) -> tuple[list[str], list[str]]:

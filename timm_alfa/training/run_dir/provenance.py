@@ -4,7 +4,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from timm_alfa.utils.redact import redact_words
 
@@ -56,9 +56,14 @@ def device_name(device) -> str:
     return torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type
 
 
-def command() -> list[str]:
-    """The command line, without secrets."""
-    return redact_words([Path(sys.argv[0]).name, *sys.argv[1:]])
+def command(words: Optional[Sequence[str]] = None) -> list[str]:
+    """A command line, without secrets.
+
+    Args:
+        words: Those of train.py, where a script made them; by default the command line is that of the process.
+    """
+    own = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return redact_words(own if words is None else ['train.py', *words])
 
 
 def environment(accelerator, commit: Optional[str], command: list[str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from timm_alfa.training.setup import build
 from timm_alfa.training.setup.describe import describe
 from timm_alfa.training.setup.fsdp import meta_copy, shard
 from timm_alfa.training.setup.launch import create_accelerator
-from timm_alfa.training.update.graphs import own_stream
+from timm_alfa.training.update.graphs import own_stream, search_kernels
 from timm_alfa.utils.distributed import broadcast
 from timm_alfa.utils.rng import seed_all
 
@@ -51,6 +51,7 @@ def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
     try_step(task, accelerator, **trial)
     if config.model.cuda_graph:
         check_graph(task, accelerator, inputs['input_size'])
+        search_kernels(accelerator.device)
     data = build_data(config, accelerator, inputs, info, caches)
 
     # what is kept of the unsharded model, before it may be sharded

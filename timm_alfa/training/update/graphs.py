@@ -15,9 +15,11 @@ from typing import Callable, Hashable, Iterator, NamedTuple, Optional, Sequence
 import torch
 
 from timm_alfa.errors import AlfaError, first_line
+from timm_alfa.utils.console import logger
 from timm_alfa.utils.rng import seed_all, seed_device
 
 WARM_UP = 3  # eager calls of a kind before its capture: real updates, so that nothing has to be undone
+PATIENCE = 50  # eager calls of a kind after which a warning says that it is none
 
 
 class CaptureError(AlfaError):
@@ -71,11 +73,21 @@ class Graphs:
             else:
                 seed_all(*seed)
                 self.function(*arguments)
-                self.calls[key] = self.calls.get(key, 0) + 1
+                self.count(key)
 
     def may_capture(self, key: Hashable) -> bool:
         """Whether calls of this kind have warmed up."""
         return self.calls.get(key, 0) >= WARM_UP and self.is_settled()
+
+    def count(self, key: Hashable) -> None:
+        """Counts an eager call of a kind, and says once if they do not come to an end."""
+        self.calls[key] = self.calls.get(key, 0) + 1
+        if self.calls[key] == PATIENCE:
+            logger.warning(
+                'warning: --cuda-graph: after %d updates the method still reads from the device in each: they run one '
+                'operation at a time, no faster than without it.',
+                PATIENCE,
+            )
 
     def capture(self, arguments: Sequence[torch.Tensor]) -> Captured:
         """Records the function; nothing is computed yet."""
@@ -138,6 +150,17 @@ class OwnGenerator:
 
     def __exit__(self, *exception) -> None:
         self.default.graphsafe_set_state(self.others)
+
+
+def search_kernels(device: torch.device) -> None:
+    """Lets cuDNN try its kernels for each shape and keep the fastest, as timm's train.py does.
+
+    Warm-up does so before a capture, whose shapes stay. Another process may find others the fastest, whose last bits
+    differ: a program that asks for deterministic kernels keeps cuDNN's own choice.
+    """
+    wants_same = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    if device.type == 'cuda' and not wants_same:
+        torch.backends.cudnn.benchmark = True
 
 
 def own_stream(device: torch.device) -> Optional['torch.cuda.Stream']:
