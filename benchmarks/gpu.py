@@ -102,7 +102,7 @@ def parts(args: argparse.Namespace) -> list[Part]:
     deterministic = (('CUBLAS_WORKSPACE_CONFIG', ':4096:8'),)
     interrupt = {'grace': 5, 'signal': signal.SIGINT}  # pytest then prints its summary
     known = [
-        Part('check', 25, words['check'], (bf16,)),
+        Part('check', 60, words['check'], (bf16,)),  # first imports take long; what is left goes to the others
         Part('tests', 50, pytest, deterministic, only_graphs=True, shown=4000, **interrupt),
         Part('rates', 40, words['rates'], (bf16,)),
         Part('rates', 25, words['rates'], (full,)),

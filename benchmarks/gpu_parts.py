@@ -101,8 +101,8 @@ class Updates:
 
     def eagerly(self) -> None:
         """Makes an update operation by operation."""
-        batch = next(iter(self.step.batches(self.run.data.train)))
         with on_stream(self.run.stream):
+            batch = next(iter(self.step.batches(self.run.data.train)))
             if isinstance(self.step, DeviceStep):
                 self.step.whole(*batch.tensors)
             else:

@@ -30,7 +30,7 @@ from timm_alfa.utils.console import setup_logging
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVES, ARCHIVE_SIZE = 4, 15 * MIB
 EPOCHS, IMAGES = 200, 45_000
-EPOCH_END = 0.05  # seconds of a run for validation and saving, in which nothing trains
+EPOCH_END = 0.05  # seconds of a run for validation and saving, in which nothing trains: assumed, not measured
 USED = 0.9  # of the time that is left, by runs
 ALFA_COST = 1.3  # relative to standard training, where it was not measured
 RECIPE_OF = {
