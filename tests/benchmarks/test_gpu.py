@@ -35,6 +35,7 @@ def read_lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.sweep  # a minute or more
 def test_check_rates_and_runs_are_rehearsed(tmp_path):
     results, parts = tmp_path / 'results', ('check', 'rates', 'runs', 'pack')
     words = ('--rehearse', '--parts', *parts, '--seconds', '500', '--results', str(results))
