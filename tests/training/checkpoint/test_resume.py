@@ -8,9 +8,12 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from timm_alfa.errors import AlfaWarning, CheckpointError
+from timm_alfa.tasks.alfa import AlfaConfig
 from timm_alfa.training import finish, metrics, trainer
+from timm_alfa.training.checkpoint.resume import differing_options
 from timm_alfa.training.checkpoint.store import state_folders
 from timm_alfa.training.metrics import Totals
+from timm_alfa.training.options.config import TrainConfig
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.folder import RunFolder
 from timm_alfa.training.train import restore, train
@@ -300,6 +303,15 @@ def test_a_state_without_its_loader_has_that_of_its_options(before, now, runs):
     with pytest.raises(CheckpointError, match=f'--loader was {before}, is {now}'):
         runs('--task', 'standard', '--epochs', '1', '--loader', now, '--resume', 'auto')
     assert runs('--task', 'standard', '--epochs', '1', '--loader', before, '--resume', 'auto')['epochs_done'] == 1
+
+
+def test_states_from_before_there_were_units_can_be_resumed():
+    before = TrainConfig(task_options=AlfaConfig(), task_prefix='alfa').flat()
+    now = dict(before)
+    del before['alfa_unit']
+    assert list(differing_options(before, now, True)) == []
+    now['alfa_unit'] = 'rms'
+    assert list(differing_options(before, now, True)) == ['--alfa-unit was absolute, is rms']
 
 
 @pytest.fixture

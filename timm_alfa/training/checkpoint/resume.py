@@ -15,6 +15,7 @@ from timm_alfa.utils.redact import redact
 # Options that may change: they do not affect what is computed. Of the loader, the resolved choice is compared.
 # Options that older states do not have, and what they were trained with.
 ADDED = {'cuda_graph': False}
+ADDED_TO_TASKS = {'_unit': 'absolute'}  # the same for options of methods, by the end of their key
 
 FREE = frozenset(
     (
@@ -110,9 +111,15 @@ def differing_options(before: dict[str, Any], now: dict[str, Any], same_batch: b
     """
     free = FREE | {'batch_size', 'grad_accum_steps'} if same_batch else FREE
     for key in sorted(before.keys() | now.keys()):
-        old, new = before.get(key, ADDED.get(key)), now.get(key)
+        old, new = before.get(key, _default_of_added(key)), now.get(key)
         if key not in free and old != new:
             yield f'{long_flag(key)} was {_text(old)}, is {_text(new)}'
+
+
+def _default_of_added(key: str) -> Any:
+    """What a state from before there was an option was made with."""
+    of_tasks = (value for end, value in ADDED_TO_TASKS.items() if key.endswith(end))
+    return ADDED.get(key, next(of_tasks, None))
 
 
 def _text(value: Any) -> str:
