@@ -46,6 +46,11 @@ class Config:
         (dict(sizes=[4, 5]), (4, 5)),
         (dict(sizes=6), (6,)),
         (dict(extra={'k': 1}), {'k': 1}),
+        (
+            dict(extra={'a': 'false', 'b': 'True', 'c': 'None', 'd': '1e-1', 'e': '3', 'f': '1/4', 'g': ['off', 'x']}),
+            {'a': False, 'b': True, 'c': None, 'd': 0.1, 'e': 3, 'f': 0.25, 'g': [False, 'x']},
+        ),
+        (dict(extra={'a': 'none', 'b': '', 'c': '1/0', 'd': '1_0'}), {'a': 'none', 'b': '', 'c': '1/0', 'd': '1_0'}),
     ],
 )
 def test_readings(values, want):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from dataclasses import MISSING
@@ -10,6 +11,8 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
 from timm_alfa.errors import ConfigError, one_of
 
 _TRUE, _FALSE = ('true', 'yes', 'on', '1'), ('false', 'no', 'off', '0')
+_NONE = ('None', 'null', 'Null', 'NULL')  # 'none' is a text that some models take
+_NUMBER = re.compile(r'[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?(/[0-9]+\.?[0-9]*)?')
 
 
 def option(
@@ -83,6 +86,29 @@ def parse_number(value: Any) -> float:
     return float(value)
 
 
+def plain_value(value: Any) -> Any:
+    """A value of a mapping, in which words that mean a boolean, None or a number become that: no field says its type.
+
+    They are read alike in YAML and on the command line, where 'false' would be a text, which is true.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(plain_value, value))
+    if not isinstance(value, str):
+        return value
+    if value in _NONE:
+        return None
+    if value.lower() in (*_TRUE, *_FALSE) and not value.isdecimal():
+        return value.lower() in _TRUE
+    if not _NUMBER.fullmatch(value):
+        return value
+    try:
+        return int(value) if value.lstrip('+-').isdecimal() else parse_number(value)
+    except ValueError:  # a fraction of zero
+        return value
+
+
 def convert(value: Any, annotation: Any) -> Any:
     """A value from the command line or YAML as its field's type.
 
@@ -125,6 +151,10 @@ def _to_int(value: Any) -> int:
     return int(float(value))
 
 
+def _to_mapping(value: Any) -> dict:
+    return plain_value(dict(value))
+
+
 def _to_text(value: Any) -> str:
     if isinstance(value, (bool, Mapping)):
         raise ValueError(value)
@@ -136,7 +166,7 @@ _CONVERTERS: dict[Any, Callable[[Any], Any]] = {
     int: _to_int,
     float: parse_number,
     str: _to_text,
-    dict: dict,
+    dict: _to_mapping,
 }
 
 

@@ -39,6 +39,7 @@ def optimizer_argument_errors(arguments: Mapping[str, Any], origin: str, optimiz
         optimizer: timm's name of it.
     """
     allowed = constructor_arguments(optimizer)
+    defaults = constructor_defaults(optimizer)
     for name, value in arguments.items():
         if name in FLAGS:
             yield f"{origin} has '{name}': use {FLAGS[name]}."
@@ -48,17 +49,29 @@ def optimizer_argument_errors(arguments: Mapping[str, Any], origin: str, optimiz
             yield f'{origin}: ' + one_of(f'argument of {optimizer}', name, sorted(allowed))
         elif error := value_error(value):
             yield f"{origin} has '{name}', {error}: use numbers, text, booleans, and lists of these."
+        elif isinstance(value, str) and isinstance(defaults.get(name), (bool, int, float)):
+            kind = 'true or false' if isinstance(defaults[name], bool) else 'a number'
+            yield f"{origin} has '{name}', which is '{value}': it must be {kind}."
 
 
 def constructor_arguments(optimizer: str) -> Optional[frozenset[str]]:
     """Names of an optimizer's further arguments; None if timm does not know it, or it is of another package."""
+    names = _parameters(optimizer)
+    return None if names is None else frozenset((*names, *OF_FACTORY)) - {*NOT_DATA, *FLAGS}
+
+
+def constructor_defaults(optimizer: str) -> dict[str, Any]:
+    """Defaults of an optimizer's further arguments, as far as they are known."""
+    return {name: each.default for name, each in (_parameters(optimizer) or {}).items()}
+
+
+def _parameters(optimizer: str) -> Optional[Mapping[str, inspect.Parameter]]:
     from timm.optim import get_optimizer_info
 
     try:
         optimizer_class = get_optimizer_info(optimizer.lower()).opt_class
         if isinstance(optimizer_class, str):  # of another package
             return None
-        names = inspect.signature(optimizer_class).parameters
+        return inspect.signature(optimizer_class).parameters
     except (ValueError, TypeError):
         return None
-    return frozenset((*names, *OF_FACTORY)) - {*NOT_DATA, *FLAGS}
