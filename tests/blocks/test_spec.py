@@ -159,3 +159,9 @@ def test_shapes_of_features():
 @pytest.mark.parametrize('names', [('layer1', 'layer4'), ['layer4', 'layer1'], (1, 4)])
 def test_names_in_a_list_are_those_of_the_spec(resnet18, names):
     assert resolve_blocks(resnet18, names) == ('layer1', 'layer4')
+
+
+@pytest.mark.parametrize(('given', 'meant'), [('lst', 'last'), ('layer44', 'layer4'), ('unit', 'units')])
+def test_a_typo_gets_a_suggestion(given, meant):
+    with pytest.raises(BlockError, match=f"no module is named '{given}' in ResNet. Did you mean '{meant}'"):
+        resolve_blocks(timm.create_model('resnet18'), given)

@@ -5,9 +5,10 @@ from typing import Any, Optional, Sequence, Union
 import torch.nn as nn
 
 from timm_alfa.blocks.families import callables, convs_of, matching, stages_of, units_of
-from timm_alfa.errors import BlockError
+from timm_alfa.errors import BlockError, did_you_mean
 from timm_alfa.utils.unwrap import unwrap
 
+WORDS = ('last', 'all', 'units', 'convs')
 _WORDS = (
     "'last', 'all', 'units', 'units:N', 'convs', stage numbers ('3' or '1,3') or module names ('layer3.1', 'layer4.*')"
 )
@@ -68,8 +69,9 @@ def _named_by_part(model: nn.Module, part: str, stages: Sequence[str], spec: str
         return {stages[int(part) - 1]}
     found = set(matching(model, (part,)))
     if not found:
+        hint = did_you_mean(part, (*WORDS, *callables(model)))
         raise BlockError(
-            f"block spec '{spec}': no module is named '{part}' in {type(model).__name__}. {_menu(model, stages)}"
+            f"block spec '{spec}': no module is named '{part}' in {type(model).__name__}.{hint} {_menu(model, stages)}"
         )
     return found
 
