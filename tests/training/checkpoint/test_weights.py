@@ -1,5 +1,6 @@
 """Weights in files: what is refused, what fits."""
 
+import argparse
 import os
 import pickle
 
@@ -10,7 +11,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from timm_alfa.errors import CheckpointError
-from timm_alfa.training.checkpoint.weights import find_weights, load_weights, plain_state, read_weights, save_weights
+from timm_alfa.training.checkpoint.weights import (
+    find_weights,
+    load_checkpoint,
+    load_weights,
+    plain_state,
+    read_weights,
+    save_weights,
+)
 
 
 class Bomb:
@@ -98,3 +106,61 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match='No space left on device'):
         save_weights({'w': torch.zeros(2)}, path)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ['m.safetensors']
+
+
+# files of others
+
+
+@pytest.fixture
+def model():
+    return timm.create_model('test_resnet', num_classes=3)
+
+
+def of_five_classes(prefix='', head=True):
+    """The weights of the same architecture, with other values, for five classes or without a classifier."""
+    state = timm.create_model('test_resnet', num_classes=5).state_dict()
+    return {prefix + name: value + 1 for name, value in state.items() if head or not name.startswith('fc.')}
+
+
+def loaded(model, content, path, **options):
+    """Loads a file with this content into the model."""
+    torch.save(content, path)
+    load_checkpoint(model, read_weights(path), path, **options)
+
+
+def test_the_options_in_timms_checkpoints_are_no_obstacle(model, tmp_path):
+    state = {name: value + 1 for name, value in model.state_dict().items()}
+    options = argparse.Namespace(model='test_resnet', lr=0.1, opt_betas=[0.9, 0.99], model_kwargs={})
+    loaded(model, {'epoch': 3, 'arch': 'x', 'state_dict': state, 'args': options}, tmp_path / 'last.pth.tar')
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_a_namespace_that_holds_code_is_refused(tmp_path):
+    torch.save({'state_dict': {}, 'args': argparse.Namespace(x=Bomb(str(tmp_path / 'exploded')))}, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError, match='could run code: refused'):
+        read_weights(tmp_path / 'x.pth')
+    assert not (tmp_path / 'exploded').exists()
+
+
+@pytest.mark.parametrize('head', [True, False])
+@pytest.mark.parametrize('prefix', ['', 'model.', 'module.encoder.'])
+@pytest.mark.parametrize('key', [None, 'state_dict', 'teacher'])
+def test_weights_are_found_where_they_are_nested(key, prefix, head, model, tmp_path):
+    state, own = of_five_classes(prefix, head), {name: value.clone() for name, value in model.state_dict().items()}
+    content = {key: state, 'epoch': 2} if key else {**state, 'queue': torch.zeros(2)} if prefix else state
+    loaded(model, content, tmp_path / 'x.pth', other_head=True)
+    for name, value in model.state_dict().items():
+        expected = own[name] if name.startswith('fc.') else state[prefix + name]
+        assert torch.equal(value, expected), name
+    with pytest.raises(CheckpointError, match='does not fit the model'):
+        loaded(model, content, tmp_path / 'x.pth')  # to be scored, a model needs its classifier
+
+
+def test_several_sets_of_weights_are_named(model, tmp_path):
+    with pytest.raises(CheckpointError, match="holds weights under 'student' and 'teacher'"):
+        loaded(model, {'student': of_five_classes(), 'teacher': of_five_classes()}, tmp_path / 'x.pth')
+    both = {**of_five_classes('q.', head=False), **of_five_classes('k.', head=False)}
+    with pytest.raises(CheckpointError, match=r"holds the model's weights under 'q\.' and 'k\.'"):
+        loaded(model, {'state_dict': both}, tmp_path / 'x.pth', other_head=True)
+    with pytest.raises(CheckpointError, match='does not hold model weights.*Its keys: epoch'):
+        loaded(model, {'epoch': 3}, tmp_path / 'x.pth')

@@ -1,5 +1,6 @@
 """Weights of a plain timm model in files: safetensors, or pickles that hold nothing but tensors."""
 
+import argparse
 import pickle
 from pathlib import Path
 from typing import Any, Mapping, Optional
@@ -10,12 +11,12 @@ from timm.models import clean_state_dict
 from torch import nn
 
 from timm_alfa.errors import CheckpointError, first_line
+from timm_alfa.training.checkpoint.nested import weights_in, without_prefix
 from timm_alfa.training.checkpoint.write_errors import write_errors
+from timm_alfa.utils.console import logger
 from timm_alfa.utils.files import atomic_file
 from timm_alfa.utils.fsdp import distribute_like, full_tensor
 from timm_alfa.utils.text import shorten_list
-
-STATE_KEYS = ('state_dict_ema', 'state_dict', 'model_ema', 'model')
 
 
 def plain_state(model: nn.Module, keep: bool = True) -> dict[str, torch.Tensor]:
@@ -72,15 +73,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         )
     loaded = read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path)
 
-    # a training checkpoint holds the weights under one of timm's keys
-    state = loaded
-    for key in STATE_KEYS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            state = loaded[key]
-            break
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise CheckpointError(f"checkpoint '{path}' does not hold model weights (a mapping of names to tensors).")
-    return clean_state_dict(state)
+    return clean_state_dict(weights_in(loaded, path))
 
 
 def load_tensors_only(path: Path, what: str, advice: str = '') -> Any:
@@ -103,7 +96,9 @@ def load_tensors_only(path: Path, what: str, advice: str = '') -> Any:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return load_tensors_only(path, 'checkpoint', 'Ask its author for a safetensors file.')
+        # timm's train.py saves its options with the weights: plain values with names
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return load_tensors_only(path, 'checkpoint', 'Ask its author for a safetensors file.')
     except CheckpointError:
         raise
     except Exception as error:  # as in read_safetensors
@@ -141,20 +136,34 @@ def misfits(
     return [f'{kind}: {shorten_list(names, 3)}' for kind, names in groups.items() if names]
 
 
-def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source, other_head: bool = False) -> None:
+def load_checkpoint(model: nn.Module, state: Mapping[str, torch.Tensor], source, other_head: bool = False) -> None:
+    """Loads weights that others may have saved into a model: also those that are nested under a prefix.
+
+    Args:
+        state: From `read_weights`.
+        source: Where it comes from, for messages.
+        other_head: Keep the model's classifier if it is missing or differs, to fine-tune on other classes.
+
+    Raises:
+        CheckpointError: Names or shapes differ.
+    """
+    own, head = model.state_dict(), _head_prefixes(model) if other_head else ()
+    state = dict(without_prefix(own, state, head, source))
+    if other_head and _replace_head(own, state, head):
+        logger.info("weights: the classifier in '%s' is missing or of other classes: the model keeps its own", source)
+    load_weights(model, state, source)
+
+
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source) -> None:
     """Loads a state into a model, all of it.
 
     Args:
         source: Where it comes from, for messages.
-        other_head: Keep the model's classifier if its shape differs, to fine-tune on other classes.
 
     Raises:
         CheckpointError: Names or shapes differ.
     """
     own = model.state_dict()
-    state = dict(state)
-    if other_head:
-        _keep_head(model, own, state)
     if found := misfits(own, state, optional='num_batches_tracked'):
         raise CheckpointError(
             f"checkpoint '{source}' does not fit the model: {'; '.join(found)}. "
@@ -164,14 +173,25 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source, ot
     model.load_state_dict(placed, strict=False)
 
 
-def _keep_head(model: nn.Module, own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
-    """Puts the model's own classifier into a state in which it has another shape."""
+def _head_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """What the names of a classifier's weights begin with; some models have two."""
     head = getattr(model, 'default_cfg', {}).get('classifier') or ()
     heads = (head,) if isinstance(head, str) else tuple(head)
-    prefixes = tuple(f'{name}.' for name in heads)
-    for name, value in state.items():
-        if name.startswith(prefixes) and name in own and own[name].shape != value.shape:
-            state[name] = own[name]
+    return tuple(f'{name}.' for name in heads)
+
+
+def _replace_head(own: Mapping[str, torch.Tensor], state: dict[str, torch.Tensor], head: tuple[str, ...]) -> bool:
+    """Puts the model's own classifier into a state that has none, or another one; whether it did."""
+    if not head:
+        return False
+    ours = {name: tensor.shape for name, tensor in own.items() if name.startswith(head)}
+    theirs = {name: tensor.shape for name, tensor in state.items() if name.startswith(head)}
+    if ours == theirs:
+        return False
+    for name in theirs:
+        del state[name]
+    state.update({name: own[name] for name in ours})
+    return True
 
 
 def find_weights(path: str) -> Path:

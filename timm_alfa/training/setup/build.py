@@ -16,7 +16,7 @@ from torch import nn
 
 from timm_alfa.errors import AlfaWarning, ConfigError, first_line
 from timm_alfa.models.factory import build_errors, create_model
-from timm_alfa.training.checkpoint.weights import load_weights, read_weights
+from timm_alfa.training.checkpoint.weights import load_checkpoint, read_weights
 from timm_alfa.training.options.config import InputConfig, ModelConfig, OptimConfig, ScheduleConfig, TrainConfig
 
 
@@ -41,7 +41,8 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
         size = config.input.img_size
         model = create_model(options.model, arguments, pretrained=options.pretrained, img_size=size)
     if options.initial_checkpoint:
-        load_weights(model, read_weights(Path(options.initial_checkpoint)), options.initial_checkpoint, other_head=True)
+        source = options.initial_checkpoint
+        load_checkpoint(model, read_weights(Path(source)), source, other_head=True)
     if options.grad_checkpointing:
         _checkpoint_gradients(model, options.model)
     return model

@@ -10,7 +10,7 @@ from torch import nn
 
 from timm_alfa.errors import CheckpointError, ConfigError, first_line
 from timm_alfa.models.factory import build_errors, create_model
-from timm_alfa.training.checkpoint.weights import find_weights, load_weights, read_weights
+from timm_alfa.training.checkpoint.weights import find_weights, load_checkpoint, read_weights
 from timm_alfa.training.options.config import InputConfig
 from timm_alfa.training.options.validate_args import CheckpointConfig
 from timm_alfa.utils.files import sha256_of
@@ -33,7 +33,7 @@ def open_model(options: CheckpointConfig, inputs: InputConfig) -> tuple[nn.Modul
     model = build_model(name, options, inputs, num_classes, pretrained=file is None)
     check_name(options, name, model)
     if weights is not None:
-        load_weights(model, weights, options.checkpoint)
+        load_checkpoint(model, weights, options.checkpoint)
     return model, sha256
 
 
@@ -109,5 +109,5 @@ def head_classes(name: str, weights: Mapping[str, torch.Tensor]) -> Optional[int
     head = cfg.classifier if cfg is not None else None
     if not isinstance(head, str):  # none, or several
         head = next(iter(head or ()), None)
-    weight = weights.get(f'{head}.weight')
-    return weight.shape[0] if weight is not None else None
+    found = [tensor for name, tensor in weights.items() if f'.{name}'.endswith(f'.{head}.weight')]  # or nested
+    return found[0].shape[0] if len(found) == 1 else None
