@@ -1,13 +1,14 @@
 """Runs many jobs, a few at a time."""
 
-import signal
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Optional
 
 from studies import records
 from studies.jobs import Job
+from studies.signals import handled
 from studies.worker import STOPPED, Worker, Workspace, is_locked
 
 POLL, REPORT = 0.2, 600.0  # seconds
@@ -38,12 +39,8 @@ class Runner:
             f'{self.total} runs, {self.done} of them recorded; {self.workspace.slots} at a time with '
             f'{self.workspace.threads} threads each'
         )
-        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handled(self._stop):
             self._loop()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         for job, code in self.failed:
             log(f'failed: {job.name} (exit {code}), see {self.workspace.log(job)}')
         return 130 if self.stopping else len(self.failed)
@@ -157,5 +154,6 @@ def hours_and_minutes(seconds: float) -> str:
 
 
 def log(text: str) -> None:
-    """Prints a line with the time to stderr."""
-    print(f'[{time.strftime("%d %b %H:%M:%S")}] {text}', file=sys.stderr, flush=True)
+    """Prints a line with the time to stderr, if anybody still reads it: the runs do not depend on that."""
+    with suppress(OSError):
+        print(f'[{time.strftime("%d %b %H:%M:%S")}] {text}', file=sys.stderr, flush=True)

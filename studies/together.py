@@ -5,7 +5,6 @@ On a GPU every update is a CUDA graph, and the runs overlap. On a CPU they are t
 """
 
 import os
-import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ if not __package__:  # run as a script
 from studies.files import open_log
 from studies.jobs import Job, train_command
 from studies.recipes import RECIPES
+from studies.signals import STOP_SIGNALS, handled
 from studies.worker import STOPPED, Workspace, take_lock
 
 
@@ -67,7 +67,7 @@ def train_group(jobs: Sequence[Job], workspace: Workspace) -> bool:
         )
         with passed_on(process) as received:
             code = process.wait()
-    stopped = bool(received) or code in (STOPPED, -signal.SIGTERM, -signal.SIGINT)
+    stopped = bool(received) or code == STOPPED or -code in STOP_SIGNALS
     if code and not stopped:
         print(f'a process with {len(jobs)} runs ended with {code}: see {log.name}; these jobs run one by one')
     return stopped
@@ -82,12 +82,8 @@ def passed_on(process: subprocess.Popen) -> Iterator[list[int]]:
         received.append(number)
         process.terminate()
 
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(handler):
         yield received
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 def main() -> int:

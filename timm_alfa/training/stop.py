@@ -3,11 +3,15 @@
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import Optional
 
 from timm_alfa.utils.distributed import is_main_process
 
 SAME_SIGNAL = 1.0  # seconds
+# A closed terminal, and the warning that Slurm sends before the end of a job. Ignored ones stay so, as under nohup.
+UNLESS_IGNORED = (signal.SIGHUP, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *UNLESS_IGNORED)
 
 
 class Stopped(Exception):
@@ -15,7 +19,7 @@ class Stopped(Exception):
 
 
 class StopFlag:
-    """Set by SIGTERM or SIGINT; the loop stops after the current update. A second SIGINT stops at once.
+    """Set by any of `STOP_SIGNALS`; the loop stops after the current update. A second SIGINT stops at once.
 
     A terminal sends Ctrl-C to every process, and launchers forward it once more: what arrives within a second of the
     first signal counts as the same one.
@@ -30,7 +34,9 @@ class StopFlag:
         return self.signal is not None
 
     def __enter__(self) -> 'StopFlag':
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
+            if number in UNLESS_IGNORED and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._handlers[number] = signal.signal(number, self._catch)
         return self
 
@@ -46,6 +52,7 @@ class StopFlag:
             if is_main_process():
                 name = signal.Signals(number).name
                 line = f'\n{name}: finishing the update, then saving (Ctrl-C again stops at once)\n'
-                os.write(2, line.encode())
+                with suppress(OSError):  # the terminal may be gone
+                    os.write(2, line.encode())
         elif number == signal.SIGINT and now - self.at > SAME_SIGNAL:
             raise KeyboardInterrupt

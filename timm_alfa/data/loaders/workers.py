@@ -56,8 +56,12 @@ def collate(samples: list[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 
 def ignore_signals(worker: int) -> None:
-    """Leaves Ctrl-C, and a SIGTERM to the process group, to the main process, which finishes its update and saves."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leaves signals to the main process, which finishes its update and saves: also one to the process group.
+
+    SIGTERM stays: torch ends workers by it.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     os.setpgrp()
 
 
