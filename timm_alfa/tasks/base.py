@@ -143,10 +143,6 @@ class MethodTask(ClassificationTask):
         since, every = self.updates - getattr(self.config, 'start', 0), getattr(self.config, 'every', 1)
         return self.model.training and torch.is_grad_enabled() and since >= 0 and since % every == 0
 
-    def depends_on_count(self) -> bool:
-        """Whether the count of updates decides what the next step does."""
-        return getattr(self.config, 'every', 1) > 1 or self.updates < getattr(self.config, 'start', 0)
-
     def post_step(self) -> None:
         """Call this after each optimizer step: it counts the update, and enforces the method's constraints."""
         self.loop_check.end_step(self.model, self.own_parameters())

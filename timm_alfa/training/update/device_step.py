@@ -78,9 +78,10 @@ class DeviceStep:
             requests: What this process wants.
         """
         (batch,) = window
-        outcomes = self.settle() if self.run.task.depends_on_count() else self.arrived()
+        outcomes = self.arrived()
         self.update.rates.write()
         self.launch(batch, update)
+        self.run.task.count_update()
         self.waiting.append(InFlight(update, batch.indices, *self.mailbox.send()))
         return StepResult(Flags(False, *requests()), (*outcomes, *self.arrived()))
 
@@ -115,11 +116,10 @@ class DeviceStep:
         return tuple(outcomes)
 
     def outcome(self, sent: InFlight) -> Outcome:
-        """What came of an update; waits for it. Skipped ones do not count for the task."""
+        """What came of an update; waits for it."""
         if sent.arrived is not None:
             sent.arrived.synchronize()
         if not sent.bad.item():
-            self.run.task.count_update()
             return Outcome(sent.update)
         images = tuple(sorted(int(index) for index in sent.indices))
         return Outcome(sent.update, skipped_images=len(images), bad_images=images)

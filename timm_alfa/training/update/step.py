@@ -56,6 +56,8 @@ class StepResult(NamedTuple):
 class TrainStep:
     """Forward, backward, and then the optimizer's step; skipped without a trace if a loss is not finite anywhere.
 
+    A skipped update counts: for the schedule, and for a method that acts in every so many updates.
+
     Args:
         run: All that was built.
         totals: Adds up what the task reports for each batch.
@@ -138,6 +140,7 @@ class TrainStep:
         """Undoes what the passes left in gradients and running statistics, and names the images."""
         self.run.optimizer.zero_grad()
         self.statistics.restore()
+        self.run.task.count_update()
         images = [int(index) for batch in window for index in batch.indices]
         bad = gather(self.run.accelerator, images if own_bad else [])
         skipped = len(gather(self.run.accelerator, images))
