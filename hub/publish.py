@@ -16,6 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout needs
 from timm_alfa.errors import AlfaError
 from timm_alfa.publishing.publish import Publication, publish
 from timm_alfa.publishing.verify import sample_accuracy
+from timm_alfa.training.exit import path_errors
+from timm_alfa.utils.files import expand_home
+from timm_alfa.utils.streams import protect_streams
 from timm_alfa.utils.text import short_number
 
 
@@ -27,14 +30,20 @@ def parser() -> argparse.ArgumentParser:
         epilog='The last line of the output is a JSON record, with the row for timm_alfa/zoo/manifest.json.',
     )
     add = flags.add_argument
-    add('run', metavar='RUN', help='run folder of train.py, OUTPUT/EXPERIMENT')
+    add('run', type=expand_home, metavar='RUN', help='run folder of train.py, OUTPUT/EXPERIMENT')
     add('--repo-id', required=True, metavar='ORG/NAME', help='best named architecture.tag: me/resnet50.alfa_in1k')
     add('--revision', default='main', metavar='BRANCH', help='branch, created if it does not exist (default: main)')
     add('--private', action='store_true', help='create a private repo')
     add('--exist-ok', action='store_true', help='add a commit to a repo that exists')
-    add('--standard', metavar='RUN', help='run folder of standard training, to compare with on the card')
+    add(
+        '--standard',
+        type=expand_home,
+        metavar='RUN',
+        help='run folder of standard training, to compare with on the card',
+    )
     add(
         '--validated',
+        type=expand_home,
         metavar='FILE',
         help="validate.py's record of RUN with --robust (and one of --standard's), for the accuracy under attack",
     )
@@ -45,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
         'known)',
     )
     add('--dataset-id', metavar='ORG/NAME', help="the dataset on the Hub, if the run's --dataset does not say it")
-    add('--data-dir', metavar='DIR', help='where the data is, if not where the run had it')
+    add('--data-dir', type=expand_home, metavar='DIR', help='where the data is, if not where the run had it')
     add(
         '--samples',
         type=int,
@@ -54,12 +63,18 @@ def parser() -> argparse.ArgumentParser:
         help='images of the evaluated split to reproduce the accuracy on, if the data is on this machine (0: none)',
     )
     add('--dry-run', action='store_true', help='check everything and send nothing')
-    add('--output', metavar='DIR', help='with --dry-run: write what would be sent to this folder, new or empty')
+    add(
+        '--output',
+        type=expand_home,
+        metavar='DIR',
+        help='with --dry-run: write what would be sent to this folder, new or empty',
+    )
     return flags
 
 
 def main(argv: Optional[list[str]] = None) -> int:
     """Publish; what a user can fix is one line on stderr and exit status 1."""
+    protect_streams()
     flags = parser()
     args = flags.parse_args(argv)
     if args.output is not None and not args.dry_run:
@@ -69,14 +84,15 @@ def main(argv: Optional[list[str]] = None) -> int:
     )
     evaluate = functools.partial(sample_accuracy, samples=args.samples, data_dir=args.data_dir)
     try:
-        record = publish(
-            publication,
-            private=args.private,
-            exist_ok=args.exist_ok,
-            dry_run=args.dry_run,
-            output=args.output,
-            evaluate=evaluate,
-        )
+        with path_errors():
+            record = publish(
+                publication,
+                private=args.private,
+                exist_ok=args.exist_ok,
+                dry_run=args.dry_run,
+                output=args.output,
+                evaluate=evaluate,
+            )
     except AlfaError as error:
         print(f'publish.py: {error}', file=sys.stderr)
         return 1

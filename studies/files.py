@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import TextIO
 
 
+def user_path(text: str) -> Path:
+    """A path from the command line, with the home folder in place of '~'."""
+    return Path(text).expanduser()
+
+
 def replace_text(path: Path, text: str) -> None:
     """Writes a text file atomically; a link of that name is replaced, what it leads to is left alone."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')

@@ -13,6 +13,7 @@ if not __package__:  # run as a script
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from studies import ROOT, jobs, records
+from studies.files import user_path
 from studies.recipes import RECIPES
 from studies.runner import Runner
 from studies.tables import TABLES
@@ -38,16 +39,18 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--together', type=int, default=1, help='runs in one process, for a GPU that one run does not fill (default: 1)'
     )
     parser.add_argument(
-        '--dataset-root', type=Path, metavar='DIR', help='folder with local copies: hfds/OWNER/NAME is DIR/NAME'
+        '--dataset-root', type=user_path, metavar='DIR', help='folder with local copies: hfds/OWNER/NAME is DIR/NAME'
     )
     parser.add_argument('--mixed-precision', choices=('no', 'bf16', 'fp16'), help="overrides the recipes' precision")
     parser.add_argument(
         '--output',
-        type=Path,
+        type=user_path,
         default=ROOT / 'output' / 'studies',
         help='folder of run folders, logs and locks (default: output/studies)',
     )
-    parser.add_argument('--records', type=Path, default=records.RUNS, help='folder of records (default: results/runs)')
+    parser.add_argument(
+        '--records', type=user_path, default=records.RUNS, help='folder of records (default: results/runs)'
+    )
     args = parser.parse_args(argv)
 
     if not args.list and not args.tables:
@@ -84,9 +87,15 @@ def main(argv=None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    if args.together > 1 and not train_in_groups(chosen, workspace, args.together):
-        return 130
-    return Runner(chosen, workspace).run()
+    try:
+        if args.together > 1 and not train_in_groups(chosen, workspace, args.together):
+            return 130
+        return Runner(chosen, workspace).run()
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: '{error.filename}' cannot be used: {error.strerror}.", file=sys.stderr)
+        return 2
 
 
 if __name__ == '__main__':

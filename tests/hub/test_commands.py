@@ -53,3 +53,13 @@ def test_no_token_is_one_line(make_run, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr('huggingface_hub.get_token', lambda: None)  # this machine may be logged in
     assert publish.main([str(make_run()), '--repo-id', 'me/x', '--samples', '0']) == 1
     assert 'hf auth login' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('name', 'argv'), [('publish', ['--repo-id', 'me/x']), ('ship', ['--name', 'resnet20s.x'])])
+def test_a_path_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, capsys, name, argv):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    main = {'publish': publish, 'ship': ship}[name].main
+    for run, shown in (('x' * 300, f"'{'x' * 300}"), ('~/run', f"'{tmp_path}/run'")):
+        assert main([run, *argv]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f'{name}.py: {shown}') and error.count('\n') == 1

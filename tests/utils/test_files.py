@@ -13,6 +13,7 @@ from timm_alfa.utils.files import (
     atomic_folder,
     atomic_link,
     check_writable,
+    expand_home,
     open_regular,
     remove_leftovers,
     temporary_path,
@@ -190,3 +191,12 @@ def test_what_is_not_a_regular_file_is_not_opened(tmp_path):
     ):
         with pytest.raises(OSError, match=reason):
             open_regular(tmp_path / name)
+
+
+@pytest.mark.parametrize('prefix', ['', 'local-dir:', 'hfds/', 'wds/'])
+def test_the_home_folder_is_put_in_for_a_tilde(prefix, monkeypatch):
+    monkeypatch.setenv('HOME', '/home/me')
+    assert expand_home(f'{prefix}~/x') == f'{prefix}/home/me/x'
+    assert expand_home(f'{prefix}~') == f'{prefix}/home/me'
+    for text in ('a/~/b', 'a~', 'hfds/me/name', 'hf-hub:me/~x', ''):
+        assert expand_home(text) == text

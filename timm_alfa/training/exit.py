@@ -5,7 +5,9 @@ import sys
 import traceback
 from contextlib import contextmanager
 
-from timm_alfa.errors import AlfaError
+from timm_alfa.errors import AlfaError, ConfigError
+from timm_alfa.utils.distributed import drop_empty_variables, launched_processes, launched_rank
+from timm_alfa.utils.streams import protect_streams
 from timm_alfa.utils.text import printable
 
 FAILED, MISUSED, INTERRUPTED = AlfaError.exit_code, 2, 130
@@ -22,16 +24,38 @@ PEER_GONE = (
 def before_work():
     """Errors inside are about the options: all processes raise the same one, and the exit code is 2."""
     try:
-        yield
+        with path_errors():
+            yield
     except AlfaError as error:
         error.shared, error.exit_code = True, MISUSED
         raise
 
 
+@contextmanager
+def path_errors():
+    """Turns an error of the operating system about a path, such as a missing permission, into a `ConfigError`.
+
+    Raises:
+        ConfigError: A path cannot be used.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise ConfigError(
+            f"'{error.filename}' cannot be used: {error.strerror}. Check the path and its permissions."
+        ) from error
+
+
 def run_main(main) -> None:
     """Runs a script's main and exits: 0 done, 1 failed while working, 2 wrong options, 130 after a second Ctrl-C."""
-    rank, processes = int(os.environ.get('RANK', '0')), int(os.environ.get('WORLD_SIZE', '1'))
+    protect_streams()
+    drop_empty_variables()
+    rank, processes = 0, 1
     try:
+        with before_work():
+            rank, processes = launched_rank(), launched_processes()
         main()
         return
     except KeyboardInterrupt:

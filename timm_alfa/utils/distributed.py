@@ -6,15 +6,43 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from timm_alfa.errors import AlfaError
+from timm_alfa.errors import AlfaError, ConfigError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+# What launchers set; empty ones are left behind by scripts that set them to nothing.
+LAUNCHED = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+
+
+def drop_empty_variables() -> None:
+    """Removes a launcher's variables that are empty: they mean that there is none."""
+    for name in LAUNCHED:
+        if os.environ.get(name) == '':
+            del os.environ[name]
+
+
+def launched_rank() -> int:
+    """Which of the launched processes this is, by the launcher's environment: works before accelerate starts."""
+    return _launched('RANK', 0)
+
+
+def launched_processes() -> int:
+    """How many processes were launched, by the launcher's environment."""
+    return _launched('WORLD_SIZE', 1)
+
+
+def _launched(name: str, default: int) -> int:
+    value = os.environ.get(name) or str(default)
+    if not value.isdecimal():
+        raise ConfigError(f"the environment has {name}='{value}', which is not a count of processes: unset it.")
+    return int(value)
+
+
 def is_main_process() -> bool:
-    """Whether this is the first process, by the launcher's environment: works before accelerate starts."""
-    return int(os.environ.get('RANK', '0')) == 0
+    """Whether this is the first process."""
+    return launched_rank() == 0
 
 
 def gather(accelerator, items: list) -> list:

@@ -17,7 +17,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator, Optional, Union
 
+_BEFORE_HOME = re.compile(r'((?:local-dir:|(?:hfds|wds|torch)/(?=~))?)(.*)', re.DOTALL)
 TEMPORARY = re.compile(r'\.timm_alfa-[0-9a-f]{16}\.tmp')
+
+
+def expand_home(path: str) -> str:
+    """A path with the home folder in place of '~', also after a prefix such as 'local-dir:' or 'hfds/'."""
+    prefix, rest = _BEFORE_HOME.fullmatch(path).groups()  # type: ignore[union-attr]  # it matches any text
+    return prefix + os.path.expanduser(rest)
 
 
 def temporary_path(folder: Path) -> Path:

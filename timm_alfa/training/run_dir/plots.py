@@ -7,6 +7,7 @@ from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.training.checkpoint.write_errors import write_errors
 from timm_alfa.utils.files import atomic_file
 from timm_alfa.utils.plotting import BLUE, GRAY, GREEN, ORANGE, add_legend, new_figure, png, shades
+from timm_alfa.utils.text import printable
 
 
 def draw_plots(
@@ -80,7 +81,7 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: 
     for axis in (loss, accuracy):
         add_legend(axis)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(printable(title), fontsize=10)
     _save(figure, path)
 
 
@@ -117,5 +118,5 @@ def draw_epoch_plot(path: Path, rows: list[dict[str, Any]], title: str, plot: Ep
         add_legend(final)
 
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(printable(title), fontsize=10)
     _save(figure, path)
