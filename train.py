@@ -8,6 +8,7 @@ def main() -> None:
     """Parse, prepare, train, print the record."""
     from timm_alfa.training.options.train_args import parse_args
     from timm_alfa.training.preflight.dry_run import dry_run
+    from timm_alfa.training.run_dir.check import check_folder
     from timm_alfa.training.setup.prepare import prepare
     from timm_alfa.training.start import check_start
     from timm_alfa.training.train import print_record, train
@@ -16,11 +17,12 @@ def main() -> None:
     setup_logging()
     with before_work():
         config = parse_args()
+        check_folder(config)
         run = prepare(config)
         if config.run.dry_run:
-            check_start(run)
+            folder = check_start(run)
     if config.run.dry_run:
-        dry_run(run)
+        dry_run(run, folder)
         return
     print_record(run, train(run))
 

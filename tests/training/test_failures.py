@@ -12,9 +12,12 @@ from torch import nn
 
 from timm_alfa.errors import AlfaWarning, BlockError, CheckpointError, ConfigError
 from timm_alfa.replay.norms import RunningStatistics
+from timm_alfa.tasks.base import MethodTask
 from timm_alfa.training import trainer
 from timm_alfa.training.checkpoint.store import state_folders
+from timm_alfa.training.train import train
 from timm_alfa.training.trainer import Trainer, TrainingError
+from timm_alfa.training.update.device_step import DeviceStep
 from timm_alfa.training.update.step import TrainStep
 
 
@@ -86,6 +89,43 @@ def test_patience_ends_the_run_and_the_last_state_stays(runs, poison):
     with pytest.raises(TrainingError, match='3 updates in a row, up to update 6 in epoch 1.*Lower --lr .it is 0.03.'):
         runs('--task', 'standard', '--nan-patience', '3', '--checkpoint-every', '2')
     assert [each.name for each in state_folders(runs.output / 'run' / 'last')] == ['000001-update-2']
+
+
+@pytest.mark.parametrize('graph', [(), ('--cuda-graph',)])
+def test_a_skipped_update_counts_for_a_method_that_acts_in_every_second_one(graph, runs, poison, monkeypatch):
+    """As it counts for the schedule, whoever decides that it is skipped: the host or the device."""
+    perturbs, acted = MethodTask.perturbs, []
+    options = ('--task', 'alfa', '--epochs', '1', '--no-aug', '--alfa-every', '2', *graph)
+
+    def noted(self):
+        acts = perturbs(self)
+        if self.model.training and not acted[self.updates :]:
+            acted.append(acts)
+        return acts
+
+    monkeypatch.setattr(MethodTask, 'perturbs', noted)
+    if graph:
+        original = DeviceStep.whole
+        at = iter(range(100))
+        nan = float('nan')
+        monkeypatch.setattr(
+            DeviceStep,
+            'whole',
+            lambda self, *parts: (
+                original(self, *parts)
+                if next(at) != 1
+                else self.update(
+                    *[x * nan if x.is_floating_point() else x for x in self.run.data.train.assemble(*parts)]
+                )
+            ),
+        )
+    else:
+        poison(1)
+    run = runs.prepare(*options)
+    acted.clear()
+    record = train(run)
+    assert record['skipped_updates'] == 1 and run.task.updates == 6
+    assert acted == [True, False] * 3
 
 
 def test_a_state_that_a_bad_update_put_off_follows_the_next_good_one(runs, poison):
@@ -281,6 +321,42 @@ def test_input_a_model_cannot_take_is_known_before_training(runs):
     with pytest.raises(ConfigError, match='trial step'):
         runs('--task', 'standard', '--model', 'inception_v4', '--img-size', '8')
     assert not (runs.output / 'run').exists()
+
+
+def test_a_batch_that_a_model_cannot_take_is_known_before_training(runs):
+    """Batch norm of one value per channel: also where the only batch of a process is smaller than requested."""
+    small = ('--task', 'standard', '--model', 'resnet18', '--img-size', '32')
+    for argv in (('-b', '1'), ('-b', '16', '--train-subset', '1')):
+        with pytest.raises(ConfigError, match='batch of size 1 .*Expected more than 1 value.*another --batch-size'):
+            runs(*small, *argv)
+    assert not (runs.output / 'run').exists()
+
+
+def test_the_trial_with_the_real_batch_draws_nothing(runs, monkeypatch):
+    import timm_alfa.training.setup.prepare as setup
+
+    original, states = setup.try_step, []
+
+    def try_step(*args, images=2, **options):
+        original(*args, images=images, **options)
+        if images == 2:
+            states.append(torch.get_rng_state())
+
+    monkeypatch.setattr(setup, 'try_step', try_step)
+    monkeypatch.setattr(setup, 'check_graph', lambda *args: states.append(torch.get_rng_state()))
+    runs.prepare('--task', 'standard', '--cuda-graph')
+    assert torch.equal(*states)
+
+
+def test_a_run_that_never_trained_does_not_stand_in_the_way(runs, monkeypatch):
+    def fail(self, *args):
+        raise RuntimeError('out of memory')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStep, '__call__', fail)
+        with pytest.raises(RuntimeError, match='out of memory'):
+            runs('--task', 'standard', '--epochs', '1')
+    assert runs('--task', 'standard', '--epochs', '1', '-b', '8')['batch_size'] == 8
 
 
 def test_a_batch_larger_than_the_data_is_reported(runs):

@@ -75,6 +75,7 @@ def create_data(
     channels_last: bool = False,
     info: Optional[DataInfo] = None,
     caches: Optional[dict] = None,
+    decode: bool = True,
 ) -> Data:
     """Creates the loaders for training, validation and, with `val_fraction`, the test split.
 
@@ -90,6 +91,7 @@ def create_data(
         info: From `inspect_data` with the same options and seed, to open the data only once.
         caches: Decoded images of other runs in this process, which are used where the options of the data are the
             same; takes those that are decoded.
+        decode: Whether the memory loader decodes all images now; if not, they are read when they are needed.
 
     Raises:
         ConfigError: Options that exclude each other.
@@ -116,7 +118,7 @@ def create_data(
         create_loaders,
         spec=spec,
         eval_batch_size=data.validation_batch_size or data.batch_size,
-        loader=info.loader,
+        loader=info.loader if decode else 'timm',
         size=info.image_size,
         same_size=info.same_size,
         shared=None if caches is None else caches.setdefault(repr(data), {}),

@@ -7,6 +7,7 @@ from timm_alfa.errors import CheckpointError
 from timm_alfa.training.checkpoint.resume import check_options
 from timm_alfa.training.checkpoint.save_load import load_state, read_state
 from timm_alfa.training.checkpoint.train_state import TrainState
+from timm_alfa.training.exit import before_work
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.train_args import OF_ONE_START
 from timm_alfa.training.run import Run
@@ -25,7 +26,8 @@ def restore(run: Run, folder: RunFolder, totals: Totals) -> TrainState:
     """
     if run.config.run.resume is None:
         return TrainState()
-    found = find_state(run, folder.path)
+    with before_work():
+        found = find_state(run, folder.path)
     if found is None:
         logger.info("resume: no usable state in '%s': starting from the beginning", folder.path / STATES)
         return TrainState()
@@ -60,8 +62,11 @@ def find_state(run: Run, folder: Path) -> Optional[tuple[Path, dict[str, Any], b
     return path, content, check_options(content, run, redact(run.config.flat()))
 
 
-def check_start(run: Run) -> None:
+def check_start(run: Run) -> Path:
     """Checks a run's folder and, with --resume, the options of its newest state, as `train` does. Writes nothing.
+
+    Returns:
+        The folder.
 
     Raises:
         AlfaError: `train` would raise it.
@@ -69,6 +74,7 @@ def check_start(run: Run) -> None:
     folder = choose_folder(run.config)
     if run.config.run.resume is not None:
         find_state(run, folder)
+    return folder
 
 
 def changed_start(run: Run, state: TrainState, content: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +126,29 @@ def is_record_of(record: dict[str, Any], state: TrainState, best_sha256: Optiona
     return recorded == [start['epoch'] for start in state.continued]
 
 
+def resolved_values(run: Run, folder: RunFolder) -> dict[str, Any]:
+    """What options that are unset were resolved to. The options themselves stay unset: a run that reads them with
+    another batch size or model derives them anew.
+    """
+    inputs = run.input_config
+    values = dict(
+        experiment=folder.path.name,
+        num_classes=run.data.num_classes,
+        lr=run.lr,
+        in_chans=inputs['input_size'][0],
+        img_size=inputs['input_size'][-1],
+        mean=list(inputs['mean']),
+        std=list(inputs['std']),
+        interpolation=inputs['interpolation'],
+        crop_pct=inputs['crop_pct'],
+        validation_batch_size=run.config.data.batch_size,
+    )
+    if run.config.schedule.sched == 'multistep':
+        values['decay_milestones'] = [run.config.epochs / 4, run.config.epochs * 3 / 4]
+    options = run.config.flat()
+    return {key: value for key, value in values.items() if options[key] is None}
+
+
 def begin_folder(run: Run, folder: RunFolder, state: TrainState) -> None:
     """Writes what is known before the first update."""
     folder.create()
@@ -131,6 +160,7 @@ def begin_folder(run: Run, folder: RunFolder, state: TrainState) -> None:
     options = {key: value for key, value in run.config.flat().items() if key not in OF_ONE_START}
     environment = provenance.environment(run.accelerator, state.commit, state.command)
     environment['loader'] = run.data.loader  # what 'auto' was resolved to: another loader evaluates other crops
+    environment['resolved'] = resolved_values(run, folder)
     folder.save_args(redact(options), redact(environment))
 
     # config.json
@@ -140,21 +170,3 @@ def begin_folder(run: Run, folder: RunFolder, state: TrainState) -> None:
 
     if state.rows:
         folder.save_summary(state.rows)
-
-
-def start_trackers(run: Run, folder: RunFolder) -> None:
-    """Starts accelerate's trackers, with the options as their config."""
-    names = run.config.run.log_with
-    if not names:
-        return
-    options = {key: _trackable(value) for key, value in redact(run.config.flat()).items()}
-    run.accelerator.project_configuration.logging_dir = str(folder.path)  # not known earlier
-    arguments = {}
-    if 'wandb' in names:
-        arguments['wandb'] = {'name': folder.path.name, 'dir': str(folder.path)}
-    run.accelerator.init_trackers('timm_alfa', config=options, init_kwargs=arguments)
-
-
-def _trackable(value: Any) -> Any:
-    """A value that every tracker takes."""
-    return value if isinstance(value, (int, float, str, bool)) else str(value)

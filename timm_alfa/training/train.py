@@ -6,13 +6,15 @@ from typing import Any, Generator
 
 from timm_alfa.training.checkpoint.store import CheckpointStore
 from timm_alfa.training.checkpoint.train_state import TrainState
+from timm_alfa.training.exit import before_work
 from timm_alfa.training.finish import finish
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run import Run
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.folder import RunFolder
 from timm_alfa.training.run_dir.lock import FolderLock, lock_folder
-from timm_alfa.training.start import begin_folder, is_record_of, restore, start_trackers
+from timm_alfa.training.setup.trackers import start_trackers
+from timm_alfa.training.start import begin_folder, is_record_of, restore
 from timm_alfa.training.stop import StopFlag, Stopped
 from timm_alfa.training.trainer import Trainer
 from timm_alfa.training.update.graphs import on_stream
@@ -42,7 +44,8 @@ def turns(run: Run, stop: StopFlag) -> Generator[None, None, dict[str, Any]]:
     """
     with FolderLock() as lock:
         # where the run lives, and where it stands
-        folder = RunFolder(on_main(run.accelerator, lock_folder, run.config, lock))
+        with before_work():
+            folder = RunFolder(on_main(run.accelerator, lock_folder, run.config, lock))
         states = CheckpointStore(folder.path / 'last', run.config.run.keep)
         totals = Totals(run.accelerator.device)
         state = restore(run, folder, totals)
@@ -97,7 +100,7 @@ def start(trainer: Trainer, earlier: dict[str, Any]) -> None:
         trainer.save()
 
     on_main(run.accelerator, begin_folder, run, folder, state)
-    start_trackers(run, folder)
+    start_trackers(run, folder.path, state)
 
 
 def stopped(run: Run, folder: RunFolder, state: TrainState) -> dict[str, Any]:

@@ -63,6 +63,27 @@ def test_spellings(argv, group, expected):
     assert {key: getattr(chosen, key) for key in expected} == expected
 
 
+@pytest.mark.parametrize('text', ['false', 'False', 'no', 'off'])
+def test_yaml_and_the_command_line_read_mappings_alike(text, tmp_path):
+    file = tmp_path / 'options.yaml'
+    file.write_text(f'opt: lamb\nopt_kwargs: {{trust_clip: {text}, max_grad_norm: 1e-1, always_adapt: "{text}"}}\n')
+    words = [f'trust_clip={text}', 'max_grad_norm=1e-1', f'always_adapt={text}']
+    expected = {'trust_clip': False, 'max_grad_norm': 0.1, 'always_adapt': False}
+    assert parse_args(['--config', str(file)]).optim.opt_kwargs == expected
+    assert parse_args(['--opt', 'lamb', '--opt-kwargs', *words]).optim.opt_kwargs == expected
+
+
+def test_the_home_folder_is_put_in_for_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'x.yaml').write_text("output: ~/runs\nclass_map: '~/map'\ndata_dir: ~/data\nexperiment: a~b\n")
+    config = parse_args(['--config', '~/x.yaml', '--initial-checkpoint=~/w', '--model', 'local-dir:~/m'])
+    home = str(tmp_path)
+    assert (config.run.output, config.data.class_map) == (f'{home}/runs', f'{home}/map')
+    assert (config.data.data_dir, config.run.experiment) == (f'{home}/data', 'a~b')
+    assert (config.model.initial_checkpoint, config.model.model) == (f'{home}/w', f'local-dir:{home}/m')
+    assert "--experiment is '~'" in errors_of('--experiment', '~')[0]
+
+
 def test_only_digits_have_their_own_defaults():
     digits, other = parse_args([]), parse_args(['--data-dir', '/somewhere'])
     assert digits.is_digits and digits.epochs == DIGITS_DEFAULTS['epochs']
@@ -134,6 +155,12 @@ def test_all_errors_come_in_one_message():
         (['--config', '/no/such.yaml'], 'cannot be read'),
         (['--model-kwargs', 'depth'], "'depth': write name=value"),
         (['--model-kwargs', 'channels=[4,8'], "'channels=[4,8', which is not a Python literal"),
+        (['--model-kwargs', 'a=1', 'a=2'], "--model-kwargs has 'a' twice"),
+        (['--model-kwargs', 'num_classes=5'], "--model-kwargs has 'num_classes': use --num-classes."),
+        (['--model-kwargs', 'drop_rate=0.2'], "--model-kwargs has 'drop_rate': use --drop."),
+        (['--opt', 'adamw', '--opt-kwargs', 'eps=1e-3'], "--opt-kwargs has 'eps': use --opt-eps."),
+        (['--opt-kwargs', 'nesterov=flase'], "'nesterov', which is 'flase': it must be true or false."),
+        (['--opt', 'lamb', '--opt-kwargs', 'max_grad_norm=x'], "'max_grad_norm', which is 'x': it must be a number."),
         (['--epo', '3'], "unknown option '--epo'. Did you mean '--epochs'?"),
         (['--bce-sum'], 'belongs to --bce-loss'),
         (['--torchcompile', 'inducter'], "unknown backend of torch.compile 'inducter'. Did you mean 'inductor'?"),

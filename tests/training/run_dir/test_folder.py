@@ -120,7 +120,7 @@ def test_a_run_in_the_folder_of_another_program_changes_nothing(runs):
     for argv in ((), ('--resume', 'auto')):
         with pytest.raises(ConfigError, match='does not hold a run, but config.json'):
             runs('--task', 'standard', '--epochs', '1', *argv)
-    dry_run(runs.prepare('--task', 'standard', '--dry-run'))
+    dry_run(runs.prepare('--task', 'standard', '--dry-run'), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {'config.json': b'theirs'}
 
 
@@ -205,6 +205,12 @@ def test_permissions_of_a_runs_files_are_kept(tmp_path):
 def test_a_name_too_long_for_a_folder_is_one_line(tmp_path):
     with pytest.raises(AlfaError, match='cannot write in .*: File name too long. Use another --output'):
         choose_folder(parse_args(['--output', str(tmp_path), '--experiment', 'x' * 300]))
+
+
+def test_a_name_of_its_own_is_never_too_long(tmp_path):
+    config = parse_args(['--output', str(tmp_path), '--data-dir', 'x' * 300])
+    choose_folder(config).mkdir()
+    assert choose_folder(config).name.endswith('x-2')
 
 
 def test_the_best_weights_have_the_name_that_the_hub_looks_for(tmp_path):

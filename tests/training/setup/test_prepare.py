@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from timm_alfa.errors import AlfaWarning, DataError
+from timm_alfa.data.loaders import create
+from timm_alfa.errors import AlfaWarning, ConfigError, DataError
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.options.train_args import parse_args
+from timm_alfa.training.preflight.dry_run import dry_run
 from timm_alfa.training.run_dir.folder import RunFolder
 from timm_alfa.training.setup import prepare
 from timm_alfa.training.start import begin_folder
@@ -79,3 +81,23 @@ def test_a_crop_that_the_loader_does_not_make_is_reported(runs):
         runs.prepare('--task', 'standard', '--crop-pct', '1')
         run = runs.prepare('--task', 'standard', '--crop-pct', '0.5', '--loader', 'timm')
         assert run.input_config['crop_pct'] == 0.5
+
+
+def test_fp16_on_a_cpu_is_refused(runs, monkeypatch):
+    """accelerate computes in float32 there, and calls it fp16."""
+    monkeypatch.setenv('ACCELERATE_MIXED_PRECISION', 'fp16')
+    with pytest.raises(ConfigError, match='fp16 needs a GPU: on a CPU, use --mixed_precision bf16'):
+        runs.prepare('--task', 'standard')
+
+
+def test_a_dry_run_decodes_no_images_and_names_the_folder(runs, monkeypatch, capsys):
+    def decode(*args, **options):
+        raise AssertionError('all images were decoded')
+
+    monkeypatch.setattr(create, 'ImageCache', decode)
+    run = runs.prepare('--task', 'standard', '--dry-run', '--loader', 'memory')
+    dry_run(run, runs.output / 'run')
+    shown = capsys.readouterr().out.splitlines()
+    assert f'run: {runs.output / "run"}' in shown
+    assert json.loads(shown[-1])['run'] == str(runs.output / 'run')
+    assert run.data.loader == 'memory'

@@ -30,6 +30,7 @@ class TrainState:
         command: Words of the command line that started the run; in states from before this was kept, of the one that
             resumed it.
         continued: Commands that resumed the run with other options, and after how many epochs.
+        wandb_id: What wandb knows the run by, if it ever did.
         test_reads: How often the test split was evaluated: once each time that the run was finished.
     """
 
@@ -52,6 +53,7 @@ class TrainState:
     command: list[str] = field(default_factory=list)
     continued: list[dict[str, Any]] = field(default_factory=list)
     test_reads: int = 0
+    wandb_id: Optional[str] = None
 
     def __post_init__(self):
         if isinstance(self.best_correct, dict):  # from JSON

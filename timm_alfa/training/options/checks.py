@@ -87,12 +87,14 @@ def _has_fused_form(name: str) -> bool:
 
 
 def _unknown_names(config) -> Iterator[str]:
-    from timm.optim import list_optimizers
+    from timm.optim import get_optimizer_info, list_optimizers
 
     yield from model_errors(config.model.model)
     known = [str(name) for name in list_optimizers()]
     if config.optim.opt.lower() not in known:
         yield nearest('optimizer', config.optim.opt, known, 'timm.optim.list_optimizers() lists them')
+    elif get_optimizer_info(config.optim.opt.lower()).second_order:
+        yield f"optimizer '{config.optim.opt}' needs second derivatives, which train.py does not compute: use another."
     if config.model.torchcompile:
         from torch._dynamo import list_backends
 

@@ -9,9 +9,19 @@ from typing import Any, Iterator, Optional
 
 from timm_alfa.data import AugConfig, DataConfig
 from timm_alfa.data.datasets.registry import find_kind
+from timm_alfa.models.arguments import own_flag_errors
 from timm_alfa.options import option
 from timm_alfa.utils.text import parse_interval
 
+# Arguments of models that have their own flags, or are taken from the data.
+MODEL_FLAGS = {
+    'num_classes': '--num-classes',
+    'in_chans': '--in-chans',
+    'img_size': '--img-size',
+    'global_pool': '--gp',
+    'drop_rate': '--drop',
+    'drop_path_rate': '--drop-path',
+}
 SCHEDULES = ('multistep', 'cosine', 'step', 'constant', 'tanh', 'poly', 'wsd', 'rsqrt', 'none')
 TRACKERS = ('tensorboard', 'trackio', 'wandb')
 
@@ -49,6 +59,7 @@ class ModelConfig:
                 f'{flag_name("freeze_bn")} and {flag_name("sync_bn")} cannot be combined: frozen layers do not use '
                 'batch statistics.'
             )
+        yield from own_flag_errors(self.model_kwargs, flag_name('model_kwargs'), MODEL_FLAGS)
 
 
 @dataclass(frozen=True)
@@ -209,7 +220,7 @@ class RunConfig:
 
 
 def _is_plain_name(name: str) -> bool:
-    return name not in ('', '.', '..') and not set(name) & set('/\\\0')
+    return name not in ('', '.', '..') and name[0] != '~' and not set(name) & set('/\\\0')
 
 
 # They suit 1,437 images of 8x8 pixels that must not be mirrored; the other defaults suit CIFAR and larger datasets.

@@ -10,6 +10,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 from timm_alfa.errors import ConfigError, did_you_mean
 from timm_alfa.options import core_type, default_of, hints, long_flag, resolve
 from timm_alfa.utils import plain_data
+from timm_alfa.utils.files import expand_home
 
 # The value of a flag that is passed without one.
 WITHOUT_VALUE = {'torchcompile': 'inductor'}
@@ -23,6 +24,8 @@ TIMM_FLAGS = {
     '--recovery-interval': '--checkpoint-every',
     '--log-wandb': '--log-with wandb',
 }
+# What --help calls values that are paths, and other options that may hold one.
+PATHS, WITH_PATHS = ('FILE', 'FOLDER', 'PATH', 'RUN'), ('model', 'dataset')
 # The key of args.yaml for what is not an option; a YAML file passed by --config may have it.
 ENVIRONMENT = 'environment'
 
@@ -47,6 +50,10 @@ class Option(NamedTuple):
     @property
     def spelling(self) -> str:
         return long_flag(self.key)
+
+    @property
+    def is_path(self) -> bool:
+        return self.field.metadata.get('metavar') in PATHS or self.key in WITH_PATHS
 
     @property
     def negation(self) -> str:
@@ -196,17 +203,18 @@ def read_command_line(
             values[item.key], found = parse_pairs(values[item.key], item.spelling)
             errors += found
 
-    given = Given(dict(values), dict.fromkeys(values, ''), set(), {})
-    if file is None:
-        return given, errors
-
     # the command line overrides the file
-    content, found = read_yaml(file, options, environment=given.environment)
-    errors += found
-    for key, value in content.items():
-        if key not in values:
-            given.values[key] = value
-            given.source[key] = file
+    given = Given(dict(values), dict.fromkeys(values, ''), set(), {})
+    if file is not None:
+        content, found = read_yaml(expand_home(file), options, environment=given.environment)
+        errors += found
+        for key, value in content.items():
+            if key not in values:
+                given.values[key] = value
+                given.source[key] = file
+    for item in options:
+        if item.is_path and isinstance(given.values.get(item.key), str):
+            given.values[item.key] = expand_home(given.values[item.key])
     return given, errors
 
 
@@ -241,13 +249,18 @@ def _is_number(word: str) -> bool:
 
 
 def parse_pairs(words: Sequence[str], spelling: str) -> tuple[dict[str, Any], list[str]]:
-    """A mapping from words such as 'depth=3', and its errors; values are Python literals, or else text."""
+    """A mapping from words such as 'depth=3', and its errors; values are Python literals, or else text.
+
+    What such a text means, `plain_value` says.
+    """
     pairs, errors = {}, []
     for word in words:
         name, equals, text = word.partition('=')
         if not equals or not name.isidentifier():
             errors.append(f"{spelling} has '{word}': write name=value.")
             continue
+        if name in pairs:
+            errors.append(f"{spelling} has '{name}' twice: leave one out.")
         try:
             pairs[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):

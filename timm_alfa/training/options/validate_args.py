@@ -6,7 +6,7 @@ from typing import Iterator, Optional, Sequence
 
 from timm_alfa.data import DataConfig
 from timm_alfa.errors import ConfigError
-from timm_alfa.models.arguments import argument_errors
+from timm_alfa.models.arguments import argument_errors, own_flag_errors
 from timm_alfa.options import option
 from timm_alfa.perturb.pgd import AttackConfig
 from timm_alfa.training.options.checks import model_errors
@@ -28,6 +28,8 @@ DESCRIPTION = (
     'Evaluates a checkpoint: top-1, top-5 and loss on clean images, with --robust also top-1 under a PGD attack. The '
     'last line of output is a JSON record.'
 )
+# Arguments of models that have their own flags.
+MODEL_FLAGS = {'num_classes': '--num-classes', 'in_chans': '--in-chans', 'img_size': '--img-size'}
 DATA_KEYS = (
     'dataset',
     'data_dir',
@@ -78,6 +80,7 @@ class CheckpointConfig:
         if self.model is not None:
             yield from model_errors(self.model)
         yield from argument_errors(self.model_kwargs, flag_name('model_kwargs'))
+        yield from own_flag_errors(self.model_kwargs, flag_name('model_kwargs'), MODEL_FLAGS)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """--dry-run: shows what a run would be, and writes nothing."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import printable
 
 
-def dry_run(run: Run) -> None:
-    """Prints the resolved options, the shapes of features and the number of parameters, and last one line of JSON."""
+def dry_run(run: Run, folder: Path) -> None:
+    """Prints the resolved options, the shapes of features and the number of parameters, and last one line of JSON.
+
+    Args:
+        folder: What the run's would be now.
+    """
     model = run.unsharded(run.model)
     if not run.accelerator.is_main_process:
         return
@@ -26,6 +31,7 @@ def dry_run(run: Run) -> None:
     for name, shape in blocks.items():
         print(f'block {name}: {shape_text(shape)}')
     print(f'parameters: {parameters:,}')
+    print(printable(f'run: {folder}'))
 
     record = dict(
         status='dry_run',
@@ -35,6 +41,7 @@ def dry_run(run: Run) -> None:
         lr=run.lr,
         epochs=run.config.epochs,
         batch_size=run.effective_batch,
+        run=str(folder),
     )
     print(json.dumps(record), flush=True)
 

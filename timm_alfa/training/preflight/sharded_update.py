@@ -10,6 +10,7 @@ from torch import nn
 
 from timm_alfa.errors import ConfigError, first_line
 from timm_alfa.training.options.config import OptimConfig
+from timm_alfa.training.preflight.optimizer_step import small_module
 from timm_alfa.training.setup.build import build_optimizer
 from timm_alfa.utils.fsdp import distribute_like, distribute_state, full_state, full_tensor
 
@@ -26,7 +27,7 @@ def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
 
     options = dataclasses.replace(options, layer_decay=None)  # the small module has no layers to group
     generator = torch.Generator().manual_seed(0)
-    alone = _small_module(generator).to(accelerator.device)
+    alone = small_module(generator).to(accelerator.device)
     sharded = copy.deepcopy(alone)
     fully_shard(sharded)
     grads = [[torch.randn(p.shape, generator=generator) for p in alone.parameters()] for _ in range(STEPS)]
@@ -38,15 +39,6 @@ def try_update(accelerator: Accelerator, options: OptimConfig) -> None:
     pairs = zip(alone.parameters(), sharded.parameters(), strict=True)
     if not all(torch.allclose(p.detach(), full_tensor(q), rtol=1e-4, atol=1e-6) for p, q in pairs):
         raise ConfigError(_message(options, 'updates sharded weights differently from unsharded ones'))
-
-
-@torch.no_grad()
-def _small_module(generator: torch.Generator) -> nn.Module:
-    """Parameters of the usual shapes, few of which divide evenly among processes; the same on every process."""
-    module = nn.Sequential(nn.Conv2d(3, 7, 3), nn.BatchNorm2d(7), nn.Linear(7, 5))
-    for param in module.parameters():
-        param.copy_(torch.randn(param.shape, generator=generator))
-    return module
 
 
 def _update(module: nn.Module, options: OptimConfig, grads: list[list[torch.Tensor]]) -> None:

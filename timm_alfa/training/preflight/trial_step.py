@@ -9,8 +9,10 @@ from timm_alfa.replay.norms import RunningStatistics
 from timm_alfa.tasks.base import MethodTask
 
 
-def try_step(task: MethodTask, accelerator: Accelerator, input_size, num_classes: int, soft: bool) -> None:
-    """Runs the task on two random images, and leaves no trace of it.
+def try_step(
+    task: MethodTask, accelerator: Accelerator, input_size, num_classes: int, soft: bool, images: int = 2
+) -> None:
+    """Runs the task on random images, and leaves no trace of it.
 
     A method may also learn in its first step what the model is like. Because it learns it here, a resumed run computes
     the same as one that was never interrupted.
@@ -18,15 +20,16 @@ def try_step(task: MethodTask, accelerator: Accelerator, input_size, num_classes
     Args:
         input_size: (C, H, W).
         soft: Whether targets are soft.
+        images: How many. If not two, those of a batch, for what a step on two did not show.
 
     Raises:
         ConfigError: The model or the method fails on such input.
     """
     statistics, training = RunningStatistics(task), task.training
-    target = torch.arange(2, device=accelerator.device) % num_classes
+    target = torch.arange(images, device=accelerator.device) % num_classes
     if soft:
         target = nn.functional.one_hot(target, num_classes).float()
-    input = torch.randn(2, *input_size, device=accelerator.device)
+    input = torch.randn(images, *input_size, device=accelerator.device)
     try:
         task.train()
         with task.trial(), accelerator.autocast():
@@ -35,9 +38,11 @@ def try_step(task: MethodTask, accelerator: Accelerator, input_size, num_classes
         raise
     except Exception as error:  # whatever a model raises on input it was not made for
         size = 'x'.join(map(str, input_size))
+        what, advice = f'input {size}', 'Choose another --img-size, --model or task.'
+        if images != 2:
+            what, advice = f'a batch of size {images} on input {size}', 'Choose another --batch-size.'
         raise ConfigError(
-            f'a trial step on input {size} failed: {type(error).__name__}: {first_line(error)}. Choose another '
-            '--img-size, --model or task.'
+            f'a trial step on {what} failed: {type(error).__name__}: {first_line(error)}. {advice}'
         ) from error
     finally:
         statistics.restore()

@@ -24,17 +24,22 @@ from timm_alfa.utils.plain_data import dump_yaml, read_json, read_yaml
 from timm_alfa.utils.text import shorten_list
 
 LOCK, STATES = '.lock', 'last'
+MOST = 240  # characters of a name; file systems allow 255
 MARKS = ('args.yaml', 'summary.csv', 'result.json', STATES)
+TRACKERS = ('timm_alfa', 'wandb')  # folders of tensorboard and wandb
+# What a run leaves that ended before its first state.
+UNTRAINED = {LOCK, 'args.yaml', 'config.json', STATES, *TRACKERS}
 # What timm says about the architecture's published weights, and is not true of ours.
 OF_OTHER_WEIGHTS = ('description', 'origin_url', 'paper_name', 'paper_ids', 'notes', 'license', 'hf_hub_id', 'url')
 BEST, LAST, HUB = 'model_best.safetensors', 'model_last.safetensors', 'model.safetensors'
 
 
 def default_experiment(config: TrainConfig) -> str:
-    """MODEL-TASK-DATASET, as a valid name of a folder."""
+    """MODEL-TASK-DATASET, as a valid name of a folder, with room for a number."""
     model = config.model.model.partition(':')[2] or config.model.model
     parts = (model, config.task.task, config.data.short_name)
-    return '-'.join(re.sub(r'[^A-Za-z0-9_.]+', '_', part).strip('._') or 'x' for part in parts)
+    name = '-'.join(re.sub(r'[^A-Za-z0-9_.]+', '_', part).strip('._') or 'x' for part in parts)
+    return name[:MOST]
 
 
 def is_run(path: Path) -> bool:
@@ -51,6 +56,12 @@ def is_resumable(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and ENVIRONMENT in content  # timm's train.py writes an args.yaml without it
+
+
+def is_untrained(path: Path) -> bool:
+    """Whether a folder holds a run of train.py that ended before its first state: nothing that is of value."""
+    names = {each.name for each in path.iterdir() if not files.TEMPORARY.fullmatch(each.name)}
+    return names <= UNTRAINED and is_resumable(path) and not state_folders(path / STATES)
 
 
 def unwritable(path: Union[str, Path], error: OSError) -> ConfigError:
@@ -82,7 +93,11 @@ def choose_folder(config: TrainConfig) -> Path:
 
 def _resumed_folder(resume: str) -> Path:
     path = Path(resume)
-    if not is_resumable(path):
+    try:
+        resumable = path.is_dir() and any(path.iterdir()) and is_resumable(path)
+    except OSError as error:
+        raise ConfigError(f"--resume is '{resume}', which cannot be read: {error.strerror}.") from error
+    if not resumable:
         raise ConfigError(
             f"--resume is '{resume}', which is not a run's folder: pass 'auto' or a folder with args.yaml and last/."
         )
@@ -90,7 +105,7 @@ def _resumed_folder(resume: str) -> Path:
 
 
 def _named_folder(path: Path, resume: bool) -> Path:
-    if resume and is_resumable(path):
+    if is_resumable(path) and (resume or is_untrained(path)):
         return path
     if not resume and is_run(path):
         raise ConfigError(

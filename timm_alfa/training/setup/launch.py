@@ -2,8 +2,6 @@
 
 import os
 import warnings
-from importlib.util import find_spec
-from typing import Optional
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -12,13 +10,16 @@ from accelerate.utils import GradientAccumulationPlugin
 from timm_alfa.errors import AlfaWarning, ConfigError, first_line
 from timm_alfa.training.options.config import TrainConfig
 from timm_alfa.training.setup.fsdp import check_launch, check_sharding
+from timm_alfa.training.setup.trackers import check_trackers
+from timm_alfa.utils.distributed import launched_processes
 
 
 def create_accelerator(config: TrainConfig) -> Accelerator:
     """accelerate for a run, with its trackers.
 
     Raises:
-        ConfigError: A tracker is not installed, a device does not exist, or weights cannot be sharded as requested.
+        ConfigError: A tracker is not installed or would not start, a device does not exist, or weights cannot be
+            sharded as requested.
     """
     check_trackers(config.run.log_with)
     warn_of_accumulation()
@@ -51,6 +52,7 @@ def start_accelerate(**arguments) -> Accelerator:
     check_launch(accelerator)
     check_compilation(accelerator)
     check_processes(accelerator)
+    check_precision(accelerator)
     return accelerator
 
 
@@ -68,35 +70,28 @@ def check_compilation(accelerator: Accelerator) -> None:
         )
 
 
+def check_precision(accelerator: Accelerator) -> None:
+    """Checks that accelerate computes in the precision that it names.
+
+    Raises:
+        ConfigError: It would not: on a CPU it takes float32 for fp16, without a word.
+    """
+    if accelerator.mixed_precision == 'fp16' and accelerator.device.type == 'cpu':
+        raise ConfigError('fp16 needs a GPU: on a CPU, use --mixed_precision bf16 or no.')
+
+
 def check_processes(accelerator: Accelerator) -> None:
     """Checks that accelerate sees all processes that were launched.
 
     Raises:
         ConfigError: accelerate does not see all processes that were launched.
     """
-    launched = int(os.environ.get('WORLD_SIZE', '1'))
+    launched = launched_processes()
     if accelerator.num_processes != launched:
         raise ConfigError(
             f'{launched} processes were launched, but accelerate sees {accelerator.num_processes}: start them with '
             'accelerate launch or torchrun, and check that their devices exist.'
         )
-
-
-def check_trackers(names: Optional[tuple[str, ...]]) -> None:
-    """Checks that the trackers are installed.
-
-    Raises:
-        ConfigError: Trackers are not installed.
-    """
-    missing = [name for name in names or () if not is_installed(name)]
-    if missing:
-        raise ConfigError([f"--log-with {name} is not installed: pip install 'timm_alfa[{name}]'." for name in missing])
-
-
-def is_installed(tracker: str) -> bool:
-    """Whether a tracker can be imported; tensorboard comes in two packages."""
-    packages = ('tensorboard', 'tensorboardX') if tracker == 'tensorboard' else (tracker,)
-    return any(find_spec(package) is not None for package in packages)
 
 
 def warn_of_accumulation() -> None:

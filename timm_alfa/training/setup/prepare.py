@@ -8,11 +8,13 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from timm_alfa.data import DataInfo, create_data, inspect_data
+from timm_alfa.data.loaders.sampling import train_slice
 from timm_alfa.errors import ConfigError
 from timm_alfa.tasks import create_task
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.training.options.config import TrainConfig
 from timm_alfa.training.preflight.graph import check_graph
+from timm_alfa.training.preflight.optimizer_step import try_optimizer
 from timm_alfa.training.preflight.sharded_update import try_update
 from timm_alfa.training.preflight.trial_step import try_step
 from timm_alfa.training.run import Run
@@ -23,7 +25,7 @@ from timm_alfa.training.setup.fsdp import meta_copy, shard
 from timm_alfa.training.setup.launch import create_accelerator
 from timm_alfa.training.update.graphs import own_stream, search_kernels
 from timm_alfa.utils.distributed import broadcast
-from timm_alfa.utils.rng import seed_all
+from timm_alfa.utils.rng import preserve_rng, seed_all
 
 
 def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
@@ -49,6 +51,8 @@ def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
     task = build_task(config, model, inputs, accelerator.device)
     trial = dict(input_size=inputs['input_size'], num_classes=info.num_classes, soft=config.aug.mixes)
     try_step(task, accelerator, **trial)
+    with preserve_rng(accelerator.device):
+        try_step(task, accelerator, **trial, images=batch_images(config, accelerator, info))
     if config.model.cuda_graph:
         check_graph(task, accelerator, inputs['input_size'])
         search_kernels(accelerator.device)
@@ -63,6 +67,7 @@ def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
         ema = ModelEmaV3(model, decay=config.ema.model_ema_decay, use_warmup=config.ema.model_ema_warmup)
 
     # optimizer and schedule
+    try_optimizer(config.optim, accelerator.device, config.model.cuda_graph)
     updates_per_epoch = -(-len(data.train) // config.optim.grad_accum_steps)
     task.total_updates = config.epochs * updates_per_epoch
     effective_batch = config.data.batch_size * config.optim.grad_accum_steps * accelerator.num_processes
@@ -113,6 +118,12 @@ def open_data(config: TrainConfig, accelerator: Accelerator) -> DataInfo:
             accelerator.wait_for_everyone()
 
 
+def batch_images(config: TrainConfig, accelerator: Accelerator, info: DataInfo) -> int:
+    """Images of this process's batches: all have as many, also if there is only one, smaller than requested."""
+    processes = accelerator.num_processes
+    return len(train_slice(len(info.train), 0, config.data.batch_size, accelerator.process_index, processes))
+
+
 def build_task(config: TrainConfig, model: nn.Module, inputs: dict[str, Any], device: torch.device) -> MethodTask:
     """The method, around a model that is on its device."""
     task = create_task(
@@ -156,6 +167,7 @@ def build_data(
         channels_last=config.model.channels_last,
         info=info,
         caches=caches,
+        decode=not config.run.dry_run,
     )
     if not len(data.train):
         raise ConfigError('the training set has no complete batch: lower --batch-size.')
