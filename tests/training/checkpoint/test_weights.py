@@ -74,7 +74,7 @@ def test_misfits_are_named():
     state = dict(timm.create_model('test_resnet', num_classes=7).state_dict())
     with pytest.raises(CheckpointError, match=r'other shapes: fc.weight \(7, 96\) instead of \(5, 96\)'):
         load_weights(model, state, 'x')
-    load_weights(model, state, 'x', other_head=True)
+    load_checkpoint(model, state, 'x', other_head=True)
     assert torch.equal(model.conv1[0].weight, state['conv1.0.weight']) and model.fc.weight.shape[0] == 5
     with pytest.raises(CheckpointError, match=r'missing: .* and \d+ more'):
         load_weights(model, {'fc.weight': model.fc.weight}, 'x')

@@ -8,10 +8,10 @@ from timm_alfa.errors import ConfigError
 from timm_alfa.training.options.train_args import parse_args
 from timm_alfa.training.preflight.optimizer_step import try_optimizer
 
-COMPILES = {'kron', 'kronw'}  # on a CPU, which takes a compiler and half a minute
+COMPILES = ('kron',)  # on a CPU, too: that takes a compiler and a minute
 
 
-@pytest.mark.parametrize('name', [name for name in list_optimizers() if name not in COMPILES])
+@pytest.mark.parametrize('name', [name for name in list_optimizers() if not name.startswith(COMPILES)])
 def test_every_optimizer_works_or_says_why_not(name):
     try:
         try_optimizer(parse_args(['--opt', name]).optim, torch.device('cpu'))
