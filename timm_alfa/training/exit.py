@@ -56,6 +56,7 @@ def run_main(main) -> None:
     try:
         with before_work():
             rank, processes = launched_rank(), launched_processes()
+            check_asserts(sys.flags.optimize)
         main()
         return
     except KeyboardInterrupt:
@@ -74,6 +75,19 @@ def run_main(main) -> None:
     if processes > 1:
         os._exit(code)  # a normal exit would wait for processes that wait for this one
     sys.exit(code)
+
+
+def check_asserts(optimize: int) -> None:
+    """Checks that Python runs assert statements: timm checks models and options by them.
+
+    Args:
+        optimize: `sys.flags.optimize`.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if optimize:
+        raise ConfigError('python -O removes checks that timm relies on: start without it, and unset PYTHONOPTIMIZE.')
 
 
 def unexpected_error(error: Exception, processes: int) -> list[str]:
