@@ -17,7 +17,8 @@ GROUPS = r'are in no optimizer.*\*task.extra_param_groups\(\)'
 
 def made(name='alfa', groups=True, optimizer=torch.optim.SGD, **options):
     model, image, target = tiny(size=16, dtype=torch.float32)
-    task = create_task(name, model, **options)
+    tiny_search = {} if name == 'standard' else dict(blocks='2,3', steps=1)
+    task = create_task(name, model, **{**tiny_search, **options})
     extra = task.extra_param_groups() if groups else []
     if optimizer is not torch.optim.SGD:
         extra = [{'params': group['params']} for group in extra]
