@@ -52,7 +52,8 @@ class BypassInfo:
         overwritten: Modules whose outputs the model writes into.
         bypassed: For each feature, whether the output also depends on earlier outputs other than through the feature.
         certain: Whether later passes can rely on it: nothing is learned from an output that is not finite.
-        draws: Whether the model draws random numbers between calls of watched modules: replays draw them again.
+        draws: Whether random numbers are drawn before a feature, between calls of watched modules: replays run that
+            code again.
     """
 
     overwritten: frozenset[str]
@@ -123,7 +124,7 @@ class Recorder:
         device: Of the batch.
 
     Attributes:
-        draws: Whether random numbers were drawn between calls of watched modules, if nothing was known before.
+        draws: Whether random numbers were drawn before a feature, between calls of watched modules.
         start_states: States of the random generators at the beginning, where replays need them.
     """
 
@@ -132,6 +133,7 @@ class Recorder:
         self.draws = info is not None and info.draws
         self.start_states = self._states()
         self._latest_states = self.start_states
+        self._has_drawn = False
         self._around = set().union(*map(ancestors, tree.names))
         self.captured: dict[int, Feature] = {}
         self.calls: dict[str, list[ModuleCall]] = {}
@@ -180,7 +182,7 @@ class Recorder:
             return
         states = self._states()
         if not self._running or self._running[-1] in self._around:
-            self.draws = self.draws or not rng.same(self._latest_states, states)
+            self._has_drawn = self._has_drawn or not rng.same(self._latest_states, states)
         self._latest_states = states
 
     def _note(self, name: str, output: Any) -> Any:
@@ -206,6 +208,7 @@ class Recorder:
 
     def _capture(self, name: str, output: Any) -> Any:
         self._feature_calls[name] += 1
+        self.draws = self.draws or self._has_drawn  # what is drawn after the last feature follows from its states
         if torch.is_grad_enabled():
             output = pytree.map_floats(_differentiable, output)
         states = rng.states(pytree.device_of(output))
