@@ -117,7 +117,7 @@ class Step:
     def floor(self) -> Optional[int]:
         """The least operations an exact step needs; None unless the method searches from zero."""
         config = self.method.config
-        if not isinstance(config, timm_alfa.tasks.alfa.AlfaConfig) or config.random_start or config.bn == 'aux':
+        if not isinstance(config, timm_alfa.tasks.alfa.SearchConfig) or config.random_start or config.bn == 'aux':
             return None
         blocks = self.method.blocks
         groups = [blocks] if config.mode == 'joint' else [[name] for name in blocks]

@@ -10,6 +10,9 @@ from typing import Any, Callable, Iterator, Mapping, Optional, Sequence, Union
 
 from timm_alfa.errors import ConfigError, one_of
 
+# One number, or one for each block.
+PerBlock = Union[float, tuple[float, ...]]
+
 _TRUE, _FALSE = ('true', 'yes', 'on', '1'), ('false', 'no', 'off', '0')
 _NONE = ('None', 'null', 'Null', 'NULL')  # 'none' is a text that some models take
 _NUMBER = re.compile(r'[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?(/[0-9]+\.?[0-9]*)?')
@@ -122,6 +125,8 @@ def convert(value: Any, annotation: Any) -> Any:
         raise ValueError(value)
 
     kind = core_type(annotation)
+    if kind == PerBlock:
+        return _to_number_or_tuple(value)
     if typing.get_origin(kind) is tuple:
         return _to_tuple(value, typing.get_args(kind)[0])
     converter = _CONVERTERS.get(typing.get_origin(kind) or kind)
@@ -134,6 +139,21 @@ def _to_tuple(value: Any, annotation: Any) -> tuple:
     elif isinstance(value, (int, float)):
         value = [value]
     return tuple(convert(item, annotation) for item in value)
+
+
+def _to_number_or_tuple(value: Any) -> PerBlock:
+    """A number, or a tuple from a sequence or from text with commas; a sequence of one stays one."""
+    if isinstance(value, (list, tuple)) or (isinstance(value, str) and ',' in value):
+        numbers = _to_tuple(value, float)
+        if not numbers:
+            raise ValueError(value)
+        return numbers
+    return parse_number(value)
+
+
+def numbers(value: PerBlock) -> tuple[float, ...]:
+    """The numbers of an option that is one number, or one for each block."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _to_bool(value: Any) -> bool:
@@ -180,6 +200,8 @@ def type_name(annotation: Any) -> str:
         str: 'text',
         dict: 'a mapping',
     }
+    if kind == PerBlock:
+        return f'{type_name(float)}, or a list of them, one for each block'
     if typing.get_origin(kind) is tuple:
         return f'a list, each {type_name(typing.get_args(kind)[0])}'
     return names.get(kind, names.get(typing.get_origin(kind), str(kind)))

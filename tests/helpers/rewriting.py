@@ -20,6 +20,7 @@ class Step:
     buffers: dict
     loss_adv: torch.Tensor
     delta_norm: torch.Tensor
+    delta_ratio: torch.Tensor
     deltas: dict
     eta_grad: object = None
 
@@ -206,16 +207,19 @@ def general_step(
     stream = torch.get_rng_state()
     total, _ = at.gradients(loss_clean)
     groups = [tuple(names)] if mode == 'joint' else [(n,) for n in names]
-    shares = weight if reduction == 'sum' else weight / len(groups) / (1 + weight)
-    clean_share = 1.0 if reduction == 'sum' else 1 / (1 + weight)
+    step_sizes = dict(zip(names, step_size if isinstance(step_size, tuple) else [step_size] * len(names), strict=True))
+    weights = weight if isinstance(weight, tuple) else [weight] * len(groups)
+    whole = 1.0 if reduction == 'sum' else 1 + sum(weights) / len(weights)
+    by_group = [w / whole if reduction == 'sum' else w / len(groups) / whole for w in weights]
+    clean_share = 1 / whole
     total = {k: None if g is None else clean_share * g for k, g in total.items()}
-    buffers, losses, moved_by, eta_grad, norms = at.buffers(), [], {}, None, []
-    for group in groups:
+    buffers, losses, moved_by, eta_grad, norms, ratios = at.buffers(), [], {}, None, [], []
+    for group, shares in zip(groups, by_group, strict=True):
         torch.set_rng_state(stream)
         lengths = {n: [_length(f, unit, norm) for f in features[n]] for n in group}
         deltas = {
             n: [
-                _start(f, random_start, step_size * by, None if eps is None else eps * by, norm)
+                _start(f, random_start, step_sizes[n] * by, None if eps is None else eps * by, norm)
                 for f, by in zip(features[n], lengths[n], strict=True)
             ]
             for n in group
@@ -230,7 +234,7 @@ def general_step(
             deltas = {
                 n: [
                     bounded(
-                        d.detach() + step_size * by * direction(next(grads), norm),
+                        d.detach() + step_sizes[n] * by * direction(next(grads), norm),
                         None if eps is None else eps * by,
                         norm,
                     )
@@ -246,6 +250,7 @@ def general_step(
         moved_by.update(deltas)
         norms.append(sum((d.reshape(len(d), -1) ** 2).sum(1) for n in group for d in deltas[n]).sqrt().mean())
         added = deltas if eta is None else {n: [eta[names.index(n)] * d for d in ds] for n, ds in deltas.items()}
+        ratios.append(_length_of(added, group) / _length_of(features, group))
         loss, _ = at.loss(group, added, cut=grad == 'tail')
         found, of_eta = at.gradients(loss, [eta] if eta is not None else [])
         if grad == 'tail':
@@ -260,7 +265,7 @@ def general_step(
         at.restore(buffers, only=at.before[first] if bn == 'shared' else None)
         buffers = at.buffers()
     torch.set_rng_state(stream)
-    loss = clean_share * loss_clean.detach() + shares * torch.stack(losses).sum()
+    loss = clean_share * loss_clean.detach() + sum(w * value for w, value in zip(by_group, losses, strict=True))
     if eta is not None:
         loss, eta_grad = loss + gamma * eta.detach().abs().sum(), eta_grad + gamma * torch.sign(eta.detach())
     return Step(
@@ -270,9 +275,17 @@ def general_step(
         buffers,
         torch.stack(losses).mean(),
         torch.stack(norms).mean(),
+        torch.stack(ratios).mean(),
         moved_by,
         eta_grad,
     )
+
+
+def _length_of(values, group):
+    """The mean over samples of the norm of all tensors together."""
+    batch = min(len(x) for n in group for x in values[n])
+    squares = sum((x.detach().reshape(batch, -1) ** 2).sum(1) for n in group for x in values[n])
+    return squares.sqrt().mean()
 
 
 def _length(feature, unit, norm):

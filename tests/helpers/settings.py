@@ -80,6 +80,7 @@ def check_step(model, input, target, criterion=None, task_name='alfa', times=1, 
         torch.testing.assert_close(result['output'].detach(), expected.logits, rtol=1e-9, atol=atol)
         torch.testing.assert_close(result['loss_adv'], expected.loss_adv, rtol=1e-9, atol=atol)
         torch.testing.assert_close(result['delta_norm'].double(), expected.delta_norm.double(), rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(result['delta_ratio'].double(), expected.delta_ratio.double(), rtol=1e-5, atol=1e-7)
         assert_same_grads(grads_of(task), expected.grads, atol)
         assert_same_buffers(task.model, expected.buffers, atol)
         for name, module in (aux or {}).items():

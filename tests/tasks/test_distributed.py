@@ -21,6 +21,7 @@ WORLDS = (2, 4)
 SETTINGS = (
     ('test_vit', 'alfa', dict(blocks='all')),
     ('test_vit', 'alfa', dict(blocks='last', grad='tail', mode='joint')),
+    ('test_vit', 'alfa', dict(blocks='1,2', gap=0.05)),
     ('test_vit', 'l_alfa', dict(blocks='units:2')),
 )
 NORMED = (

@@ -140,7 +140,7 @@ def test_results_are_detached_copies():
     model, input, target = tiny(size=16)
     task = create_task('l_alfa', model, blocks='all', steps=1)
     result = task(input, target)
-    assert set(result) == {'loss', 'output', 'loss_clean', 'loss_adv', 'delta_norm', 'eta'}
+    assert set(result) == {'loss', 'output', 'loss_clean', 'loss_adv', 'delta_norm', 'delta_ratio', 'eta'}
     assert not any(result[k].requires_grad for k in ('loss_clean', 'loss_adv', 'delta_norm', 'eta'))
     with torch.no_grad():
         task.eta.zero_()

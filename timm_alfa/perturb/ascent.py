@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_map
 from timm_alfa.perturb.precision import at_least_float32
 from timm_alfa.perturb.projections import per_sample, project_ball
 from timm_alfa.perturb.strength import Size
+from timm_alfa.utils import pytree
 
 NORMS = ('linf', 'l2')
 
@@ -103,3 +104,12 @@ def sample_norm(delta: Sequence[torch.Tensor]) -> torch.Tensor:
     # a sum of squares adds in pairs and is exact to a digit more than `norm`
     squares = [d.float().reshape(batch, -1).square().sum(1) for d in delta]
     return torch.stack(squares).sum(0).sqrt().mean()
+
+
+def ratio_of_norms(delta: Any, feature: Any) -> torch.Tensor:
+    """The size of a perturbation relative to what it is added to, |delta| / |f|: a scalar, 0 for a feature of zeros.
+
+    Both are `sample_norm`, of all floating-point tensors together.
+    """
+    size, whole = (sample_norm(pytree.floats(pytree.detached(value))) for value in (delta, feature))
+    return torch.where(whole > 0, size / whole, torch.zeros_like(whole))

@@ -1,7 +1,4 @@
-"""Counts floating-point operations: what a step costs, and the least that it can cost, on any machine.
-
-For tests and benchmarks/; training does not use it.
-"""
+"""Counts floating-point operations: what a step costs, and the least that it can cost, on any machine."""
 
 from functools import partial
 from typing import Any, Callable, Sequence
@@ -79,4 +76,17 @@ def floor(model: nn.Module, groups: Sequence[Sequence[str]], input: Any, steps: 
     names = [name for group in groups for name in group]
     forward, after = forward_after(model, names, input)
     tails = [max(after[name] for name in group) for group in groups]
-    return 3 * forward + max(tails) + (2 * steps + 1) * sum(tails)
+    return step_cost(forward, tails, 2 * (steps - 1), clean_gradients=True)
+
+
+def step_cost(forward: int, tails: Sequence[int], passes: int, clean_gradients: bool) -> int:
+    """The cost of a step: both passes of the clean loss, those of a perturbed loss for each tail, and its search.
+
+    Args:
+        forward: F, of the model.
+        tails: T_i, of what follows each group of features.
+        passes: Through a tail, forward or backward, in each search.
+        clean_gradients: Whether the gradients of the clean loss at all features are computed, too.
+    """
+    longest = max(tails, default=0) if clean_gradients else 0
+    return 3 * forward + longest + (passes + 3) * sum(tails)

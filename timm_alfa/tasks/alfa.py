@@ -2,28 +2,31 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Iterator, Optional, Sequence
+from typing import Callable, Iterator, Optional, Sequence
 
 import torch
+from torch import nn
 
 from timm_alfa.errors import BlockError
-from timm_alfa.options import option
+from timm_alfa.options import PerBlock, numbers, option
 from timm_alfa.perturb import ascent
 from timm_alfa.perturb.features import perturbations
 from timm_alfa.perturb.loss_scale import LossScale, gradients, underflows
 from timm_alfa.perturb.precision import search_dtype
 from timm_alfa.perturb.strength import Size, unit_lengths
 from timm_alfa.replay.recorder import ForwardRecord
+from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.tasks.feature_task import FeatureConfig, FeatureTask
+from timm_alfa.tasks.step_control import StepControl, initial_state
 from timm_alfa.utils import pytree
 
 
 @dataclass(frozen=True)
-class AlfaConfig(FeatureConfig):
-    """Options of ALFA; the defaults are the paper's for CIFAR-10."""
+class SearchConfig(FeatureConfig):
+    """Options of the search that ALFA and L-ALFA share; the defaults are the paper's for CIFAR-10."""
 
     steps: int = option(5, 'K, steps of the search', low=0)
-    step_size: float = option(1 / 255, 'alpha, size of a step', low=0)
+    step_size: PerBlock = option(1 / 255, 'alpha, size of a step, or one size per block', low=0)
     eps: Optional[float] = option(
         None, 'bound of each tensor of a perturbation; None: unbounded, as in the paper', above=0
     )
@@ -32,15 +35,44 @@ class AlfaConfig(FeatureConfig):
 
     def no_effect(self) -> Iterator[str]:
         yield from super().no_effect()
-        starts = self.random_start and (self.step_size > 0 or self.eps is not None)
+        sizes, largest = numbers(self.step_size), max(numbers(self.step_size))
+        starts = self.random_start and (largest > 0 or self.eps is not None)
         if self.steps == 0 and not starts:
             yield 'steps=0 without a random start: nothing is perturbed, the clean loss is counted twice.'
-        elif self.steps and self.step_size == 0:
+        elif self.steps and largest == 0:
             effect = 'perturbations are random only' if starts else 'nothing is perturbed'
             yield f'step_size=0: {self.steps} steps are paid for and {effect}.'
-        reach = self.steps * self.step_size
-        if self.eps is not None and not self.random_start and self.eps >= reach > 0:
-            yield f'eps={self.eps:g} cannot bind: {self.steps} steps of {self.step_size:g} reach {reach:g} at most.'
+        elif self.steps and 0 in sizes:
+            yield f'step_size is 0 for some blocks: {self.steps} steps are paid for there, and have no effect.'
+        reach = self.steps * largest
+        if self.eps is not None and not self.random_start and self.eps >= reach > 0 and not self.controls():
+            yield f'eps={self.eps:g} cannot bind: {self.steps} steps of {largest:g} reach {reach:g} at most.'
+
+    def controls(self) -> bool:
+        """Whether step sizes change in training."""
+        return False
+
+
+@dataclass(frozen=True)
+class AlfaConfig(SearchConfig):
+    """Options of ALFA."""
+
+    gap: Optional[float] = option(
+        None,
+        'hold the perturbed loss this share above the clean one (0.05: 5%), by changing the step size of each block '
+        'after each update; step_size is where they start',
+        above=0,
+    )
+
+    def controls(self) -> bool:
+        return self.gap is not None
+
+    def errors(self, flag_name: Callable[[str], str]) -> Iterator[str]:
+        yield from super().errors(flag_name)
+        if self.gap is not None and self.steps == 0:
+            yield f'{flag_name("gap")} is {self.gap:g}: it needs at least one step, and {flag_name("steps")} is 0.'
+        if self.gap is not None and 0 in numbers(self.step_size):
+            yield f'{flag_name("step_size")} is 0: with {flag_name("gap")} pass a size to start from.'
 
 
 class AlfaTask(FeatureTask):
@@ -53,18 +85,26 @@ class AlfaTask(FeatureTask):
     Each delta_i is found by K steps of ascent through what follows the feature, and through nothing else (equation 4):
 
         delta_i <- project(delta_i + step_size * sign(gradient of L(f_i + delta_i) at delta_i))
+
+    Attributes:
+        control: Changes the step sizes; None: they are those of the config.
     """
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: nn.Module, criterion=None, *, config: SearchConfig, extras=None, **kwargs):
+        gap = getattr(config, 'gap', None)
+        state = initial_state(model, config, kwargs.get('device')) if gap is not None else {}
+        super().__init__(model, criterion, config=config, extras={**state, **(extras or {})}, **kwargs)
         self.loss_scale = LossScale()
+        self.step_sizes = self._per_block('step_size', config.step_size)
+        self.control = StepControl(self, gap) if gap is not None else None
 
     def search(self, record: ForwardRecord, group: tuple[int, ...], clean_gradients: Optional[list]) -> list:
         """K steps of ascent (equation 4)."""
         config = self.config
         features = [record.features[i] for i in group]
         units = [unit_lengths(feature, config.unit, config.norm) for feature in features]
-        sizes = [[config.step_size * length for length in lengths] for lengths in units]
+        steps = self.step_sizes if self.control is None else self.control.sizes
+        sizes = [[steps[i] * length for length in lengths] for i, lengths in zip(group, units, strict=True)]
         bounds = None if config.eps is None else [[config.eps * length for length in lengths] for lengths in units]
 
         start = [self._start(*each) for each in zip(features, bounds or sizes, strict=True)]
@@ -73,6 +113,45 @@ class AlfaTask(FeatureTask):
         with torch.enable_grad():
             found = ascent.ascend(gradient, start, config.steps, sizes, bounds, config.norm, first=first)
         return pytree.detached(found)
+
+    def observe(self, record: ForwardRecord, loss_clean: torch.Tensor, losses: Sequence[torch.Tensor]) -> None:
+        if self.control is not None:
+            self.control.note(record, loss_clean, losses)
+
+    def constrain(self) -> None:
+        """Changes the step sizes, where they are controlled."""
+        if self.control is not None:
+            self.control.update()
+
+    def forget_step(self) -> None:
+        if self.control is not None:
+            self.control.forget()
+
+    def how_to_change(self, verb: str) -> str:
+        change = f"{verb.capitalize()} step_size (unit='rms' makes it relative to the feature)"
+        return f'{change}, or set gap' if hasattr(self.config, 'gap') and self.control is None else change
+
+    def search_passes(self) -> tuple[int, bool]:
+        steps = self.config.steps
+        free = self._first_is_clean()
+        return 2 * (steps - free), free
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """The step size of each block, where they are controlled."""
+        if self.control is None:
+            return {}
+        return dict(zip(self._size_columns(), self.control.sizes.tolist(), strict=True))
+
+    def epoch_plots(self) -> list[EpochPlot]:
+        """The step size of every block, where they are controlled."""
+        if self.control is None:
+            return []
+        return [EpochPlot(None, 'step size', self._size_columns(), self.blocks, log=True)]
+
+    def _size_columns(self) -> tuple[str, ...]:
+        if len(self.blocks) == 1:
+            return ('step_size',)
+        return tuple(f'step_size_{index}' for index in range(len(self.blocks)))
 
     def _start(self, feature, radii: Sequence[Size]) -> list[torch.Tensor]:
         """Zeros, or a random start within a radius, for each floating-point tensor of a feature."""
@@ -90,10 +169,14 @@ class AlfaTask(FeatureTask):
 
     def clean_gradients(self, record: ForwardRecord, loss_clean: torch.Tensor) -> Optional[list]:
         """The gradients of the clean loss at the features: at delta = 0 they are the first step of every search."""
-        if not self.config.steps or self.config.random_start or self.config.bn == 'aux':
+        if not self._first_is_clean():
             return None
         with record.norms.frozen():
             return self._gradients(loss_clean, record.features, record, range(len(self.blocks)), retain_graph=True)
+
+    def _first_is_clean(self) -> bool:
+        """Whether the gradient of the clean loss is the first of a search."""
+        return self.config.steps > 0 and not self.config.random_start and self.config.bn != 'aux'
 
     def _gradients(
         self, loss: torch.Tensor, at: Sequence, record: ForwardRecord, group: Sequence[int], **kwargs

@@ -160,6 +160,9 @@ class MethodTask(ClassificationTask):
     def constrain(self) -> None:
         """Enforces the constraints on the method's own parameters, if there are any: tensor operations only."""
 
+    def forget_step(self) -> None:
+        """Call this in place of `post_step` for an update that is left out: the method forgets what it noted of it."""
+
     def why_no_graph(self) -> str:
         """Why a step cannot be a CUDA graph, as a clause; empty where it can."""
         return ''
@@ -239,6 +242,8 @@ class MethodTask(ClassificationTask):
         """
         counters = self.updates, self._stepped, self._counted_early
         scale = self.loss_scale.state_dict() if self.loss_scale is not None else None
+        buffers = [] if self.extras is None else list(self.extras.buffers(recurse=False))
+        values = [buffer.clone() for buffer in buffers]
         self.updates = getattr(self.config, 'start', 0)
         try:
             yield
@@ -246,6 +251,24 @@ class MethodTask(ClassificationTask):
             self.updates, self._stepped, self._counted_early = counters
             if self.loss_scale is not None and scale is not None:
                 self.loss_scale.load_state_dict(scale)
+            for buffer, value in zip(buffers, values, strict=True):
+                buffer.copy_(value)
+
+    def strength_warning(self, rise: float) -> str:
+        """What is wrong with an epoch in which the perturbed loss exceeded the clean one by this share; or nothing."""
+        return ''
+
+    def expected_cost(self, input: torch.Tensor) -> Optional[float]:
+        """How many times as much a step costs as a standard one, in floating-point operations; None: unknown.
+
+        Args:
+            input: Images; two are enough.
+        """
+        return None
+
+    def describe_loss(self) -> str:
+        """What is minimized, as a clause; empty if it is the loss of the criterion."""
+        return ''
 
     def epoch_metrics(self) -> dict[str, float]:
         """The method's own columns of an epoch's row. Every process calls it: what it reads may be sharded."""

@@ -3,17 +3,17 @@
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import torch
 import torch.nn as nn
 
 from timm_alfa.blocks.spec import resolve_blocks
 from timm_alfa.errors import BlockError, ConfigError, warn
-from timm_alfa.options import option
+from timm_alfa.options import PerBlock, numbers, option
 from timm_alfa.perturb import ascent
 from timm_alfa.perturb.strength import UNITS
-from timm_alfa.replay import norms
+from timm_alfa.replay import flops, norms
 from timm_alfa.replay.accumulate import DeferredLosses
 from timm_alfa.replay.module_tree import ancestors
 from timm_alfa.replay.recorder import ForwardRecord
@@ -22,6 +22,9 @@ from timm_alfa.tasks.base import MethodTask
 from timm_alfa.tasks.perturbed_losses import PerturbedLosses
 from timm_alfa.utils import pytree, rng
 from timm_alfa.utils.unwrap import unwrap
+
+# What an epoch's perturbations should change the loss by, relative to the clean one; outside of it a run warns.
+LEAST_RISE, LARGEST_RISE = 0.001, 2.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class FeatureConfig:
         "of a feature ('rms')",
         choices=UNITS,
     )
-    weight: float = option(1.0, 'lambda, the weight of the perturbed loss', low=0)
+    weight: PerBlock = option(1.0, 'lambda, the weight of the perturbed loss, or one weight per block', low=0)
     reduction: str = option(
         'sum',
         "'sum': clean + weight * sum_i adv_i; 'mean': (clean + weight * mean_i adv_i) / (1 + weight)",
@@ -62,8 +65,16 @@ class FeatureConfig:
 
     def no_effect(self) -> Iterator[str]:
         """Options without effect, one line each."""
-        if self.weight == 0:
+        weights = numbers(self.weight)
+        if not any(weights):
             yield 'weight=0: the perturbed loss is computed and ignored.'
+        elif not all(weights):
+            yield 'weight is 0 for some blocks: their perturbed losses are computed and ignored.'
+
+    def errors(self, flag_name: Callable[[str], str]) -> Iterator[str]:
+        """Options that contradict each other, one line each."""
+        if self.mode == 'joint' and isinstance(self.weight, tuple):
+            yield f'{flag_name("weight")} has one value per block: with {flag_name("mode")} joint there is one loss.'
 
 
 class FeatureTask(MethodTask):
@@ -102,6 +113,7 @@ class FeatureTask(MethodTask):
             warn(f"mode='joint' has no effect with one block, {self.blocks[0]}.")
         indices = range(len(self.blocks))
         self.groups = [tuple(indices)] if config.mode == 'joint' else [(index,) for index in indices]
+        self.weights = self._per_block('weight', config.weight)
         self._replay = Replay(self.model, self.blocks, self.objective.call)
 
     def _refuse_features_inside_norms(self) -> None:
@@ -118,6 +130,21 @@ class FeatureTask(MethodTask):
                 f"as {', '.join(inside)}: name {', '.join(inside.values())}, or use bn='clean'."
             )
 
+    def _per_block(self, name: str, value: PerBlock) -> tuple[float, ...]:
+        """One number for each block.
+
+        Raises:
+            BlockError: There are several, and not as many as blocks.
+        """
+        if not isinstance(value, tuple):
+            return (value,) * len(self.blocks)
+        if len(value) != len(self.blocks):
+            raise BlockError(
+                f'{name} has {len(value)} values, and there are {len(self.blocks)} blocks: {", ".join(self.blocks)}. '
+                'Pass one value for all, or one for each in this order.'
+            )
+        return value
+
     def perturbed(self, *batch) -> dict[str, torch.Tensor]:
         # the clean pass
         record = self._replay.record(*batch, through=self.trainable_module)
@@ -125,11 +152,15 @@ class FeatureTask(MethodTask):
         clean_gradients = self.clean_gradients(record, loss_clean)
 
         # for each group of features, a search and a perturbed loss
-        losses, sizes = self._perturbed_losses(record), []
+        losses, sizes, ratios = self._perturbed_losses(record), [], []
         for group in self.groups:
             deltas = self.search(record, group, clean_gradients)
-            losses.add(group, self.scaled(deltas, group))
+            weight = self.weights[group[0]] if isinstance(self.config.weight, tuple) else None
+            scaled = self.scaled(deltas, group)
+            losses.add(group, scaled, weight)
             sizes.append(ascent.sample_norm(pytree.floats(deltas)))
+            ratios.append(ascent.ratio_of_norms(pytree.detached(scaled), [record.features[i] for i in group]))
+        self.observe(record, loss_clean, losses.values)
 
         # equation 3
         loss = self.combined(loss_clean, losses.total(), len(self.groups))
@@ -142,6 +173,7 @@ class FeatureTask(MethodTask):
             'loss_clean': loss_clean.detach(),
             'loss_adv': losses.mean(),
             'delta_norm': torch.stack(sizes).mean(),
+            'delta_ratio': torch.stack(ratios).mean(),
         }
 
     def _clean_loss(self, record: ForwardRecord) -> tuple[ForwardRecord, torch.Tensor]:
@@ -184,15 +216,61 @@ class FeatureTask(MethodTask):
         """Gradients of the clean loss at every feature, or None if the search does not need them."""
         return None
 
+    def observe(self, record: ForwardRecord, loss_clean: torch.Tensor, losses: Sequence[torch.Tensor]) -> None:
+        """What a method notes of a batch.
+
+        Args:
+            record: The clean pass.
+            losses: The perturbed losses, detached, one for each group.
+        """
+
     def scaled(self, deltas: list, group: tuple[int, ...]) -> list:
         """Perturbations as they are added to the features: L-ALFA multiplies them by eta."""
         return deltas
 
     def combined(self, loss_clean: torch.Tensor, total: torch.Tensor, count: int) -> torch.Tensor:
-        """The whole loss from the clean loss and the sum of `count` perturbed ones (equation 3)."""
+        """The whole loss from the clean loss and the sum of `count` perturbed ones (equation 3).
+
+        Weights per block are in the sum already.
+        """
+        weight = mean = self.config.weight
+        if isinstance(self.config.weight, tuple):
+            weight, mean = 1.0, sum(self.weights) / len(self.weights)
         if self.config.reduction == 'sum':
-            return loss_clean + self.config.weight * total
-        return (loss_clean + self.config.weight * total / count) / (1 + self.config.weight)
+            return loss_clean + weight * total
+        return (loss_clean + weight * total / count) / (1 + mean)
+
+    # What a run is told
+
+    def strength_warning(self, rise: float) -> str:
+        if rise < LEAST_RISE:
+            return (
+                f'perturbed features change the loss by {rise:+.2%} only: the clean loss is counted twice. '
+                f'{self.how_to_change("raise")}.'
+            )
+        if rise > LARGEST_RISE:
+            return f'the perturbed loss is {1 + rise:.1f} times the clean one. {self.how_to_change("lower")}.'
+        return ''
+
+    def how_to_change(self, verb: str) -> str:
+        """How a user makes perturbations larger or smaller, as a sentence without a full stop."""
+        return f'{verb.capitalize()} the size of the perturbation'
+
+    def search_passes(self) -> tuple[int, bool]:
+        """Passes forth and back through a tail that a search makes, and whether it needs the clean gradients, too."""
+        return 0, False
+
+    def expected_cost(self, input: torch.Tensor) -> Optional[float]:
+        forward, after = flops.forward_after(self.model, self.blocks, input)
+        tails = [max(after[self.blocks[i]] for i in group) for group in self.groups]
+        extra = flops.step_cost(forward, tails, *self.search_passes()) / flops.step_cost(forward, [], 0, False) - 1
+        return 1 + extra / self.config.every
+
+    def describe_loss(self) -> str:
+        count = len(self.groups)
+        if self.config.reduction == 'sum':
+            return f'{count + 1} losses summed'
+        return f'weighted mean of the clean loss and {count} perturbed one{"s" if count > 1 else ""}'
 
     # Losses with changed features
 

@@ -10,7 +10,7 @@ from timm_alfa.blocks.spec import resolve_blocks
 from timm_alfa.errors import warn
 from timm_alfa.options import option
 from timm_alfa.perturb.projections import PROJECTIONS
-from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
+from timm_alfa.tasks.alfa import AlfaTask, SearchConfig
 from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.utils.fsdp import distribute_like, full_tensor
 
@@ -19,10 +19,10 @@ DEFAULT_BLOCKS = 'units:9'
 
 
 @dataclass(frozen=True)
-class LAlfaConfig(AlfaConfig):
+class LAlfaConfig(SearchConfig):
     """Options of L-ALFA."""
 
-    blocks: str = option(DEFAULT_BLOCKS, AlfaConfig.__dataclass_fields__['blocks'].metadata['help'])
+    blocks: str = option(DEFAULT_BLOCKS, SearchConfig.__dataclass_fields__['blocks'].metadata['help'])
     gamma: float = option(1.0, 'weight of the l1 norm of eta', low=0)
     eta_lr: float = option(0.01, 'learning rate of eta', low=0)
     projection: str = option(

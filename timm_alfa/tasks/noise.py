@@ -35,6 +35,9 @@ class NoiseTask(FeatureTask):
         """delta_i ~ N(0, std^2)."""
         return [self._noise(record.features[i]) for i in group]
 
+    def how_to_change(self, verb: str) -> str:
+        return f"{verb.capitalize()} std (unit='rms' makes it relative to the feature)"
+
     def _noise(self, feature) -> list[torch.Tensor]:
         tensors = pytree.floats(feature)
         sizes = [self.config.std * length for length in unit_lengths(feature, self.config.unit)]

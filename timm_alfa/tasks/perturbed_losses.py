@@ -43,24 +43,22 @@ class PerturbedLosses:
         self._attached, self._deferred = attached, deferred
         self._with_graph: list[torch.Tensor] = []
 
-    def add(self, group: Sequence[int], deltas: Sequence[Delta]) -> None:
+    def add(self, group: Sequence[int], deltas: Sequence[Delta], weight: Optional[float] = None) -> None:
         """Computes one more loss.
 
         Args:
             group: Indices of the features that are perturbed together.
             deltas: What is added to each of them.
+            weight: A factor of the loss in the sum; None: 1.
         """
         deferred = self._deferred_for(group)
         if deferred is not None:
-            value = self._add_deferred(deferred, group[0], deltas[0])
+            self._add_deferred(deferred, group[0], deltas[0], weight)
         else:
-            loss = self._loss(perturbations(group, deltas))
-            self._with_graph.append(loss)
-            value = loss.detach()
-        self.values.append(value)
+            self._with_graph.append(self._weighted(perturbations(group, deltas), weight))
 
     def total(self) -> torch.Tensor:
-        """The sum of the losses, with gradients."""
+        """The weighted sum of the losses, with gradients."""
         losses = list(self._with_graph)
         if self._deferred is not None and self._deferred.values:
             losses.append(self._deferred.total())
@@ -81,13 +79,21 @@ class PerturbedLosses:
         possible = self._replay.stands_alone(*group) and not underflows(features, self._record.output)
         return self._deferred if possible else None
 
-    def _add_deferred(self, deferred: DeferredLosses, index: int, delta: Delta) -> torch.Tensor:
+    def _weighted(self, changes: dict[int, Callable], weight: Optional[float]) -> torch.Tensor:
+        """A loss times its weight; its value is noted without."""
+        loss = self._loss(changes)
+        self.values.append(loss.detach())
+        return loss if weight is None else weight * loss
+
+    def _add_deferred(
+        self, deferred: DeferredLosses, index: int, delta: Delta, weight: Optional[float]
+    ) -> torch.Tensor:
         feature = self._record.features[index]
         perturbed = perturb_feature(delta, feature if self._attached else pytree.detached(feature))
-        return deferred.add(partial(self._loss_of_feature, index), perturbed)
+        return deferred.add(partial(self._loss_of_feature, index, weight), perturbed)
 
-    def _loss_of_feature(self, index: int, feature: Any) -> torch.Tensor:
+    def _loss_of_feature(self, index: int, weight: Optional[float], feature: Any) -> torch.Tensor:
         """The loss with another feature in place of the model's."""
         if self._replay.is_overwritten(index):
             feature = pytree.cloned(feature)  # a leaf cannot be written into
-        return self._loss({index: lambda _: feature})
+        return self._weighted({index: lambda _: feature}, weight)

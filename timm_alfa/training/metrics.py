@@ -11,8 +11,12 @@ SCALARS = {
     'loss_clean': 'train_loss_clean',
     'loss_adv': 'train_loss_adv',
     'delta_norm': 'delta_norm',
+    'delta_ratio': 'delta_ratio',
 }
-COLUMNS = (*SCALARS.values(), 'correct')
+COMPARED = 'loss_compared'  # the clean loss of those batches alone that have a perturbed one
+# What is summed, in the order in which states hold it: what was added to SCALARS later is at the end.
+_FIRST = ('loss', 'loss_clean', 'loss_adv', 'delta_norm', 'correct', COMPARED)
+SUMMED = (*_FIRST, *(name for name in SCALARS if name not in _FIRST))
 
 
 class Totals:
@@ -24,7 +28,7 @@ class Totals:
 
     def __init__(self, device: torch.device):
         dtype = torch.float32 if device.type == 'mps' else torch.float64
-        self.sums = torch.zeros(2, len(COLUMNS), dtype=dtype, device=device)  # values, and the images they count
+        self.sums = torch.zeros(2, len(SUMMED), dtype=dtype, device=device)  # values, and the images they count
         self._masks: dict[tuple, torch.Tensor] = {}
 
     def add(self, result: Mapping[str, torch.Tensor], target: torch.Tensor) -> None:
@@ -35,16 +39,20 @@ class Totals:
             target: Class indices [B], or soft targets [B, C], whose largest entry counts as the class.
         """
         count = len(target)
-        present = tuple(name for name in SCALARS if result.get(name) is not None)
         classes = target.argmax(-1) if target.ndim == 2 else target
         correct = (result['output'].detach().argmax(-1) == classes).sum() / count
+        values = {name: result[name] for name in SCALARS if result.get(name) is not None}
+        if 'loss_clean' in values and 'loss_adv' in values:
+            values[COMPARED] = values['loss_clean']
+        values['correct'] = correct
+
+        present = tuple(name for name in SUMMED if name in values)
         zero = correct.new_zeros(())
-        values = [result[name].detach().float().reshape(()) if name in present else zero for name in SCALARS]
+        row = [values[name].detach().float().reshape(()) if name in values else zero for name in SUMMED]
         if (count, present) not in self._masks:
-            counts = [count * (name in present) for name in SCALARS] + [count]
-            self._masks[count, present] = self.sums.new_tensor(counts)
+            self._masks[count, present] = self.sums.new_tensor([count * (name in present) for name in SUMMED])
         mask = self._masks[count, present]
-        self.sums[0] += torch.stack([*values, correct.float()]).to(self.sums.dtype) * mask
+        self.sums[0] += torch.stack(row).to(self.sums.dtype) * mask
         self.sums[1] += mask
 
     def reset(self) -> None:
@@ -52,9 +60,16 @@ class Totals:
         self.sums.zero_()
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means over all processes by column, without those never reported. `train_top1` is in percent."""
+        """Means over all processes by column, without those never reported.
+
+        `train_top1` is in percent. `loss_rise` says by what share the perturbed loss exceeds the clean one, both over
+        the same batches.
+        """
         sums, counts = accelerator.reduce(self.sums.clone(), 'sum').tolist()
-        means = {name: total / count for name, total, count in zip(COLUMNS, sums, counts, strict=True) if count}
+        means = {name: total / count for name, total, count in zip(SUMMED, sums, counts, strict=True) if count}
+        columns = {column: means[name] for name, column in SCALARS.items() if name in means}
         if 'correct' in means:
-            means['train_top1'] = 100 * means.pop('correct')
-        return means
+            columns['train_top1'] = 100 * means['correct']
+        if means.get(COMPARED):
+            columns['loss_rise'] = (means['loss_adv'] - means[COMPARED]) / abs(means[COMPARED])
+        return columns

@@ -226,7 +226,10 @@ class Trainer:
         weights = plain_state(self.run.saved_model, keep=self.accelerator.is_main_process)
         on_main(self.accelerator, self.write_epoch, weights, best)
         self.table.row(row, best)
+        self.check_strength(row)
         logged = {key: value for key, value in row.items() if value is not None}
+        if 'delta_ratio' in logged:
+            logged.pop('delta_norm')  # relative to the feature it says more
         self.accelerator.log(logged, step=self.state.epoch)
         self.save()
 
@@ -327,6 +330,21 @@ class Trainer:
                 f'epoch {self.state.epoch + 1} ended without a finite loss in training and in evaluation: '
                 f'its weights are not saved. {self.advice()}'
             )
+
+    def check_strength(self, row: dict[str, Any]) -> None:
+        """Warns, once in a run, of perturbations that do nothing or far too much.
+
+        Args:
+            row: The epoch's metrics, the last of the state's rows.
+        """
+        *before, now = [self.strength_warning(each) for each in self.state.rows]
+        if now and not any(before):
+            logger.warning('warning: epoch %d: %s', row['epoch'], now)
+
+    def strength_warning(self, row: dict[str, Any]) -> str:
+        """What is wrong with the strength of an epoch's perturbations; empty if nothing is, or if there are none."""
+        rise = row.get('loss_rise')
+        return '' if rise is None else self.run.task.strength_warning(rise)
 
     def advice(self) -> str:
         """What to change after a run that diverged, and where it then resumes."""

@@ -61,6 +61,17 @@ def broadcast(accelerator, module: nn.Module) -> None:
             torch.distributed.broadcast(tensor, 0)
 
 
+def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes; with one process, the tensor itself. Every process calls it."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return tensor
+    if torch.distributed.get_world_size() == 1:
+        return tensor
+    total = tensor.clone()
+    torch.distributed.all_reduce(total)
+    return total
+
+
 def on_main(accelerator: 'Accelerator', action, *args) -> Any:
     """Runs an action on the main process only, and returns its result or raises its error on every process.
 

@@ -94,6 +94,8 @@ def test_only_digits_have_their_own_defaults():
 def test_tasks_share_a_prefix_and_keep_their_own_defaults():
     assert parse_args([]).task_options.blocks == 'last'
     assert parse_args(['--task', 'l_alfa']).task_options.blocks == 'units:9'
+    assert parse_args(['--alfa-step-size', '0.01,1/255']).task_options.step_size == (0.01, 1 / 255)
+    assert parse_args(['--alfa-step-size', '1/255']).task_options.step_size == 1 / 255
     assert parse_args(['--task', 'l_alfa', '--alfa-blocks', 'all', '--alfa-gamma', '0.1']).task_options.gamma == 0.1
 
 

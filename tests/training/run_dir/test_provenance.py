@@ -9,6 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
+from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.training.preflight.dry_run import feature_shapes
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.plots import draw_plots
@@ -144,6 +145,9 @@ def test_timm_loads_the_folder_as_what_it_is(finished):
     assert all(torch.equal(value, best[key]) for key, value in model.state_dict().items())
 
 
+STEP_SIZE = EpochPlot(None, 'step size', ('step_size',), ('layer3',), log=True)
+
+
 def test_summary_has_one_row_per_epoch(finished):
     runs, result = finished
     with open(runs.output / 'run' / 'summary.csv') as file:
@@ -155,6 +159,8 @@ def test_summary_has_one_row_per_epoch(finished):
         'train_loss_clean',
         'train_loss_adv',
         'delta_norm',
+        'delta_ratio',
+        'loss_rise',
         'train_top1',
         'val_loss',
         'val_top1',
@@ -182,6 +188,18 @@ def test_plots_of_one_epoch_and_without_perturbation(tmp_path):
     row = {'epoch': 1, 'lr': 0.1, 'train_loss': 1.0, 'val_loss': 2.0, 'val_top1': 50.0, 'train_top1': 40.0}
     draw_plots(tmp_path, [row], 1)
     assert (tmp_path / 'curves.png').stat().st_size > 1000 and not (tmp_path / 'eta.png').exists()
+
+
+def test_plots_of_runs_with_a_step_size_and_of_those_before_there_was_a_rise(tmp_path):
+    row = {'epoch': 1, 'lr': 0.1, 'train_loss': 1.0, 'val_loss': 2.0, 'val_top1': 50.0, 'train_top1': 40.0}
+    row |= {'train_loss_clean': 1.0, 'train_loss_adv': 1.1, 'delta_norm': 0.2}
+    widths = []
+    for more, plots in (({}, ()), ({'loss_rise': 0.1, 'delta_ratio': 0.02, 'step_size': 1e-3}, (STEP_SIZE,))):
+        draw_plots(tmp_path, [row | more, row | more | {'epoch': 2}], 1, plots=plots)
+        with Image.open(tmp_path / 'curves.png') as image:
+            widths.append(image.width)
+    assert widths[1] == pytest.approx(widths[0] * 4 / 3, rel=0.01)
+    assert [file.name for file in tmp_path.iterdir()] == ['curves.png']
 
 
 def test_args_hold_every_option_and_the_environment(finished):

@@ -209,13 +209,15 @@ def _load_process(folder: Path, processes: int, run, totals: Totals, modules: li
 
 
 def _load_sums(folder: Path, saved: torch.Tensor, totals: Totals) -> None:
-    """Loads the sums of the current epoch.
+    """Loads the sums of the current epoch. A state from before a column was added has no sum of it.
 
     Raises:
-        CheckpointError: They are those of other columns of summary.csv, in the middle of an epoch.
+        CheckpointError: They are those of a later version of timm_alfa, in the middle of an epoch.
     """
-    if saved.shape == totals.sums.shape:
-        totals.sums.copy_(saved)
+    known = saved.shape[1] if saved.dim() == 2 and len(saved) == 2 else 0
+    if 0 < known <= totals.sums.shape[1]:
+        totals.sums.zero_()
+        totals.sums[:, :known].copy_(saved)
     elif saved.any():  # between epochs there is nothing to lose
         raise CheckpointError(
             f"state '{folder}' is from the middle of an epoch and sums other columns of summary.csv than this version "

@@ -8,7 +8,7 @@ import typing
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from timm_alfa.errors import ConfigError, did_you_mean
-from timm_alfa.options import core_type, default_of, hints, long_flag, resolve
+from timm_alfa.options import PerBlock, core_type, default_of, hints, long_flag, resolve
 from timm_alfa.utils import plain_data
 from timm_alfa.utils.files import expand_home
 
@@ -164,6 +164,8 @@ def _metavar(item: Option, kind: Any) -> str:
         return '{' + ','.join(map(str, metadata['choices'])) + '}'
     if metadata.get('metavar'):
         return metadata['metavar']
+    if kind == PerBlock:
+        return 'X[,X,...]'
     if typing.get_origin(kind) is tuple:
         return 'X'
     return {int: 'N', float: 'X', dict: 'KEY=VALUE'}.get(kind, 'NAME')

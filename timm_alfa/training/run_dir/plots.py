@@ -25,9 +25,10 @@ def draw_plots(
         title: Above the curves.
         plots: Of the method.
     """
-    draw_curves(folder / 'curves.png', rows, best_epoch, title)
+    draw_curves(folder / 'curves.png', rows, best_epoch, title, [plot for plot in plots if plot.file is None])
     for plot in plots:
-        draw_epoch_plot(folder / plot.file, rows, title, plot)
+        if plot.file is not None:
+            draw_epoch_plot(folder / plot.file, rows, title, plot)
 
 
 def _figure(columns: int):
@@ -51,10 +52,16 @@ def _save(figure, path: Path) -> None:
         temporary.write_bytes(png(figure))
 
 
-def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: str) -> None:
-    """Draws the loss, the accuracy, and the size of the perturbation with the learning rate."""
+def draw_curves(
+    path: Path, rows: list[dict[str, Any]], best_epoch: int, title: str, plots: Sequence[EpochPlot] = ()
+) -> None:
+    """Draws the loss, the accuracy, the strength of the perturbation with the learning rate, and plots of the method.
+
+    Args:
+        plots: Those that have no file of their own.
+    """
     perturbed = any(row.get('delta_norm') is not None for row in rows)
-    figure, axes = _figure(3 if perturbed else 2)
+    figure, axes = _figure((3 if perturbed else 2) + len(plots))
     loss, accuracy = axes[:2]
     loss.set_title('loss')
     clean = ('train_loss_clean', 'training, clean') if perturbed else ('train_loss', 'training')
@@ -77,7 +84,11 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: 
             label=f'best: {best["val_top1"]:.2f} in epoch {best_epoch}',
         )
     if perturbed:
-        _draw_delta(axes[2], rows)
+        _draw_strength(axes[2], rows)
+    for axis, plot in zip(axes[len(axes) - len(plots) :], plots, strict=True):
+        axis.set_title(plot.title)
+        _draw_course(axis, rows, plot, plot.labels)
+        add_legend(axis)
     for axis in (loss, accuracy):
         add_legend(axis)
     if title:
@@ -85,16 +96,38 @@ def draw_curves(path: Path, rows: list[dict[str, Any]], best_epoch: int, title: 
     _save(figure, path)
 
 
-def _draw_delta(axis, rows) -> None:
+# The first of these columns that a run has says how strong its perturbations are; older runs have the last one alone.
+STRENGTHS = (('delta_ratio', 'perturbation / feature'), ('delta_norm', 'mean l2 norm of delta'))
+
+
+def _draw_strength(axis, rows) -> None:
     axis.set_title('perturbation and learning rate')
-    _line(axis, rows, 'delta_norm', 'mean l2 norm of delta', GREEN)
-    axis.set_ylim(0, 1.15 * max(row.get('delta_norm') or 0 for row in rows) or 1)
+    shown = [('loss_rise', 'rise of the loss', ORANGE)]
+    key, label = next(each for each in STRENGTHS if _has(rows, each[0]))
+    shown.append((key, label, GREEN))
+    shown = [each for each in shown if _has(rows, each[0])]
+    for each in shown:
+        _line(axis, rows, *each)
+    values = [row[key] for row in rows for key, _, _ in shown if row.get(key) is not None]
+    axis.set_ylim(min(0, *values), 1.15 * max(0, *values) or 1)
+
     other = axis.twinx()
     other.spines[['top']].set_visible(False)
     _line(other, rows, 'lr', 'learning rate (right)', GRAY, linestyle=':', drawstyle='steps-mid')
     other.set_ylim(0, 1.15 * max(row['lr'] for row in rows) or 1)
     handles = [*axis.get_lines(), *other.get_lines()]
     add_legend(axis, handles=handles, labels=[line.get_label() for line in handles], loc='center right')
+
+
+def _has(rows, key: str) -> bool:
+    return any(row.get(key) is not None for row in rows)
+
+
+def _draw_course(axis, rows, plot: EpochPlot, labels: Sequence[str]) -> None:
+    for column, label, color in zip(plot.columns, labels, shades(len(plot.columns)), strict=True):
+        _line(axis, rows, column, label, color)
+    if plot.log:
+        axis.set_yscale('log')
 
 
 def draw_epoch_plot(path: Path, rows: list[dict[str, Any]], title: str, plot: EpochPlot) -> None:
@@ -105,8 +138,7 @@ def draw_epoch_plot(path: Path, rows: list[dict[str, Any]], title: str, plot: Ep
     colors = shades(count)
 
     course.set_title(f'{plot.title}, colors as on the right')
-    for column, color in zip(plot.columns, colors, strict=True):
-        _line(course, rows, column, column, color)
+    _draw_course(course, rows, plot, plot.columns)
 
     final.set_title(f'after epoch {rows[-1]["epoch"]}')
     final.bar(places, [rows[-1][column] for column in plot.columns], color=colors)

@@ -2,12 +2,16 @@
 
 import warnings
 
+import torch
+
 from timm_alfa.errors import AlfaWarning
 from timm_alfa.training.options.checks import without_effect_in
 from timm_alfa.training.options.config import DIGITS_DEFAULTS
 from timm_alfa.training.run import Run
 from timm_alfa.utils.console import logger
+from timm_alfa.utils.fsdp import is_sharded
 from timm_alfa.utils.launcher import launch_command
+from timm_alfa.utils.rng import preserve_rng
 
 
 def describe(run: Run, lr_reason: str) -> None:
@@ -49,7 +53,19 @@ def _describe_model(run: Run) -> None:
     if config.model.sync_bn and run.accelerator.num_processes == 1:
         _warn('--sync-bn has no effect with one process.')
     blocks = f', blocks {", ".join(run.blocks)}' if run.blocks else ''
-    logger.info('task: %s%s', config.task.task, blocks)
+    logger.info('task: %s%s%s', config.task.task, blocks, _objective(run))
+
+
+def _objective(run: Run) -> str:
+    """What is minimized and what it costs, for the line about the task."""
+    loss = run.task.describe_loss()
+    if not loss:
+        return ''
+    device = run.accelerator.device
+    input = torch.zeros(2, *run.input_config['input_size'], device=device)
+    with preserve_rng(device), run.accelerator.autocast():
+        cost = None if is_sharded(run.model.parameters()) else run.task.expected_cost(input)
+    return f'; {loss}' if cost is None else f'; {loss}, about {cost:.2g}x a standard step'
 
 
 def _describe_updates(run: Run, lr_reason: str) -> None:

@@ -139,6 +139,7 @@ class TrainStep:
     def skip(self, window: Sequence[Batch], update: int, own_bad: bool) -> Outcome:
         """Undoes what the passes left in gradients and running statistics, and names the images."""
         self.run.optimizer.zero_grad()
+        self.run.task.forget_step()
         self.statistics.restore()
         self.run.task.count_update()
         images = [int(index) for batch in window for index in batch.indices]
