@@ -63,7 +63,7 @@ AT_A_TIME = 20  # steps, where one takes about a millisecond
 SWEPT = WORKLOADS[1]  # the cheapest; its stages cost the same, as those of ResNet-18 do
 METHODS = {
     'alfa': {'task': 'alfa'},
-    'l_alfa': {'task': 'l_alfa'},
+    'l_alfa': {'task': 'l_alfa', 'mode': 'separate'},
     'l_alfa joint': {'task': 'l_alfa', 'mode': 'joint'},
     'noise': {'task': 'noise'},
     'moex': {'task': 'moex'},

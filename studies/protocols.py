@@ -98,5 +98,5 @@ def l_alfa(blocks: str = 'units:9', gamma: float = 1.0, **more: Any) -> Options:
         alfa_gamma=gamma,
         alfa_eta_lr=0.01,
         alfa_projection='hyperplane',
-        **more,
+        **{'alfa_mode': 'separate', **more},
     )

@@ -69,7 +69,7 @@ def test_large_steps():
 
 # cost
 
-VARIANTS = {"`l_alfa`, `mode='joint'`": 'l_alfa joint', "`l_alfa`, `mode='separate'` (default)": 'l_alfa'}
+VARIANTS = {"`l_alfa`, `mode='joint'` (default)": 'l_alfa joint', "`l_alfa`, `mode='separate'`": 'l_alfa'}
 MODELS = ('resnet18_cifar', 'resnet56s', 'resnet50', 'efficientnet_b0', 'vit_tiny_patch16_224')
 
 

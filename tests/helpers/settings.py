@@ -67,6 +67,7 @@ def check_step(model, input, target, criterion=None, task_name='alfa', times=1, 
     aux = state_of(task, norm_names(model)) if config.get('bn') == 'aux' else None
     criterion = task.criterion
     options = {k: v for k, v in config.items() if k not in ('blocks', 'every', 'start', 'eta_lr', 'projection')}
+    options.setdefault('mode', task.config.mode)
     for step in range(times):
         torch.manual_seed(step)
         expected = plain_step(plain_model, names, input, target, criterion, aux=aux, **options)

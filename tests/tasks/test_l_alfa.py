@@ -37,7 +37,7 @@ LEARNING_RATE, MOMENTUM, DECAY = 0.05, 0.9, 1e-3
 def test_three_steps_are_algorithm_one(config):
     """Search, one optimizer step for weights and eta, projection, three times: a loop with its own momentum."""
     model, _, _ = tiny(size=16)
-    config = {'blocks': 'units:3', 'steps': 2, 'step_size': 0.05, 'eta_lr': 0.1, **config}
+    config = {'blocks': 'units:3', 'mode': 'separate', 'steps': 2, 'step_size': 0.05, 'eta_lr': 0.1, **config}
     plain = copy.deepcopy(model)
     task = create_task('l_alfa', model, **config)
     task.extras.eta.data = task.extras.eta.data.double()
@@ -84,7 +84,7 @@ def test_three_steps_are_algorithm_one(config):
 )
 def test_eta_as_ones_is_alfa_with_a_constant(config):
     """At its start eta is one: ALFA's gradients, and a loss that is larger by gamma * r."""
-    config = {'steps': 2, 'step_size': 0.05, **config}
+    config = {'mode': 'separate', 'steps': 2, 'step_size': 0.05, **config}
     torch.manual_seed(1)
     model, input, target = tiny(size=16)
     other = copy.deepcopy(model)

@@ -109,7 +109,7 @@ class FeatureTask(MethodTask):
         self.blocks = resolve_blocks(self.model, config.blocks)
         if config.bn != 'clean':
             self._refuse_features_inside_norms()
-        if config.mode == 'joint' and len(self.blocks) == 1:
+        if config.mode == 'joint' and type(config).mode != 'joint' and len(self.blocks) == 1:
             warn(f"mode='joint' has no effect with one block, {self.blocks[0]}.")
         indices = range(len(self.blocks))
         self.groups = [tuple(indices)] if config.mode == 'joint' else [(index,) for index in indices]

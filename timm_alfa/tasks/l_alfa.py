@@ -23,6 +23,9 @@ class LAlfaConfig(SearchConfig):
     """Options of L-ALFA."""
 
     blocks: str = option(DEFAULT_BLOCKS, SearchConfig.__dataclass_fields__['blocks'].metadata['help'])
+    mode: str = option(
+        'joint', SearchConfig.__dataclass_fields__['mode'].metadata['help'], choices=('separate', 'joint')
+    )
     gamma: float = option(1.0, 'weight of the l1 norm of eta', low=0)
     eta_lr: float = option(0.01, 'learning rate of eta', low=0)
     projection: str = option(

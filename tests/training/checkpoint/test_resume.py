@@ -306,10 +306,10 @@ def test_a_state_without_its_loader_has_that_of_its_options(before, now, runs):
     assert runs('--task', 'standard', '--epochs', '1', '--loader', before, '--resume', 'auto')['epochs_done'] == 1
 
 
-def test_states_from_before_there_were_units_can_be_resumed():
+def test_states_from_before_there_were_units_and_gaps_can_be_resumed():
     before = TrainConfig(task_options=AlfaConfig(), task_prefix='alfa').flat()
     now = dict(before)
-    del before['alfa_unit']
+    del before['alfa_unit'], before['alfa_gap']
     assert list(differing_options(before, now, True)) == []
     now['alfa_unit'] = 'rms'
     assert list(differing_options(before, now, True)) == ['--alfa-unit was absolute, is rms']

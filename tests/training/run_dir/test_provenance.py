@@ -86,6 +86,8 @@ def finished(tmp_path_factory):
         'l_alfa',
         '--alfa-blocks',
         'all',
+        '--alfa-mode',
+        'separate',
         '--val-fraction',
         '0.5',
         '--train-subset',
