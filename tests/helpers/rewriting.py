@@ -202,7 +202,9 @@ def general_step(
     """One step of ALFA (equations 3 to 5)."""
     at = Rewriting(model, names, run, loss, aux if bn == 'aux' else None)
     features = {}
-    with hooked(model, {n: lambda m, a, o, n=n: features.update({n: [x.detach() for x in leaves(o)]}) for n in names}):
+    with hooked(
+        model, {n: lambda m, a, o, n=n: features.update({n: [x.detach().clone() for x in leaves(o)]}) for n in names}
+    ):
         loss_clean, logits = at.loss()
     stream = torch.get_rng_state()
     total, _ = at.gradients(loss_clean)
