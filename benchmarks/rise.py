@@ -31,8 +31,8 @@ MODELS = (
     'mixer_s32_224',
 )
 NOTES = (
-    'The head of `mixer_s32_224` starts at zero, so that nothing raises its loss before training. On the ViT the gradient\n'
-    'reaches the class token alone: the perturbation is small relative to all tokens.\n'
+    'The head of `mixer_s32_224` starts at zero, so that nothing raises its loss before training. On the ViT the '
+    'gradient\nreaches the class token alone: the perturbation is small relative to all tokens.\n'
 )
 SIZES = {'1/255': dict(step_size=1 / 255), '0.05 RMS': dict(step_size=0.05, unit='rms')}
 
