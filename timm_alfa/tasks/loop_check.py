@@ -75,8 +75,8 @@ class LoopCheck:
 
     def _versions_of(self, model: nn.Module) -> list[int]:
         """Of the model's first and last weights: a walk of all of them would take longer than a small layer."""
-        watched = [ref() for ref in self._watched]
-        if not watched or any(p is None for p in watched):
+        watched = [p for p in (ref() for ref in self._watched) if p is not None]
+        if not watched or len(watched) < len(self._watched):
             trained = [p for p in model.parameters() if p.requires_grad]
             watched = [*trained[:1], *trained[-1:]]
             self._watched = tuple(map(weakref.ref, watched))
