@@ -90,7 +90,6 @@ def made(detector, size=64):
         (ssdlite, 'backbone.body.layer4,backbone', dict()),
         (fcos, 'backbone.body.layer?,backbone', dict(mode='joint')),
     ],
-    ids=str,
 )
 def test_detectors(detector, blocks, options):
     model, batch = made(detector)

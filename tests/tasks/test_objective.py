@@ -45,7 +45,6 @@ def loss(output, weights, image, labels):
         ('noise', dict(blocks='body.layer2', std=0.1)),
         ('sam', dict()),
     ],
-    ids=str,
 )
 def test_any_call_and_loss(name, config):
     """Whatever a batch is, the step is that of a classifier whose criterion and model hide the difference."""
@@ -159,7 +158,6 @@ def test_methods_for_classifiers_say_why_they_take_none(name, given):
         (dict(loss=loss, criterion=F.cross_entropy), 'a criterion or loss, not both'),
         (dict(loss=loss, criterion_kwargs=dict(smoothing=0.1)), 'a criterion or loss, not both'),
     ],
-    ids=str,
 )
 def test_what_is_not_an_objective_is_refused(given, words):
     with pytest.raises(ConfigError, match=words):
@@ -184,7 +182,6 @@ def test_what_is_not_an_objective_is_refused(given, words):
             'call returns a list, in which the criterion finds no logits',
         ),
     ],
-    ids=str,
 )
 def test_wrong_losses_are_errors(name, given, words):
     model, image, target = tiny(size=16)
