@@ -19,7 +19,7 @@ VARIANTS = {
     'alfa, aux': ('alfa', dict(bn='aux')),
     'alfa, l2, random start': ('alfa', dict(norm='l2', random_start=True)),
     'alfa, rms, random start': ('alfa', dict(unit='rms', random_start=True, eps=0.1)),
-    'alfa, gap': ('alfa', dict(blocks='all', gap=0.05, every=2)),
+    'alfa, gap': ('alfa', dict(blocks='all', gap=0.05)),
     'alfa, every': ('alfa', dict(every=2)),
     'alfa, start': ('alfa', dict(start=6)),
     'l_alfa, joint': ('l_alfa', dict(mode='joint')),

@@ -49,7 +49,7 @@ SETTINGS = {
         '--reprob',
         '0.5',
     ),
-    'alfa_gap': ('--task', 'alfa', '--alfa-blocks', '2,3', '--alfa-gap', '0.05', '--grad-accum-steps', '2'),
+    'alfa_gap_accumulated': ('--task', 'alfa', '--alfa-blocks', '2,3', '--alfa-gap', '0.05', '--grad-accum-steps', '4'),
     'l_alfa_accumulated': (
         '--task',
         'l_alfa',
