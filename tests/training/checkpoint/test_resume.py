@@ -149,18 +149,18 @@ def test_resume_equals_undisturbed(name, runs, kill_after, monkeypatch):
 
 @pytest.mark.parametrize('changes', [False, True])
 def test_the_commands_that_began_the_run_and_that_changed_it_are_kept(changes, runs, kill_after, monkeypatch):
-    monkeypatch.setattr('sys.argv', ['train.py', 'begun'])
     kill_after(3, saved=True)
+    begun, change = ('--task', 'standard', '--checkpoint-every', '1'), ('--resume-anyway', '--lr', '0.02')
     with pytest.raises(Killed):
-        runs('--task', 'standard', '--checkpoint-every', '1')
+        runs(*begun)
     monkeypatch.undo()
-    monkeypatch.setattr('sys.argv', ['train.py', 'resumed'])
-    record = runs('--task', 'standard', '--resume', 'auto', *(['--resume-anyway', '--lr', '0.02'] if changes else []))
+    resumed = ('--task', 'standard', '--resume', 'auto', *(change if changes else ()))
+    record = runs(*resumed)
     options = yaml.safe_load((runs.output / 'run' / 'args.yaml').read_text())
-    assert record['command'] == options['environment']['command'] == ['train.py', 'begun']
-    change = {'epoch': 0, 'command': ['train.py', 'resumed'], 'mixed_precision': 'no', 'before': 'no'}
-    assert record['continued'] == ([change] if changes else [])
-    monkeypatch.setattr('sys.argv', ['train.py', 'again'])
+    assert record['command'] == options['environment']['command']
+    assert record['command'][0] == 'train.py' and record['command'][-len(begun) :] == list(begun)
+    entries = [(entry['epoch'], entry['command'][-len(resumed) :]) for entry in record['continued']]
+    assert entries == ([(0, list(resumed))] if changes else [])
     again = runs('--task', 'standard', '--resume', 'auto', *(['--lr', '0.02'] if changes else []))
     assert again == record, 'it has ended'
 
