@@ -65,7 +65,7 @@ def test_tensors_are_found_in_objects():
 
     changed = pytree.with_floats(value, [scores + 1, logits + 2, logits + 3])
     assert [float(x[0]) for x in pytree.floats(changed)] == [2, 2, 3]
-    assert type(changed[0]) is Box and type(changed[3]) is Result
+    assert type(changed[0]) is Box and changed[0].itself is changed[0] and type(changed[3]) is Result
     assert changed[3].labels is labels and changed[1:3] == ['text', None]
     assert [float(x[0]) for x in pytree.floats(value)] == [1, 0, 0]  # what it was made from stays as it is
 

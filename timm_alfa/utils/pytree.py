@@ -6,7 +6,7 @@ object that holds some among its attributes, such as a dataclass, counts as a di
 
 import copy
 from types import FunctionType, MethodType, ModuleType
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Callable, Container, Iterator, Optional, Sequence
 
 import torch
 from torch import nn
@@ -29,22 +29,31 @@ def _leaves(value: Any, around: frozenset[int] = frozenset()) -> Iterator[torch.
             yield from _leaves(attributes, around | {id(x)})
 
 
-def _attributes(x: Any, around: frozenset[int]) -> Optional[dict]:
+def _attributes(x: Any, around: Container[int]) -> Optional[dict]:
     """The attributes of an object that may hold tensors; None for anything else."""
     if x is None or isinstance(x, _NO_CONTAINERS) or id(x) in around:
         return None
     return getattr(x, '__dict__', None)
 
 
-def _map(function: Callable[[torch.Tensor], torch.Tensor], value: Any, around: frozenset[int] = frozenset()) -> Any:
+def _map(function: Callable[[torch.Tensor], torch.Tensor], value: Any, copies: Optional[dict[int, Any]] = None) -> Any:
+    """The value with the function applied to all its tensors.
+
+    Args:
+        copies: Of the objects that the value is an attribute of, by their identities: they may refer to themselves.
+    """
+    copies = copies or {}
+
     def mapped(x: Any) -> Any:
         if isinstance(x, torch.Tensor):
             return function(x)
-        attributes = _attributes(x, around)
-        if attributes is None or next(_leaves(attributes, around | {id(x)}), None) is None:
+        if id(x) in copies:
+            return copies[id(x)]
+        attributes = _attributes(x, copies)
+        if attributes is None or next(_leaves(attributes, frozenset((*copies, id(x)))), None) is None:
             return x
         other = copy.copy(x)
-        other.__dict__.update(_map(function, dict(attributes), around | {id(x)}))
+        other.__dict__.update(_map(function, dict(attributes), {**copies, id(x): other}))
         return other
 
     return tree_map(mapped, value)
