@@ -63,7 +63,8 @@ def test_images_are_counted_batch_by_batch(scored):
     found = evaluate_robust(model, loader, Accelerator(cpu=True), **attack)
     assert model.training
     model.eval()
-    assert found == {'robust_top1': pytest.approx(100 * expected / 360), 'robust_correct': expected}
+    shares = {'robust_top1': pytest.approx(100 * expected / 360), 'robust_correct': expected}
+    assert found == {**shares, 'robust_count': 360}
     assert 0 < expected < clean
 
 

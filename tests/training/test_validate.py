@@ -1,5 +1,6 @@
 """validate.py: whatever names a checkpoint gives the same score."""
 
+import csv
 import json
 import shutil
 
@@ -139,3 +140,28 @@ def test_missing_checkpoints_and_splits(trained):
         score('--checkpoint', '/no/such')
     with pytest.raises(ValueError, match="unknown split --split 'tset'"):
         score('--checkpoint', str(trained[0]), '--split', 'tset')
+
+
+def test_tables_pictures_and_predictions_of_a_split(trained, tmp_path):
+    folder, _ = trained
+    outputs = ('--per-class', str(tmp_path / 'classes'), '--predictions', str(tmp_path / 'p.csv'))
+    found = score('--checkpoint', str(folder), *outputs)
+    with open(tmp_path / 'p.csv') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == found['count'] == 360
+    assert sum(row['label'] == row['prediction'] for row in rows) == found['correct']
+    with open(tmp_path / 'classes' / 'per_class.csv') as file:
+        classes = list(csv.DictReader(file))
+    assert sum(int(row['correct']) for row in classes) == found['correct']
+    assert sum(int(row['images']) for row in classes) == 360
+
+
+def test_an_attack_on_some_of_the_images(trained):
+    folder, _ = trained
+    argv = ('--checkpoint', str(folder), '--robust', '--attack-steps', '1')
+    found = score(*argv, '--max-images', '40', '-b', '16')
+    assert (found['count'], found['robust_count']) == (360, 40)
+    assert found['robust_correct'] == score(*argv, '--max-images', '40', '-b', '16')['robust_correct']
+    assert score(*argv)['robust_count'] == 360
+    with pytest.raises(ConfigError, match='--max-images has no effect without --robust'):
+        parse_args(['--checkpoint', str(folder), '--max-images', '40'])

@@ -13,6 +13,7 @@ from timm_alfa.data.datasets.registry import KINDS, dataset_kind, find_split, op
 from timm_alfa.data.inspect import DataInfo, choose_loader, count_classes, inspect_data, read_sizes
 from timm_alfa.data.loaders.base import Loader
 from timm_alfa.data.loaders.create import check_cutmix, create_loaders, loader_spec
+from timm_alfa.data.loaders.sampling import random_subset
 from timm_alfa.errors import DataError, warn
 from timm_alfa.utils.text import shorten_list
 
@@ -138,6 +139,7 @@ def create_eval_loader(
     world_size: int = 1,
     device: Union[torch.device, str] = 'cpu',
     channels_last: bool = False,
+    most: Optional[int] = None,
 ) -> Loader:
     """Creates a loader of one split, every image once over all ranks.
 
@@ -154,6 +156,7 @@ def create_eval_loader(
         world_size: Number of processes.
         device: Where batches are made.
         channels_last: Memory format of the batches.
+        most: Take this many images at random, the same ones every time; None for all.
 
     Raises:
         DataError: The data cannot be used.
@@ -163,7 +166,10 @@ def create_eval_loader(
     if not len(source):
         raise DataError(f"split '{source.split}' has no images.")
     num_classes = num_classes or count_classes(data, source)
-    subset = Subset(source, torch.arange(len(source)))
+    indices = torch.arange(len(source))
+    if most is not None:
+        indices = random_subset(indices, min(most, len(source)), seed=0)
+    subset = Subset(source, indices)
     check_labels(source, subset.indices, num_classes)
 
     # loader

@@ -92,6 +92,8 @@ def _errors(found, record: dict[str, Any]) -> Iterator[str]:
     for key, value in (('top1', record.get('top1')), ('robust_top1', record.get('robust_top1') or 0)):
         if not (is_number(value) and 0 <= value <= 100):
             yield f'its {key} is {value!r}, expected a percentage'
+    if (attacked := record.get('robust_count', count)) != count:
+        yield f'{attacked} of {count} images were attacked: leave --max-images out'
     if record.get('split') != found.split or count != (found.images or count) or not is_count(count):
         yield (
             f'it is of {count} images of split {record.get("split")}, the accuracy of the run '

@@ -2,6 +2,7 @@
 
 import json
 import time
+from functools import partial
 from typing import Any, NamedTuple, Optional, cast
 
 import torch
@@ -9,15 +10,24 @@ from accelerate import Accelerator
 from torch import nn
 
 from timm_alfa.data import create_eval_loader
+from timm_alfa.data.datasets.base import Source
 from timm_alfa.data.datasets.registry import title
 from timm_alfa.training.evaluate import evaluate, evaluate_robust
-from timm_alfa.training.options.validate_args import ValidateConfig
+from timm_alfa.training.options.validate_args import ReportConfig, ValidateConfig
+from timm_alfa.training.report.folder import check_report_folder, write_report
+from timm_alfa.training.report.predictions import (
+    Collector,
+    Predictions,
+    check_predictions_file,
+    class_names,
+    write_predictions,
+)
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.setup.build import evaluated_input, input_config
 from timm_alfa.training.setup.launch import start_accelerate
 from timm_alfa.training.setup.load_model import open_model
 from timm_alfa.utils.console import logger
-from timm_alfa.utils.distributed import gather
+from timm_alfa.utils.distributed import gather, on_main
 from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import duration
 
@@ -28,12 +38,14 @@ class Prepared(NamedTuple):
     Attributes:
         loader: This process's share of the split.
         sha256: Of the file that the weights were read from; None if timm found it.
+        attacked: This process's share of the images that are attacked, or None.
     """
 
     accelerator: Accelerator
     model: nn.Module
     loader: Any
     sha256: Optional[str]
+    attacked: Any
 
 
 def prepare(config: ValidateConfig) -> Prepared:
@@ -43,6 +55,7 @@ def prepare(config: ValidateConfig) -> Prepared:
         AlfaError: Some options cannot be satisfied.
     """
     accelerator = start_accelerate()
+    on_main(accelerator, check_outputs, config.report)
 
     # the model
     model, sha256 = open_model(config.checkpoint, config.input)
@@ -52,7 +65,8 @@ def prepare(config: ValidateConfig) -> Prepared:
         model.to(memory_format=torch.channels_last)
 
     # the data
-    loader = create_eval_loader(
+    create = partial(
+        create_eval_loader,
         config.data,
         model_config=inputs,
         split=config.split.split,
@@ -63,6 +77,10 @@ def prepare(config: ValidateConfig) -> Prepared:
         device=accelerator.device,
         channels_last=config.checkpoint.channels_last,
     )
+    loader = create()
+    attacked = None
+    if config.robust.robust:
+        attacked = loader if config.robust.max_images is None else create(most=config.robust.max_images)
     inputs = evaluated_input(inputs, config.input, loader.name)
 
     logger.info(
@@ -73,7 +91,19 @@ def prepare(config: ValidateConfig) -> Prepared:
         title(config.data),
         loader.subset.source.split,
     )
-    return Prepared(accelerator, model, loader, sha256)
+    return Prepared(accelerator, model, loader, sha256, attacked)
+
+
+def check_outputs(options: ReportConfig) -> None:
+    """Checks that what is to be written can be, before anything is evaluated.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if options.per_class is not None:
+        check_report_folder(options.per_class)
+    if options.predictions is not None:
+        check_predictions_file(options.predictions)
 
 
 def label_names(model: nn.Module) -> Optional[list[str]]:
@@ -84,16 +114,25 @@ def label_names(model: nn.Module) -> Optional[list[str]]:
 
 def validate(config: ValidateConfig, prepared: Prepared) -> dict[str, Any]:
     """Evaluates a model and returns the record."""
-    accelerator, model, loader, sha256 = prepared
+    accelerator, model, loader, sha256, attacked = prepared
+    options = config.report
+    wants_images = options.per_class is not None or options.predictions is not None
+    collector = Collector() if wants_images else None
     began = time.perf_counter()
-    metrics = evaluate(model, loader, accelerator)
+    metrics = evaluate(model, loader, accelerator, collector=collector)
     seconds = time.perf_counter() - began
+
+    if cast(Any, model).num_classes <= 5:
+        metrics['top5'] = None  # there is nothing that it could miss
+    if collector is not None:
+        found = collector.gather(accelerator)
+        on_main(accelerator, write_outputs, options, found, loader.subset.source, model.num_classes)
 
     metrics['robust_top1'], attack = None, None
     if config.robust.robust:
         attack = config.attack.options()
         inputs = input_config(config.input, model)
-        metrics.update(evaluate_robust(model, loader, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
+        metrics.update(evaluate_robust(model, attacked, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
 
     skipped = set(gather(accelerator, sorted(loader.skipped_indices)))
     record = dict(
@@ -121,14 +160,31 @@ def validate(config: ValidateConfig, prepared: Prepared) -> dict[str, Any]:
     return redact(record)
 
 
+def write_outputs(options: ReportConfig, found: Predictions, source: Source, num_classes: int) -> None:
+    """Writes what --per-class and --predictions ask for.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    names = class_names(source, num_classes)
+    if options.per_class is not None:
+        rows = write_report(options.per_class, found, source, names)
+        worst = sorted((row for row in rows if row['images']), key=lambda row: row['recall'])[:3]
+        shown = ', '.join(f'{row["class"]} {row["recall"]:.1f}%' for row in worst)
+        logger.info('lowest recall: %s; tables and pictures are in %s', shown, options.per_class)
+    if options.predictions is not None:
+        write_predictions(options.predictions, found, source, names)
+        logger.info('predictions of %d images are in %s', len(found.indices), options.predictions)
+
+
 def report(accelerator: Accelerator, result: dict[str, Any]) -> None:
     """Logs the scores, and prints the record as the last line of stdout; from the main process."""
     if not accelerator.is_main_process:
         return
     logger.info(
-        'top-1 %.2f, top-5 %.2f, loss %.4f: %d of %d images in %s',
+        'top-1 %.2f%s, loss %.4f: %d of %d images in %s',
         result['top1'],
-        result['top5'],
+        '' if result['top5'] is None else f', top-5 {result["top5"]:.2f}',
         result['loss'],
         result['correct'],
         result['count'],
@@ -138,9 +194,10 @@ def report(accelerator: Accelerator, result: dict[str, Any]) -> None:
         logger.warning('warning: %d images could not be read and were skipped', result['skipped_images'])
     if result['attack']:
         logger.info(
-            'top-1 under PGD-%d, eps %.3g/255: %.2f',
+            'top-1 under PGD-%d, eps %.3g/255: %.2f (%d images)',
             result['attack']['steps'],
             result['attack']['eps'] * 255,
             result['robust_top1'],
+            result['robust_count'],
         )
     print(json.dumps(result), flush=True)

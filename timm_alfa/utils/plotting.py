@@ -2,6 +2,8 @@
 
 import io
 
+from timm_alfa.utils.text import printable
+
 BLUE, ORANGE, GREEN, GRAY = '#2a6fbb', '#d9642c', '#3a8f5b', '#8a8a8a'
 SERIES = (BLUE, ORANGE, GREEN, '#8a5fb0', '#b5863a')
 
@@ -33,6 +35,13 @@ def new_figure(columns: int = 1, width: float = 6.4, height: float = 3.6):
 def add_legend(axis, **options) -> None:
     """Adds a legend; options as for matplotlib."""
     axis.legend(**{'frameon': False, 'fontsize': 8, **options})
+
+
+def plot_label(text: str, most: int = 24) -> str:
+    """A name that others chose as a label: literally, on one line, and not longer than `most` characters."""
+    text = printable(text)
+    short = text if len(text) <= most else f'{text[: most - 1]}…'
+    return short.replace('$', r'\$')
 
 
 def shades(count: int) -> list:

@@ -37,6 +37,10 @@ class Source:
         """Returns what messages call an image."""
         return f"image {index} of split '{self.split}'"
 
+    def image_name(self, index: int) -> str:
+        """Returns what a file of predictions calls an image: its path if it has one, or else its index."""
+        return str(index)
+
     def guard(self, index: int, read: Callable[[], Image.Image]) -> Image.Image:
         """Returns what `read` returns.
 

@@ -82,6 +82,9 @@ class FolderSource(Source):
     def label(self, index: int) -> str:
         return f"image '{self.paths[index]}'"
 
+    def image_name(self, index: int) -> str:
+        return str(self.paths[index])
+
 
 def _check_in_training(split: str, found: Iterable[str], names: Sequence[str]) -> None:
     """Checks that the training split has all classes of another one.

@@ -13,7 +13,7 @@ from timm_alfa.utils import plain_data
 from timm_alfa.utils.files import expand_home
 
 # The value of a flag that is passed without one.
-WITHOUT_VALUE = {'torchcompile': 'inductor'}
+WITHOUT_VALUE = {'torchcompile': 'inductor', 'per_class': 'per_class'}
 # Flags of timm's train.py that have another spelling here, and what to use instead.
 TIMM_FLAGS = {
     '--amp': '`accelerate launch --mixed_precision bf16` (or fp16) before the script',

@@ -95,6 +95,24 @@ class RobustConfig:
     """Whether to attack."""
 
     robust: bool = option(False, 'also evaluate under a PGD attack')
+    max_images: Optional[int] = option(
+        None, 'attack this many images, drawn at random, the same ones every time (default: all)', low=1
+    )
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What is written besides the record."""
+
+    per_class: Optional[str] = option(
+        None,
+        'write accuracy, precision and recall of each class, the confusion matrix and a picture of the most confident '
+        "mistakes into this folder (without a value: 'per_class')",
+        metavar='FOLDER',
+    )
+    predictions: Optional[str] = option(
+        None, 'write label, prediction and probability of each image to this file, .csv or .parquet', metavar='FILE'
+    )
 
 
 GROUPS = {
@@ -102,6 +120,7 @@ GROUPS = {
     'input': InputConfig,
     'data': DataConfig,
     'split': SplitConfig,
+    'report': ReportConfig,
     'robust': RobustConfig,
     'attack': AttackConfig,
 }
@@ -110,6 +129,7 @@ TITLES = {
     'input': 'Input of the model',
     'data': 'Data',
     'split': 'Split',
+    'report': 'Classes and images',
     'robust': 'Robust accuracy',
     'attack': 'Attack of --robust',
 }
@@ -123,6 +143,7 @@ class ValidateConfig:
     input: InputConfig
     data: DataConfig
     split: SplitConfig
+    report: ReportConfig = ReportConfig()
     robust: RobustConfig = RobustConfig()
     attack: AttackConfig = AttackConfig()
 
@@ -157,7 +178,7 @@ def errors_across(given: Given) -> Iterator[str]:
     """Errors that involve more than one group."""
     if not given.values.get('robust'):
         for key in given.values:
-            if key.startswith('attack_'):
+            if key.startswith('attack_') or key == 'max_images':
                 yield f'{given.flag_name(key)} has no effect without --robust: add it.'
     if given.values.get('pretrained') and not names_data(given):
         yield '--pretrained does not say which data to use: add --dataset NAME or --data-dir FOLDER.'
