@@ -8,6 +8,7 @@ def main() -> None:
     """Parse, prepare, train, print the record."""
     from timm_alfa.training.options.train_args import parse_args
     from timm_alfa.training.preflight.dry_run import dry_run
+    from timm_alfa.training.preflight.probe_run import probe_run
     from timm_alfa.training.run_dir.check import check_folder
     from timm_alfa.training.setup.prepare import prepare
     from timm_alfa.training.start import check_start
@@ -19,10 +20,13 @@ def main() -> None:
         config = parse_args()
         check_folder(config)
         run = prepare(config)
-        if config.run.dry_run:
+        if config.run.dry_run or config.run.probe:
             folder = check_start(run)
     if config.run.dry_run:
         dry_run(run, folder)
+        return
+    if config.run.probe:
+        probe_run(run, folder)
         return
     print_record(run, train(run))
 

@@ -20,6 +20,7 @@ LAYERS = (
     'perturb',
     'replay',
     'tasks',
+    'probing',
     'data',
     'zoo',
     'training.options',

@@ -3,7 +3,8 @@
 from timm_alfa import models as models
 from timm_alfa import zoo as zoo
 from timm_alfa.blocks.spec import resolve_blocks
+from timm_alfa.probing.probe import probe
 from timm_alfa.tasks import create_task, list_tasks
 
 __version__ = '0.1.0'
-__all__ = ['create_task', 'list_tasks', 'resolve_blocks']
+__all__ = ['create_task', 'list_tasks', 'probe', 'resolve_blocks']

@@ -116,3 +116,10 @@ def feature_shape(feature: Any) -> Optional[list]:
         return None
     values = feature.values() if isinstance(feature, dict) else feature
     return [feature_shape(value) for value in values if value is not None]
+
+
+def shape_text(shape: Any) -> str:
+    """A shape, or several, in words."""
+    if shape and isinstance(shape[0], list):
+        return ' and '.join(map(shape_text, shape))
+    return 'x'.join(map(str, shape))

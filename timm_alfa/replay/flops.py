@@ -10,6 +10,7 @@ from torch.utils.flop_counter import flop_registry
 
 from timm_alfa.replay import norms
 from timm_alfa.replay.redirect import redirected
+from timm_alfa.replay.replay import call_model
 
 
 def _convolution_backward(grad_output, input, weight, *rest, out_val=None) -> int:
@@ -46,8 +47,15 @@ def count_flops(function: Callable[[], Any]) -> int:
     return counter.total
 
 
-def forward_after(model: nn.Module, names: Sequence[str], input: Any) -> tuple[int, dict[str, int]]:
-    """Forward operations F of a model, and T_i of what comes after each of some modules, by name."""
+def forward_after(
+    model: nn.Module, names: Sequence[str], *batch: Any, call: Callable = call_model
+) -> tuple[int, dict[str, int]]:
+    """Forward operations F of a model, and T_i of what comes after each of some modules, by name.
+
+    Args:
+        batch: What the model is called on.
+        call: `call(model, *batch)` calls it.
+    """
     counter = FlopCounter()
     before: dict[str, int] = {}
 
@@ -61,7 +69,7 @@ def forward_after(model: nn.Module, names: Sequence[str], input: Any) -> tuple[i
 
     targets = {model.get_submodule(name): partial(note, name) for name in names}
     with torch.no_grad(), norms.freeze_running_stats(model), counter, redirected(targets):
-        model(input)
+        call(model, *batch)
     return counter.total, {name: counter.total - count for name, count in before.items()}
 
 

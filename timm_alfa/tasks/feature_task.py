@@ -147,8 +147,7 @@ class FeatureTask(MethodTask):
 
     def perturbed(self, *batch) -> dict[str, torch.Tensor]:
         # the clean pass
-        record = self._replay.record(*batch, through=self.trainable_module)
-        record, loss_clean = self._clean_loss(record)
+        record, loss_clean = self.clean_pass(*batch)
         clean_gradients = self.clean_gradients(record, loss_clean)
 
         # for each group of features, a search and a perturbed loss
@@ -175,6 +174,10 @@ class FeatureTask(MethodTask):
             'delta_norm': torch.stack(sizes).mean(),
             'delta_ratio': torch.stack(ratios).mean(),
         }
+
+    def clean_pass(self, *batch) -> tuple[ForwardRecord, torch.Tensor]:
+        """The clean pass as replays need it, and its loss."""
+        return self._clean_loss(self._replay.record(*batch, through=self.trainable_module))
 
     def _clean_loss(self, record: ForwardRecord) -> tuple[ForwardRecord, torch.Tensor]:
         """The loss of the clean pass, and the record with what the loss drew from.

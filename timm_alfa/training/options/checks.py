@@ -189,8 +189,8 @@ def without_effect(config, flag_name) -> Iterator[str]:
             changed = key in config.given and values[key] != defaults[key]
             if changed and not row.condition(config):
                 yield f'{flag_name(key)} has no effect {row.reason}.'
-    if config.run.dry_run and config.run.log_with:
-        yield f'{flag_name("log_with")} has no effect with --dry-run.'
+    if config.run.log_with and (config.run.dry_run or config.run.probe):
+        yield f'{flag_name("log_with")} has no effect with {"--dry-run" if config.run.dry_run else "--probe"}.'
 
     # epochs that the run does not have
     epochs = config.epochs

@@ -200,6 +200,10 @@ class RunConfig:
     nan_patience: int = option(10, 'consecutive updates without a finite loss after which the run ends', low=1)
     log_interval: int = option(50, 'updates between log lines, where no progress bar can be shown', low=1)
     log_with: Optional[tuple[str, ...]] = option(None, 'experiment trackers to log to', choices=TRACKERS)
+    probe: bool = option(
+        False,
+        'measure how much a search raises the loss at each block and what it costs, write it to the folder, and exit',
+    )
     dry_run: bool = option(False, 'print the resolved options, blocks, feature shapes and parameter count, and exit')
 
     def errors(self, flag_name) -> Iterator[str]:
@@ -215,6 +219,8 @@ class RunConfig:
                 f"{flag_name('experiment')} is '{self.experiment}': pass a plain folder name; "
                 f'{flag_name("output")} says where it is.'
             )
+        if self.probe and self.dry_run:
+            yield f'{flag_name("probe")} and {flag_name("dry_run")} cannot be combined: a dry run writes nothing.'
         if self.resume == '':
             yield f"{flag_name('resume')} is empty: pass 'auto' or the folder of a run."
 

@@ -43,7 +43,7 @@ DESCRIPTION = (
     + '.'
 )
 # Options of one start of train.py, and not of the run that it begins or resumes.
-OF_ONE_START = ('resume', 'resume_anyway', 'dry_run')
+OF_ONE_START = ('resume', 'resume_anyway', 'dry_run', 'probe')
 # Options that --resume RUN does not take over from the run.
 NOT_FROM_RUN = ('output', 'experiment', *OF_ONE_START)
 TITLES = {

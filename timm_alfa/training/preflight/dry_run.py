@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from timm_alfa.blocks.spec import feature_shape
+from timm_alfa.blocks.spec import feature_shape, shape_text
 from timm_alfa.training.run import Run
 from timm_alfa.utils.plain_data import dump_yaml
 from timm_alfa.utils.redact import redact
@@ -44,13 +44,6 @@ def dry_run(run: Run, folder: Path) -> None:
         run=str(folder),
     )
     print(json.dumps(record), flush=True)
-
-
-def shape_text(shape: Any) -> str:
-    """A shape, or several, in words."""
-    if shape and isinstance(shape[0], list):
-        return ' and '.join(map(shape_text, shape))
-    return 'x'.join(map(str, shape))
 
 
 @torch.no_grad()

@@ -28,7 +28,8 @@ MOST = 240  # characters of a name; file systems allow 255
 MARKS = ('args.yaml', 'summary.csv', 'result.json', STATES)
 TRACKERS = ('timm_alfa', 'wandb')  # folders of tensorboard and wandb
 # What a run leaves that ended before its first state.
-UNTRAINED = {LOCK, 'args.yaml', 'config.json', STATES, *TRACKERS}
+PROBED = ('probe.json', 'probe.png')  # what --probe leaves, which is no run
+UNTRAINED = {LOCK, 'args.yaml', 'config.json', STATES, *TRACKERS, *PROBED}
 # What timm says about the architecture's published weights, and is not true of ours.
 OF_OTHER_WEIGHTS = ('description', 'origin_url', 'paper_name', 'paper_ids', 'notes', 'license', 'hf_hub_id', 'url')
 BEST, LAST, HUB = 'model_best.safetensors', 'model_last.safetensors', 'model.safetensors'
@@ -123,7 +124,7 @@ def _numbered_folder(base: Path, resume: bool) -> Path:
     """The first free name of BASE, BASE-2, ...; to resume, the last of those before it that holds a run."""
     taken = []
     path = base
-    while path.exists() or path.is_symlink():
+    while (path.exists() or path.is_symlink()) and not is_probed(path):
         taken.append(path)
         path = base.with_name(f'{base.name}-{len(taken) + 1}')
 
@@ -136,7 +137,12 @@ def foreign_files(path: Path) -> list[str]:
     if not path.is_dir():
         return []
     names = (each.name for each in path.iterdir())
-    return sorted(name for name in names if name != LOCK and not files.TEMPORARY.fullmatch(name))
+    return sorted(name for name in names if name not in (LOCK, *PROBED) and not files.TEMPORARY.fullmatch(name))
+
+
+def is_probed(path: Path) -> bool:
+    """Whether a folder holds nothing but what --probe has written: it is free for a run."""
+    return path.is_dir() and not path.is_symlink() and {each.name for each in path.iterdir()} == {*PROBED}
 
 
 class RunFolder:
@@ -207,6 +213,14 @@ class RunFolder:
         path = self.path / name
         with write_errors(path):
             files.write_text(path, text)
+
+    def save_probe(self, content: dict[str, Any], picture: bytes) -> None:
+        """Writes probe.json and probe.png."""
+        text, image = (self.path / name for name in PROBED)
+        with write_errors(text):
+            files.write_json(text, content)
+        with write_errors(image), files.atomic_file(image) as temporary:
+            temporary.write_bytes(picture)
 
     def finished_result(self) -> dict[str, Any]:
         """The record of a finished run; empty if there is none, or none that train.py wrote."""

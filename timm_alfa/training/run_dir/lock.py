@@ -9,7 +9,7 @@ from typing import Optional
 
 from timm_alfa.errors import AlfaWarning, ConfigError
 from timm_alfa.training.options.config import TrainConfig
-from timm_alfa.training.run_dir.folder import LOCK, choose_folder, is_run, unwritable
+from timm_alfa.training.run_dir.folder import LOCK, choose_folder, is_probed, is_run, unwritable
 
 
 class FolderLock:
@@ -80,7 +80,7 @@ def lock_folder(config: TrainConfig, lock: FolderLock) -> Path:
         # a new run gets a new name: with --resume auto, too, if there is none to resume
         numbered = config.run.experiment is None and config.run.resume in (None, 'auto') and not is_run(path)
         try:
-            path.mkdir(parents=True, exist_ok=not numbered)
+            path.mkdir(parents=True, exist_ok=not numbered or is_probed(path))
         except OSError as error:
             if numbered and path.is_dir():
                 continue  # another process was faster: take the next number
