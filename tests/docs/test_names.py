@@ -36,6 +36,8 @@ def known_flags() -> set[str]:
     for command in COMMANDS:
         text = subprocess.run([sys.executable, ROOT / command, '--help'], capture_output=True, text=True, check=True)
         found.update(FLAG.findall(text.stdout))
+    for script in (ROOT / 'examples').glob('*.py'):  # not run: they import optional packages
+        found.update(FLAG.findall(script.read_text(encoding='utf-8')))
     return found | {f'--no-{flag[2:]}' for flag in found}
 
 
