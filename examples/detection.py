@@ -50,7 +50,7 @@ def create_detector(args, num_classes):
 def evaluate(model, loader, device):
     """Mean average precision over IoU 0.5 to 0.95, and at 0.5."""
     model.eval()
-    metric = MeanAveragePrecision(max_detection_thresholds=[1, 10, 200])
+    metric = MeanAveragePrecision()
     for images, targets in loader:
         outputs = model([image.to(device) for image in images])
         metric.update([{key: value.cpu() for key, value in output.items()} for output in outputs], targets)

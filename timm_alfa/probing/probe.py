@@ -64,8 +64,8 @@ def probe(
     """
     model = unwrap(model)
     sizes, gap = _checked(sizes, gap, steps)
-    options = dict(blocks=blocks, unit='rms', steps=steps, norm=norm, step_size=sizes[0])
-    task = create_task('alfa', model, criterion, call=call, loss=loss, **options)
+    options: dict[str, Any] = dict(blocks=blocks, unit='rms', steps=steps, norm=norm, step_size=sizes[0])
+    task: Any = create_task('alfa', model, criterion, call=call, loss=loss, **options)
     if task.is_classifier and len(batch) != 2:
         raise ConfigError(
             f'the batch of a classifier is images and targets, and {len(batch)} arguments follow the model: pass '
