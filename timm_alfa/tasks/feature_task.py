@@ -113,7 +113,7 @@ class FeatureTask(MethodTask):
             warn(f"mode='joint' has no effect with one block, {self.blocks[0]}.")
         indices = range(len(self.blocks))
         self.groups = [tuple(indices)] if config.mode == 'joint' else [(index,) for index in indices]
-        self.weights = self._per_block('weight', config.weight)
+        self.block_weights = self._per_block('weight', config.weight)
         self._replay = Replay(self.model, self.blocks, self.objective.call)
 
     def _refuse_features_inside_norms(self) -> None:
@@ -154,7 +154,7 @@ class FeatureTask(MethodTask):
         losses, sizes, ratios = self._perturbed_losses(record), [], []
         for group in self.groups:
             deltas = self.search(record, group, clean_gradients)
-            weight = self.weights[group[0]] if isinstance(self.config.weight, tuple) else None
+            weight = self.block_weights[group[0]] if isinstance(self.config.weight, tuple) else None
             scaled = self.scaled(deltas, group)
             losses.add(group, scaled, weight)
             sizes.append(ascent.sample_norm(pytree.floats(deltas)))
@@ -238,7 +238,7 @@ class FeatureTask(MethodTask):
         """
         weight = mean = self.config.weight
         if isinstance(self.config.weight, tuple):
-            weight, mean = 1.0, sum(self.weights) / len(self.weights)
+            weight, mean = 1.0, sum(self.block_weights) / len(self.block_weights)
         if self.config.reduction == 'sum':
             return loss_clean + weight * total
         return (loss_clean + weight * total / count) / (1 + mean)
