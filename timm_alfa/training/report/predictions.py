@@ -75,7 +75,7 @@ def check_predictions_file(path: Union[str, Path]) -> None:
     if path.suffix not in FORMATS:
         raise ConfigError(f"--predictions is '{path}': its name must end in {' or '.join(FORMATS)}.")
     if not path.parent.is_dir():
-        raise ConfigError(f"--predictions is '{path}', but there is no folder '{path.parent}': create it first.")
+        raise ConfigError(f"--predictions is '{path}', but the folder '{path.parent}' does not exist: create it first.")
 
 
 def write_predictions(path: Union[str, Path], found: Predictions, source: Source, names: Sequence[str]) -> None:

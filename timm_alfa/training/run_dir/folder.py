@@ -28,7 +28,7 @@ MOST = 240  # characters of a name; file systems allow 255
 MARKS = ('args.yaml', 'summary.csv', 'result.json', STATES)
 TRACKERS = ('timm_alfa', 'wandb')  # folders of tensorboard and wandb
 # What a run leaves that ended before its first state.
-PROBED = ('probe.json', 'probe.png')  # what --probe leaves, which is no run
+PROBED = ('probe.json', 'probe.png')  # the files that --probe writes
 UNTRAINED = {LOCK, 'args.yaml', 'config.json', STATES, *TRACKERS, *PROBED}
 # What timm says about the architecture's published weights, and is not true of ours.
 OF_OTHER_WEIGHTS = ('description', 'origin_url', 'paper_name', 'paper_ids', 'notes', 'license', 'hf_hub_id', 'url')
