@@ -2,9 +2,8 @@
 
 from typing import Optional
 
-import timm
-
 from timm_alfa.errors import HubError
+from timm_alfa.publishing.card.starting_weights import pretrained_name, published_cfg
 from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.zoo.tags import DATASETS, TAGS, DataSet
 
@@ -51,18 +50,14 @@ def sources(run: FinishedRun, dataset_id: Optional[str] = None) -> dict[str, Opt
     found = {f"--dataset '{run.record['dataset']}'": run.dataset_as(dataset_id)}
     if run.args.get('initial_checkpoint'):
         found[f"--initial-checkpoint '{run.args['initial_checkpoint']}'"] = None
-    elif run.args.get('pretrained'):
-        model = str(run.args.get('model') or run.record['model'])
+    elif (model := pretrained_name(run)) is not None:
         found[f"--pretrained '{model}'"] = _trained_on(model)
     return found
 
 
 def _trained_on(model: str) -> Optional[DataSet]:
     """The dataset of a model's published weights, if it alone decides on their license."""
-    try:
-        cfg = timm.get_pretrained_cfg(model)
-    except RuntimeError:  # a tag that this timm does not know
-        return None
+    cfg = published_cfg(model)
     if cfg is None:
         return None
     if (tag := TAGS.get(f'{cfg.architecture}.{cfg.tag}')) is not None:

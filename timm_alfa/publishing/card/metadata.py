@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING, Any, Optional
 
-import timm
-
 from timm_alfa.data.datasets import registry
 from timm_alfa.publishing.card.license import license_fields
+from timm_alfa.publishing.card.starting_weights import pretrained_name, published_cfg
 from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.redact import redact
 from timm_alfa.utils.text import printable
@@ -97,15 +96,12 @@ def dataset_names(run: FinishedRun, dataset_id: Optional[str] = None) -> tuple[s
 
 def base_model(run: FinishedRun) -> Optional[str]:
     """The Hub's id of the weights that training started from, or None if they are not there."""
-    if not run.args.get('pretrained'):
+    model = pretrained_name(run)
+    if model is None:
         return None
-    model = str(run.args.get('model') or run.record['model'])
     if model.startswith(('hf-hub:', 'hf_hub:')):
         return model.partition(':')[2].partition('@')[0]
-    try:
-        cfg = timm.get_pretrained_cfg(model)
-    except RuntimeError:  # a tag that this timm does not know
-        return None
+    cfg = published_cfg(model)
     if cfg is None:
         return None
     row = load_manifest().get(f'{cfg.architecture}.{cfg.tag}')

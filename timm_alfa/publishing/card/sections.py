@@ -5,6 +5,7 @@ from typing import Any, Optional, Sequence
 from timm_alfa.errors import HubError
 from timm_alfa.publishing.card.metadata import base_model, dataset_names
 from timm_alfa.publishing.card.paper import EPOCHS, differences, rows_of
+from timm_alfa.publishing.card.starting_weights import pretrained_name
 from timm_alfa.tasks import TASKS
 from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.markdown import Markdown, code_span, escape, markdown_table
@@ -72,8 +73,8 @@ def starting_weights(run: FinishedRun) -> str:
     """What training started from, in words."""
     if run.args.get('initial_checkpoint'):
         return 'a checkpoint of the author'
-    if run.args.get('pretrained'):
-        return f'pretrained ({run.args.get("model") or run.record["model"]})'
+    if (name := pretrained_name(run)) is not None:
+        return f'pretrained ({name})'
     return 'random'
 
 
