@@ -18,6 +18,7 @@ settings.register_profile('any machine', deadline=None, suppress_health_check=[H
 settings.load_profile('any machine')
 sys.path.insert(0, str(Path(__file__).parent))
 
+from helpers.dataset_files import datasets_library  # noqa: F401  a fixture
 from helpers.run_folders import make_run  # noqa: F401  a fixture
 
 

@@ -28,12 +28,9 @@ def make_folder(tmp_path):
 
 
 @pytest.fixture
-def make_parquet(tmp_path, monkeypatch):
+def make_parquet(tmp_path, datasets_library):
     """Writes a dataset in the Hub's layout: columns of rows by split."""
-    datasets = pytest.importorskip('datasets')
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
-    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
-    datasets.disable_progress_bars()
+    datasets = datasets_library
 
     def make(features, name='set', **splits):
         for split, rows in splits.items():

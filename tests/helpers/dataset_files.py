@@ -3,10 +3,22 @@
 import io
 import tarfile
 
+import pytest
+
 from timm_alfa.data import DataConfig
 from timm_alfa.data.datasets.registry import open_split
 
 KINDS = ('folder', 'hfds', 'wds', 'torch')
+
+
+@pytest.fixture
+def datasets_library(tmp_path, monkeypatch):
+    """The library `datasets`, offline, quiet, and with a cache of its own."""
+    datasets = pytest.importorskip('datasets')
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
+    datasets.disable_progress_bars()
+    return datasets
 
 
 def write_dataset(kind, root, images):

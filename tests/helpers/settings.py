@@ -2,11 +2,13 @@
 
 import copy
 
+import pytest
 import timm
 import torch
 from helpers.rewriting import norm_names, plain_step
 
 from timm_alfa import create_task, resolve_blocks
+from timm_alfa.errors import AlfaWarning
 
 CLASSES = 5
 
@@ -57,6 +59,19 @@ def assert_same_grads(found, expected, atol=1e-9):
 def assert_same_buffers(model, expected, atol=1e-9):
     for name, buffer in model.named_buffers():
         torch.testing.assert_close(buffer, expected[name], rtol=1e-9, atol=atol, msg=lambda m, n=name: f'{n}: {m}')
+
+
+def check_standard_step(task_name, **config):
+    """A method whose strength is 0 warns, and is standard training bit for bit: gradients and running statistics."""
+    model, input, target = tiny(size=16, dtype=torch.float32)
+    (option,) = config
+    with pytest.warns(AlfaWarning, match=f'{option}=0'):
+        task = create_task(task_name, copy.deepcopy(model), **config)
+    standard = create_task('standard', model)
+    for each in (task, standard):
+        each(input, target)['loss'].backward()
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(task.parameters(), standard.parameters(), strict=True))
+    assert_same_buffers(task.model, dict(model.named_buffers()), atol=0)
 
 
 def check_step(model, input, target, criterion=None, task_name='alfa', times=1, atol=1e-9, **config):

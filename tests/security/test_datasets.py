@@ -46,11 +46,8 @@ def ghostscript(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def make_data(tmp_path, monkeypatch):
+def make_data(tmp_path, datasets_library):
     """Writes a dataset of one kind with two good images and the given one; gives its options."""
-    datasets = pytest.importorskip('datasets')
-    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
-    datasets.disable_progress_bars()
 
     def make(kind, content):
         good = encoded(picture(0))

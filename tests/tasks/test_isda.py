@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from helpers.settings import CLASSES, assert_same_grads, gradients, tiny
+from helpers.settings import CLASSES, assert_same_grads, check_standard_step, gradients, tiny
 from torch import nn
 
 from timm_alfa import create_task
-from timm_alfa.errors import AlfaWarning, ConfigError
+from timm_alfa.errors import ConfigError
 from timm_alfa.perturb.covariance import Moments, joined, logit_variances, moments_of
 
 
@@ -147,13 +147,7 @@ def test_the_strength_needs_the_number_of_updates():
 
 
 def test_without_strength_it_is_standard_training():
-    model, input, target = tiny(size=16, dtype=torch.float32)
-    with pytest.warns(AlfaWarning, match='strength=0'):
-        task = create_task('isda', copy.deepcopy(model), strength=0)
-    standard = create_task('standard', model)
-    for each in (task, standard):
-        each(input, target)['loss'].backward()
-    assert all(torch.equal(p.grad, q.grad) for p, q in zip(task.parameters(), standard.parameters(), strict=True))
+    check_standard_step('isda', strength=0)
 
 
 class Convolutional(nn.Module):

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from helpers.settings import assert_same_buffers, assert_same_grads, gradients, tiny
+from helpers.settings import assert_same_buffers, assert_same_grads, check_standard_step, gradients, tiny
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from timm_alfa import create_task
-from timm_alfa.errors import AlfaWarning, ConfigError
+from timm_alfa.errors import ConfigError
 from timm_alfa.replay.flops import count_flops
 from timm_alfa.tasks.objective import Objective
 from timm_alfa.tasks.sam import SamConfig, SamTask
@@ -210,14 +210,7 @@ def test_any_call_and_loss(checkpointed):
 
 
 def test_without_a_radius_it_is_standard_training():
-    model, input, target = tiny(size=16, dtype=torch.float32)
-    with pytest.warns(AlfaWarning, match='rho=0'):
-        task = create_task('sam', copy.deepcopy(model), rho=0)
-    standard = create_task('standard', model)
-    for each in (task, standard):
-        each(input, target)['loss'].backward()
-    assert all(torch.equal(p.grad, q.grad) for p, q in zip(task.parameters(), standard.parameters(), strict=True))
-    assert_same_buffers(task.model, dict(model.named_buffers()), atol=0)
+    check_standard_step('sam', rho=0)
 
 
 def test_a_gradient_without_a_direction_changes_no_weight():

@@ -64,11 +64,8 @@ def test_a_dictionary_may_merge_classes_and_leave_numbers_out(tmp_path):
 
 
 @pytest.fixture
-def make_data(tmp_path, monkeypatch):
+def make_data(tmp_path, datasets_library):
     """Writes a dataset of one kind with the classes a and b in turns, and a class map; gives the options."""
-    datasets = pytest.importorskip('datasets')
-    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
-    datasets.disable_progress_bars()
 
     def make(kind, content):
         from dataclasses import replace

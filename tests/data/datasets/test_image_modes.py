@@ -38,11 +38,8 @@ def tiff(values, bits, photometric=1, little=True):
 
 
 @pytest.fixture
-def sixteen_bits(tmp_path, monkeypatch):
+def sixteen_bits(tmp_path, datasets_library):
     """Writes a dataset of one kind with two gray images of 16 bits."""
-    datasets = pytest.importorskip('datasets')
-    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
-    datasets.disable_progress_bars()
     return lambda kind: write_dataset(kind, tmp_path / 'data', [encoded(Image.fromarray(RAMP))] * 2)
 
 
@@ -109,9 +106,7 @@ def _color_png(values):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize(('mode', 'what'), [('F', 'floating-point numbers'), ('I', '32-bit integers')])
-def test_pixels_without_a_known_range_are_refused_by_name(kind, mode, what, tmp_path, monkeypatch):
-    datasets = pytest.importorskip('datasets')
-    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path / 'cache')
+def test_pixels_without_a_known_range_are_refused_by_name(kind, mode, what, tmp_path, datasets_library):
     data = write_dataset(kind, tmp_path / 'data', [encoded(Image.new(mode, (4, 4), 1), 'TIFF')])
     with pytest.raises(DataError, match=rf'cannot read (image|row) .*{what}.* save it with 8 or 16 bits per channel'):
         read_all(data)
