@@ -106,10 +106,12 @@ def sample_norm(delta: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(squares).sum(0).sqrt().mean()
 
 
-def ratio_of_norms(delta: Any, feature: Any) -> torch.Tensor:
+def ratio_to_feature(size: torch.Tensor, feature: Any) -> torch.Tensor:
     """The size of a perturbation relative to what it is added to, |delta| / |f|: a scalar, 0 for a feature of zeros.
 
-    Both are `sample_norm`, of all floating-point tensors together.
+    Args:
+        size: `sample_norm` of the perturbation.
+        feature: Is measured in the same way, all its floating-point tensors together.
     """
-    size, whole = (sample_norm(pytree.floats(pytree.detached(value))) for value in (delta, feature))
+    whole = sample_norm(pytree.floats(pytree.detached(feature)))
     return torch.where(whole > 0, size / whole, torch.zeros_like(whole))

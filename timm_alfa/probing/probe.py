@@ -73,7 +73,7 @@ def probe(
         )
 
     with no_trace(model, task.objective.modules, pytree.device_of(batch)):
-        costs = _costs(task, batch, steps)
+        costs = _costs(task, batch)
         record, loss_clean = task.clean_pass(*batch)
         clean = _checked_loss(loss_clean)
         gradients = task.clean_gradients(record, loss_clean)
@@ -124,16 +124,13 @@ def _checked_loss(loss: torch.Tensor) -> float:
     return value
 
 
-def _costs(task, batch: tuple, steps: int) -> list[Optional[float]]:
+def _costs(task, batch: tuple) -> list[Optional[float]]:
     """For each block, the operations of a step that perturbs it alone, relative to those of standard training."""
     forward, after = flops.forward_after(task.model, task.blocks, *batch, call=task.objective.call)
     if not forward:
         return [None] * len(task.blocks)
-
-    def cost(tail: int) -> float:
-        return flops.step_cost(forward, [tail], 2 * (steps - 1), clean_gradients=True) / (3 * forward)
-
-    return [cost(after[name]) if name in after else None for name in task.blocks]
+    search = task.search_passes()
+    return [flops.relative_cost(forward, [after[name]], *search) if name in after else None for name in task.blocks]
 
 
 def _rises(

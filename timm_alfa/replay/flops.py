@@ -98,3 +98,8 @@ def step_cost(forward: int, tails: Sequence[int], passes: int, clean_gradients: 
     """
     longest = max(tails, default=0) if clean_gradients else 0
     return 3 * forward + longest + (passes + 3) * sum(tails)
+
+
+def relative_cost(forward: int, tails: Sequence[int], passes: int, clean_gradients: bool) -> float:
+    """The cost of a step relative to standard training; arguments as for `step_cost`."""
+    return step_cost(forward, tails, passes, clean_gradients) / (3 * forward)

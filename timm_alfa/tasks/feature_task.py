@@ -157,8 +157,10 @@ class FeatureTask(MethodTask):
             weight = self.block_weights[group[0]] if isinstance(self.config.weight, tuple) else None
             scaled = self.scaled(deltas, group)
             losses.add(group, scaled, weight)
-            sizes.append(ascent.sample_norm(pytree.floats(deltas)))
-            ratios.append(ascent.ratio_of_norms(pytree.detached(scaled), [record.features[i] for i in group]))
+            size = ascent.sample_norm(pytree.floats(deltas))
+            added = size if scaled is deltas else ascent.sample_norm(pytree.floats(pytree.detached(scaled)))
+            sizes.append(size)
+            ratios.append(ascent.ratio_to_feature(added, [record.features[i] for i in group]))
         self.observe(record, loss_clean, losses.values)
 
         # equation 3
@@ -266,7 +268,7 @@ class FeatureTask(MethodTask):
     def expected_cost(self, input: torch.Tensor) -> Optional[float]:
         forward, after = flops.forward_after(self.model, self.blocks, input)
         tails = [max(after[self.blocks[i]] for i in group) for group in self.groups]
-        extra = flops.step_cost(forward, tails, *self.search_passes()) / flops.step_cost(forward, [], 0, False) - 1
+        extra = flops.relative_cost(forward, tails, *self.search_passes()) - 1
         return 1 + extra / self.config.every
 
     def describe_loss(self) -> str:

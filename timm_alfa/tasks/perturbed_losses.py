@@ -85,12 +85,10 @@ class PerturbedLosses:
         self.values.append(loss.detach())
         return loss if weight is None else weight * loss
 
-    def _add_deferred(
-        self, deferred: DeferredLosses, index: int, delta: Delta, weight: Optional[float]
-    ) -> torch.Tensor:
+    def _add_deferred(self, deferred: DeferredLosses, index: int, delta: Delta, weight: Optional[float]) -> None:
         feature = self._record.features[index]
         perturbed = perturb_feature(delta, feature if self._attached else pytree.detached(feature))
-        return deferred.add(partial(self._loss_of_feature, index, weight), perturbed)
+        deferred.add(partial(self._loss_of_feature, index, weight), perturbed)
 
     def _loss_of_feature(self, index: int, weight: Optional[float], feature: Any) -> torch.Tensor:
         """The loss with another feature in place of the model's."""
