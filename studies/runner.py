@@ -8,8 +8,8 @@ from typing import Optional
 
 from studies import records
 from studies.jobs import Job
-from studies.signals import handled
 from studies.worker import STOPPED, Worker, Workspace, is_locked
+from timm_alfa.utils.signals import handled
 
 POLL, REPORT = 0.2, 600.0  # seconds
 

@@ -18,8 +18,8 @@ if not __package__:  # run as a script
 from studies.files import open_log
 from studies.jobs import Job, train_command
 from studies.recipes import RECIPES
-from studies.signals import STOP_SIGNALS, handled
 from studies.worker import STOPPED, Workspace, take_lock
+from timm_alfa.utils.signals import STOP_SIGNALS, handled
 
 
 def train_in_groups(jobs: Sequence[Job], workspace: Workspace, size: int) -> bool:

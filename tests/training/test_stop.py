@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from timm_alfa.training.stop import STOP_SIGNALS, StopFlag
+from timm_alfa.training.stop import StopFlag
+from timm_alfa.utils.signals import STOP_SIGNALS
 
 
 def test_signals_set_a_flag_and_a_second_interrupt_stops():

@@ -3,15 +3,13 @@
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Optional
 
 from timm_alfa.utils.distributed import is_main_process
+from timm_alfa.utils.signals import handled
 
 SAME_SIGNAL = 1.0  # seconds
-# A closed terminal, and the warning that Slurm sends before the end of a job. Ignored ones stay so, as under nohup.
-UNLESS_IGNORED = (signal.SIGHUP, signal.SIGUSR1)
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *UNLESS_IGNORED)
 
 
 class Stopped(Exception):
@@ -28,21 +26,19 @@ class StopFlag:
     def __init__(self):
         self.signal: Optional[int] = None
         self.at = 0.0
-        self._handlers: dict = {}
+        self._handled: Optional[AbstractContextManager] = None
 
     def __bool__(self) -> bool:
         return self.signal is not None
 
     def __enter__(self) -> 'StopFlag':
-        for number in STOP_SIGNALS:
-            if number in UNLESS_IGNORED and signal.getsignal(number) == signal.SIG_IGN:
-                continue
-            self._handlers[number] = signal.signal(number, self._catch)
+        self._handled = handled(self._catch)
+        self._handled.__enter__()
         return self
 
     def __exit__(self, *exception) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        if self._handled is not None:
+            self._handled.__exit__(*exception)
 
     def _catch(self, number, frame) -> None:
         # only a flag: saving inside a handler can hang or corrupt what is being written

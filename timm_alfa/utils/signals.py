@@ -1,4 +1,4 @@
-"""The signals that stop a runner: the ones that stop a run of train.py."""
+"""The signals that stop a run, or what runs them."""
 
 import signal
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from typing import Any, Callable, Iterator
 
 # A closed terminal, and the warning that Slurm sends before the end of a job. Ignored ones stay so, as under nohup.
 _UNLESS_IGNORED = (signal.SIGHUP, signal.SIGUSR1)
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, *_UNLESS_IGNORED)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, *_UNLESS_IGNORED)
 
 
 @contextmanager
