@@ -3,12 +3,12 @@
     python benchmarks/gap_course.py [--updates 351] [--models resnet20s convnext_atto] [--dataset hfds/uoft-cs/cifar10]
 
 Trains each network from random weights, with ALFA on its last block, and writes the rise of the loss and the step size
-of every update to gap_course.json and gap_course.png in results/benchmarks, with a table of both in gap_course.md.
+of every update to gap_course_updates.json and gap_course.png in results/benchmarks, with a table in gap_course.md.
 """
 
 import argparse
 import json
-from pathlib import Path
+from typing import Any
 
 import measure
 import timm
@@ -66,20 +66,20 @@ def settled(rises: list[float]) -> int:
     return outside[-1] + 1 if outside else 0
 
 
-def table(found: dict[str, list[dict[str, float]]]) -> str:
-    lines = [
-        '| model | settled after | step size, first | last | mean rise after that | largest | perturbation / feature |'
-    ]
-    lines.append('|---|---|---|---|---|---|---|')
-    for name, rows in found.items():
-        rises = [row['rise'] for row in rows]
-        at = settled(rises)
-        after = rises[at:] or rises[-1:]
-        first, last = rows[0]['step_size'], rows[-1]['step_size']
-        cells = [f'`{name}`', f'{at} updates' if at < len(rises) else 'not yet', f'{first:.2g}', f'{last:.2g}']
-        cells += [f'{sum(after) / len(after):.1%}', f'{max(after):.1%}', f'{rows[-1]["ratio"]:.2g}']
-        lines.append('| ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines) + '\n'
+def summary(name: str, rows: list[dict[str, float]]) -> dict[str, Any]:
+    """A row of the table."""
+    rises = [row['rise'] for row in rows]
+    at = settled(rises)
+    after = rises[at:] or rises[-1:]
+    return {
+        'model': name,
+        'settled after': f'{at} updates' if at < len(rises) else 'not yet',
+        'step size, first': f'{rows[0]["step_size"]:.2g}',
+        'last': f'{rows[-1]["step_size"]:.2g}',
+        'mean rise after that': f'{sum(after) / len(after):.1%}',
+        'largest': f'{max(after):.1%}',
+        'perturbation / feature': f'{rows[-1]["ratio"]:.2g}',
+    }
 
 
 def draw(found: dict[str, list[dict[str, float]]]) -> bytes:
@@ -107,25 +107,20 @@ def main() -> None:
     parser.add_argument('--batch-size', type=int, default=128)
     parser.add_argument('--lr', type=float, default=0.05)
     parser.add_argument('--unit', default='absolute')
-    parser.add_argument('--output', type=Path, default=measure.ROOT / 'results' / 'benchmarks')
+    measure.add_results(parser)
     args = parser.parse_args()
 
-    found = {}
-    for name in args.models:
-        found[name] = course(name, args)
-        print(name, table({name: found[name]}).splitlines()[-1], flush=True)
-    setting = {key: getattr(args, key) for key in ('updates', 'batch_size', 'lr', 'unit')}
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / 'gap_course.json').write_text(json.dumps({'gap': GAP, **setting, 'course': found}) + '\n')
-    (args.output / 'gap_course.png').write_bytes(draw(found))
-    text = (
-        f'# The course of `gap={GAP}`\n\nCIFAR-10 from random weights, {args.updates} updates of {args.batch_size} '
-        f'images, SGD at a learning rate of {args.lr:g}; ALFA on the last block, K = 5, `unit={args.unit!r}`, '
-        'starting at a step size of 1/255, one run each. Settled: from there on the mean rise of five updates is '
-        f'within a factor of {NEAR:g} of the target. Made by `benchmarks/gap_course.py`.\n\n{table(found)}\n'
-        '![Rise of the loss and step size over the updates](gap_course.png)\n'
+    found = {name: course(name, args) for name in args.models}
+    title = f'The course of `gap={GAP}`'
+    setting = (
+        f'{args.updates} updates of {args.batch_size} images from random weights, SGD at a learning rate of '
+        f'{args.lr:g}; ALFA on the last block, K = 5, unit={args.unit!r}, step sizes from 1/255, one run each. '
+        f'Settled: from there on the mean rise of five updates is within a factor of {NEAR:g} of the target'
     )
-    (args.output / 'gap_course.md').write_text(text)
+    path = measure.write(args.results, 'gap_course', title, {setting: [summary(*each) for each in found.items()]})
+    path.write_text(f'{path.read_text()}\n![Rise of the loss and step size over the updates](gap_course.png)\n')
+    path.with_suffix('.png').write_bytes(draw(found))
+    path.with_name('gap_course_updates.json').write_text(json.dumps(found) + '\n')
 
 
 if __name__ == '__main__':

@@ -7,9 +7,8 @@ ALFA with K = 5 on the last block, in training mode, on one batch of images: ran
 """
 
 import argparse
-import json
 from pathlib import Path
-from typing import Optional
+from typing import Any
 
 import measure
 import timm
@@ -48,35 +47,26 @@ def images(model: torch.nn.Module, folder: Path, count: int, side: int) -> torch
     return torch.stack([transform(Image.open(file).convert('RGB')) for file in chosen])
 
 
-def rises(name: str, args: argparse.Namespace) -> dict[str, float]:
-    """The rise of the loss for each size, and the root mean square of the feature."""
+def row(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The root mean square of the feature, and for each size the rise of the loss and the perturbation's share."""
     torch.manual_seed(0)
     options = {'img_size': args.img_size} if name.startswith(('vit', 'mixer')) else {}
     model = timm.create_model(name, pretrained=args.pretrained, num_classes=1000, **options).train()
     input = images(model, args.data_dir, args.batch_size, args.img_size)
     target = torch.randint(1000, (len(input),))
-    found, features = {}, []
+    found: dict[str, Any] = {}
+    features: list = []
     for title, options in SIZES.items():
         task = timm_alfa.create_task('alfa', model, blocks='last', **options)
         torch.manual_seed(1)
         result = task(input, target)
-        found[title] = float(result['loss_adv'] / result['loss_clean']) - 1
-        found[f'|delta|/|f| at {title}'] = float(result['delta_ratio'])
+        found[f'rise at {title}, %'] = 100 * (float(result['loss_adv'] / result['loss_clean']) - 1)
+        found[f'size at {title}'] = float(result['delta_ratio'])
     hook = model.get_submodule(task.blocks[0]).register_forward_hook(lambda m, a, out: features.append(out))
     with torch.no_grad():
         model(input)
     hook.remove()
-    return {'rms': float(root_mean_square(pytree.floats(features[0])[0])), **found}
-
-
-def table(found: dict[str, dict[str, Optional[float]]]) -> str:
-    lines = ['| model | RMS of the feature | rise at 1/255 | rise at 0.05 RMS | size at 1/255 | size at 0.05 RMS |']
-    lines.append('|---|---|---|---|---|---|')
-    for name, row in found.items():
-        shares = [f'{100 * row[title]:.2g}%' for title in SIZES]
-        ratios = [f'{row[f"|delta|/|f| at {title}"]:.2g}' for title in SIZES]
-        lines.append(f'| `{name}` | {row["rms"]:.2g} | {" | ".join(shares + ratios)} |')
-    return '\n'.join(lines) + '\n'
+    return {'model': name, 'RMS of the feature': float(root_mean_square(pytree.floats(features[0])[0])), **found}
 
 
 def main() -> None:
@@ -86,22 +76,18 @@ def main() -> None:
     parser.add_argument('--pretrained', action='store_true')
     parser.add_argument('--batch-size', type=int, default=16)
     parser.add_argument('--img-size', type=int, default=224)
-    parser.add_argument('--output', type=Path, default=measure.ROOT / 'results' / 'benchmarks')
+    measure.add_results(parser)
     args = parser.parse_args()
 
-    found = {}
-    for name in args.models:
-        found[name] = rises(name, args)
-        print(table({name: found[name]}).splitlines()[-1], flush=True)
     weights = 'pretrained weights' if args.pretrained else 'random weights'
-    args.output.mkdir(parents=True, exist_ok=True)
-    setting = dict(pretrained=args.pretrained, batch_size=args.batch_size, img_size=args.img_size)
-    (args.output / 'rise.json').write_text(json.dumps({**setting, 'models': found}, indent=1) + '\n')
-    (args.output / 'rise.md').write_text(
-        f'# The rise of the loss at one step size\n\n{args.batch_size} ImageNet images at {args.img_size} pixels with '
-        f'random labels, {weights}, ALFA with K = 5 on the last block. Size: norm of the perturbation relative to that '
-        f'of the feature. Made by `benchmarks/rise.py`.\n\n{table(found)}\n{NOTES}'
+    setting = (
+        f'{args.batch_size} images at {args.img_size} pixels with random labels, {weights}, ALFA with K = 5 on the '
+        'last block, one batch. Size: norm of the perturbation relative to that of the feature'
     )
+    sections = {setting: [row(name, args) for name in args.models]}
+    path = measure.write(args.results, 'rise', 'The rise of the loss at one step size', sections)
+    if not args.pretrained:
+        path.write_text(f'{path.read_text()}\n{NOTES}')
 
 
 if __name__ == '__main__':
