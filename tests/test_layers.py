@@ -11,6 +11,7 @@ PACKAGE = Path(timm_alfa.__file__).parent
 
 # From the ground up; a package stands for everything in it that has no separate line.
 LAYERS = (
+    'version',
     'utils.text',  # error messages are printable
     'errors',
     'options',
@@ -29,8 +30,10 @@ LAYERS = (
     'training.run_dir',
     'training',
     'publishing',
-    '',  # timm_alfa/__init__.py and __main__.py
+    'commands',
+    '',  # timm_alfa/__init__.py, __main__.py, train.py and validate.py
 )
+ROOT = ('', '__init__', '__main__', 'train', 'validate')
 
 
 def layer_of(module):
@@ -38,7 +41,7 @@ def layer_of(module):
     parts = module.split('.')
     for end in range(len(parts), -1, -1):
         name = '.'.join(parts[:end])
-        if name in LAYERS and (name or module in ('', '__init__', '__main__')):
+        if name in LAYERS and (name or module in ROOT):
             return name
     raise AssertionError(f'{module} is in no layer: add it to LAYERS.')
 

@@ -72,9 +72,13 @@ def warn(message: str) -> None:
     warnings.warn(printable(message, keep='\n'), AlfaWarning, stacklevel=level)
 
 
-def did_you_mean(given: Any, known: Iterable[str]) -> str:
-    """A hint that follows a sentence, ' Did you mean ...?', with the nearest known name; empty if none is near."""
-    near = get_close_matches(str(given), list(known), n=1)
+def did_you_mean(given: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """A hint that follows a sentence, ' Did you mean ...?', with the nearest known name; empty if none is near.
+
+    Args:
+        cutoff: How similar names must be, from 0 to 1.
+    """
+    near = get_close_matches(str(given), list(known), n=1, cutoff=cutoff)
     return f" Did you mean '{near[0]}'?" if near else ''
 
 

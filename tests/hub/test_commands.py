@@ -44,7 +44,7 @@ def test_an_error_is_one_line_and_exit_status_1(make_run, capsys, name, argv):
     assert {'publish': publish, 'ship': ship}[name].main([str(make_run(status='running')), *argv]) == 1
     shown = capsys.readouterr()
     assert shown.out == ''
-    assert shown.err.startswith(f'{name}.py: the run in ')
+    assert shown.err.startswith('hub/publish.py: the run in ' if name == 'publish' else 'ship.py: the run in ')
     assert shown.err.count('\n') == 1
 
 

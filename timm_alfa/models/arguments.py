@@ -26,7 +26,7 @@ _UNDECLARED = (
 WEIGHT_LOCATIONS = ('url', 'file', 'state_dict', 'hf_hub_id', 'hf_hub_filename', 'source', 'custom_load')
 _INSTEAD = {
     'pretrained': 'Use --pretrained',
-    'checkpoint_path': 'Use --initial-checkpoint (train.py) or --checkpoint (validate.py)',
+    'checkpoint_path': 'Use --initial-checkpoint to train, --checkpoint to validate',
     'cache_dir': 'Set HF_HUB_CACHE or TORCH_HOME',
     'model_name': 'Use --model',
 }

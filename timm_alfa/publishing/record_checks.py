@@ -112,7 +112,7 @@ def check_types(run: FinishedRun) -> None:
     found += [f'config.json: {error}' for error in _config_errors(run.config)]
     if found:
         raise CheckpointError(
-            f"'{run.folder}' cannot be published, its files hold what train.py does not write: {'; '.join(found)}."
+            f"'{run.folder}' cannot be published, its files hold what training does not write: {'; '.join(found)}."
         )
 
 

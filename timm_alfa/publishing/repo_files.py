@@ -186,5 +186,5 @@ def _open(path: Path):
 
 def _refused(path: Path, reason: str) -> CheckpointError:
     return CheckpointError(
-        f"'{path}' cannot be published: {reason}. Put the file that train.py wrote in its place, or remove it."
+        f"'{path}' cannot be published: {reason}. Put the file that training wrote in its place, or remove it."
     )

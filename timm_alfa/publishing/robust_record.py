@@ -12,6 +12,7 @@ from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.plain_data import parse_json
+from timm_alfa.utils.program import spelling
 from timm_alfa.utils.redact import redact
 
 
@@ -31,8 +32,8 @@ def read_records(path: Union[str, Path]) -> list[dict[str, Any]]:
         error = str(failed)
     if error:
         raise HubError(
-            f"--validated '{path}' cannot be used: {error}. It must hold the last line of validate.py's output: "
-            'validate.py --checkpoint RUN --robust > FILE'
+            f"--validated '{path}' cannot be used: {error}. It must hold the last line of the output of "
+            f'{" ".join(spelling("validate").start)} --checkpoint RUN --robust > FILE'
         )
     return records
 
@@ -58,9 +59,10 @@ def with_robust(records: list[dict[str, Any]], runs: list[FinishedRun]) -> list[
     by_sha256 = {record.get('checkpoint_sha256'): record for record in records}
     sums = [sha256_of(run.weights) for run in runs]
     if foreign := sorted(str(record.get('checkpoint')) for key, record in by_sha256.items() if key not in sums):
+        words = (*spelling('validate').launch, '--checkpoint', runs[0].folder, '--robust')
         raise HubError(
             f"--validated has a record of '{foreign[0]}', whose checkpoint_sha256 is not that of the "
-            f'weights that are published: {launch_command("validate.py", "--checkpoint", runs[0].folder, "--robust")}'
+            f'weights that are published: {launch_command(*words)}'
         )
     return [_with_record(run, by_sha256[key]) if key in by_sha256 else run for run, key in zip(runs, sums, strict=True)]
 
@@ -69,7 +71,7 @@ def _with_record(run: FinishedRun, record: dict[str, Any]) -> FinishedRun:
     found = run.evaluation
     if errors := list(_errors(found, record)):
         words = ('--checkpoint', run.folder, '--split', found.split, '--robust')
-        advice = f'Run: {launch_command("validate.py", *words)}'
+        advice = f'Run: {launch_command(*spelling("validate").launch, *words)}'
         if ' ' in found.split:
             advice = 'A held-out part of the training split cannot be scored separately: leave --validated out.'
         raise HubError(f"--validated does not fit '{run.folder}': {'; '.join(errors)}. {advice}")

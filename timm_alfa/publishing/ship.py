@@ -9,6 +9,7 @@ from timm_alfa.publishing.publish import Evaluate, check_run, manifest_row
 from timm_alfa.publishing.repo_files import copy_weights
 from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.files import atomic_file
+from timm_alfa.utils.program import program
 from timm_alfa.zoo.download import WEIGHTS
 from timm_alfa.zoo.manifest import MANIFEST, Row, load_manifest, save_manifest
 
@@ -61,7 +62,7 @@ def _check_size(run: FinishedRun, name: str) -> None:
     if size > LIMIT:
         raise HubError(
             f"the weights of '{name}' have {size} bytes, and the limit for the package is {LIMIT}: publish them on the "
-            'Hub with hub/publish.py.'
+            f'Hub with {program("publish")}.'
         )
 
 

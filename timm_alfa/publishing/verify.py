@@ -15,6 +15,7 @@ from timm_alfa.errors import AlfaError, CheckpointError
 from timm_alfa.options import resolve
 from timm_alfa.training.options.parser import environment_of
 from timm_alfa.training.run_dir.finished import FinishedRun
+from timm_alfa.utils.program import program
 
 
 def tolerance(top1: float, count: int, total: Optional[int]) -> float:
@@ -53,7 +54,7 @@ def check_accuracy(recorded: float, measured: float, count: int, total: Optional
         raise CheckpointError(
             f'result.json states {recorded:.2f}% on {split}, but these weights have {measured:.2f}% on {count} of its '
             f'images (chance explains {allowed:.2f} points): publish the weights that were measured, or measure '
-            'these with validate.py.'
+            f'these with {program("validate")}.'
         )
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from contextlib import contextmanager
+from typing import Callable, Optional
 
 from timm_alfa.errors import AlfaError, ConfigError
 from timm_alfa.utils.distributed import drop_empty_variables, launched_processes, launched_rank
@@ -48,8 +49,12 @@ def path_errors():
         ) from error
 
 
-def run_main(main) -> None:
-    """Runs a script's main and exits: 0 done, 1 failed while working, 2 wrong options, 130 after a second Ctrl-C."""
+def run_main(main: Callable[[], Optional[int]]) -> None:
+    """Runs a script's main and exits: 0 done, 1 failed while working, 2 wrong options, 130 after a second Ctrl-C.
+
+    Args:
+        main: It may return an exit code of its own.
+    """
     protect_streams()
     drop_empty_variables()
     rank, processes = 0, 1
@@ -57,7 +62,8 @@ def run_main(main) -> None:
         with before_work():
             rank, processes = launched_rank(), launched_processes()
             check_asserts(sys.flags.optimize)
-        main()
+        if code := main():
+            sys.exit(code)
         return
     except KeyboardInterrupt:
         code, lines = INTERRUPTED, []

@@ -21,6 +21,7 @@ from timm_alfa.training.update.graphs import on_stream
 from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import on_main
 from timm_alfa.utils.launcher import launch_command
+from timm_alfa.utils.program import spelling
 
 
 def train(run: Run) -> dict[str, Any]:
@@ -126,11 +127,12 @@ def stopped(run: Run, folder: RunFolder, state: TrainState) -> dict[str, Any]:
 def resume_command(run: Run, folder: RunFolder) -> str:
     """The command that resumes a run in the same precision, with the same trackers."""
     trackers = run.config.run.log_with
-    words = ['train.py', '--resume', folder.path, *(('--log-with', *trackers) if trackers else ())]
+    called = spelling('train')
+    words = ['--resume', folder.path, *(('--log-with', *trackers) if trackers else ())]
     precision = run.accelerator.mixed_precision
     if run.accelerator.num_processes == 1 and precision == 'no':
-        return shlex.join(map(str, ('python', *words)))
-    return launch_command(*words, mixed_precision=precision, explicit=True)
+        return shlex.join(map(str, (*called.start, *words)))
+    return launch_command(*called.launch, *words, mixed_precision=precision, explicit=True)
 
 
 def print_record(run: Run, result: dict[str, Any]) -> None:

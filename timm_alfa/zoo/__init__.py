@@ -1,5 +1,6 @@
 """Load published weights by name. Importing this package registers the names with timm."""
 
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Optional, Union
 
@@ -9,6 +10,7 @@ from timm.models import PretrainedCfg
 import timm_alfa.models  # noqa: F401  registers the CIFAR networks that tags name
 from timm_alfa.errors import HubError
 from timm_alfa.zoo.download import PublishedWeights, fetch
+from timm_alfa.zoo.listing import Pretrained, describe
 from timm_alfa.zoo.manifest import MANIFEST, Row, load_manifest, save_manifest
 from timm_alfa.zoo.tags import DATASETS, TAGS, pretrained_cfg
 from timm_alfa.zoo.timm_registry import add_tags
@@ -55,6 +57,21 @@ def _cfg(name: str, row: Optional[Row], org: Optional[str], root: Path) -> Pretr
 def list_published() -> list[str]:
     """The names that have weights."""
     return sorted(name for name, row in _registered.items() if row is not None)
+
+
+def list_pretrained(filter: str = '', pretrained: bool = False) -> dict[str, Pretrained]:
+    """The names of this project that `timm.create_model` takes, and what is known of each.
+
+    Args:
+        filter: A pattern with wildcards, such as 'resnet20s*', for names with or without their tag.
+        pretrained: Leave out names without weights.
+
+    Returns:
+        By name, sorted.
+    """
+    found = {name: describe(name, row) for name, row in _registered.items() if row is not None or not pretrained}
+    names = [name for name in found if not filter or fnmatch(name, filter) or fnmatch(name.partition('.')[0], filter)]
+    return {name: found[name] for name in sorted(names)}
 
 
 register_tags()

@@ -8,6 +8,7 @@ from typing import Optional
 from timm_alfa.errors import HubError
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.launcher import launch_command
+from timm_alfa.utils.program import spelling
 from timm_alfa.zoo.hub_client import WAITS, TooSlow, call_with_timeout, explain, refusing_paths, retry
 from timm_alfa.zoo.manifest import MANIFEST, Row
 from timm_alfa.zoo.tags import TAGS
@@ -77,8 +78,8 @@ def unpublished(name: str) -> str:
     flags = f'--task {tag.method} {tag.dataset.flags}' if tag else '--task alfa'
     return (
         f"no weights are published for '{name}' yet (pretrained=False works). "
-        f'To train them: {launch_command("train.py", "--model", model)} {flags}; '
-        f'to publish them: python hub/publish.py OUTPUT/EXPERIMENT --repo-id ORG/{name}; '
+        f'To train them: {launch_command(*spelling("train").launch, "--model", model)} {flags}; '
+        f'to publish them: {" ".join(spelling("publish").start)} OUTPUT/EXPERIMENT --repo-id ORG/{name}; '
         f"to load them from there: set {ORG}=ORG, or use timm.create_model('hf-hub:ORG/{name}', pretrained=True)."
     )
 

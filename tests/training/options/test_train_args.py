@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from timm_alfa.errors import AlfaWarning, ConfigError
 from timm_alfa.tasks import TASKS
 from timm_alfa.training.options.config import DIGITS_DEFAULTS, GROUPS
+from timm_alfa.training.options.other_flags import INSTEAD, MISSING
 from timm_alfa.training.options.train_args import all_options, make_parser, parse_args
 
 
@@ -164,6 +165,12 @@ def test_all_errors_come_in_one_message():
         (['--opt-kwargs', 'nesterov=flase'], "'nesterov', which is 'flase': it must be true or false."),
         (['--opt', 'lamb', '--opt-kwargs', 'max_grad_norm=x'], "'max_grad_norm', which is 'x': it must be a number."),
         (['--epo', '3'], "unknown option '--epo'. Did you mean '--epochs'?"),
+        (['--modle', 'x'], "unknown option '--modle'. Did you mean '--model'?"),
+        (['--amp'], "unknown option '--amp'. Use `accelerate launch --mixed_precision bf16`"),
+        (['--dist-bn', 'reduce'], 'running statistics are averaged over all processes'),
+        (['--eval-metric', 'loss'], 'highest top-1 on the validation split'),
+        (['--jsd-loss'], "an option of timm's train.py that does not exist here: leave it out"),
+        (['--learning-rate', '1'], 'Use --lr.'),
         (['--bce-sum'], 'belongs to --bce-loss'),
         (['--torchcompile', 'inducter'], "unknown backend of torch.compile 'inducter'. Did you mean 'inductor'?"),
         (['--loader', 'memory', '--aa', 'rand-m9'], "needs timm's transforms"),
@@ -171,6 +178,23 @@ def test_all_errors_come_in_one_message():
 )
 def test_errors(argv, part):
     assert any(part in line for line in errors_of(*argv)), errors_of(*argv)
+
+
+@pytest.mark.parametrize('flag', ['--wrong', '--patient-epochs', '--gpus'])
+def test_no_far_fetched_guess(flag):
+    (line,) = errors_of(flag)
+    assert line == f"unknown option '{flag}'. `train.py --help` lists every option."
+
+
+def test_hints_are_for_flags_that_do_not_exist():
+    flags = {item.spelling for item in all_options()}
+    assert flags.isdisjoint({*INSTEAD, *MISSING}) and not MISSING & INSTEAD.keys()
+
+
+def test_a_file_of_timms_options_gets_the_same_hints(tmp_path):
+    file = tmp_path / 'args.yaml'
+    file.write_text('dist_bn: reduce\n')
+    assert 'Leave it out: running statistics' in errors_of('--config', str(file))[0]
 
 
 def test_a_name_of_this_zoo_is_a_model():

@@ -10,6 +10,7 @@ from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.options.train_args import NOT_FROM_RUN
 from timm_alfa.utils.console import logger
 from timm_alfa.utils.launcher import launch_command
+from timm_alfa.utils.program import spelling
 from timm_alfa.utils.redact import redact
 
 # Options that may change: they do not affect what is computed. Of the loader, the resolved choice is compared.
@@ -91,7 +92,7 @@ def _differences(content: dict[str, Any], before: dict[str, Any], run, options: 
     precision = run.accelerator.mixed_precision
     trained = content.get('mixed_precision', precision)
     if trained != precision:
-        command = launch_command('train.py', '...', mixed_precision=trained, explicit=True)
+        command = launch_command(*spelling('train').launch, '...', mixed_precision=trained, explicit=True)
         yield f'precision was {trained}, is {precision} ({command})'
 
     # older states do not hold what --loader auto resolved to

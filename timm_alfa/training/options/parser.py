@@ -5,25 +5,20 @@ import ast
 import dataclasses
 import textwrap
 import typing
+from difflib import get_close_matches
 from typing import Any, Mapping, NamedTuple, Optional, Sequence
 
 from timm_alfa.errors import ConfigError, did_you_mean
 from timm_alfa.options import PerBlock, core_type, default_of, hints, long_flag, resolve
+from timm_alfa.training.options.other_flags import other_flag_hint
 from timm_alfa.utils import plain_data
 from timm_alfa.utils.files import expand_home
+from timm_alfa.utils.program import spelling, version
 
 # The value of a flag that is passed without one.
 WITHOUT_VALUE = {'torchcompile': 'inductor', 'per_class': 'per_class'}
-# Flags of timm's train.py that have another spelling here, and what to use instead.
-TIMM_FLAGS = {
-    '--amp': '`accelerate launch --mixed_precision bf16` (or fp16) before the script',
-    '--amp-dtype': '`accelerate launch --mixed_precision bf16` (or fp16) before the script',
-    '--device': '`accelerate launch --cpu` or CUDA_VISIBLE_DEVICES',
-    '--input-size': '--img-size and --in-chans',
-    '--checkpoint-hist': '--keep',
-    '--recovery-interval': '--checkpoint-every',
-    '--log-wandb': '--log-with wandb',
-}
+# How similar an option must be to be suggested: a farther one would lead astray.
+_NEAR = 0.75
 # What --help calls values that are paths, and other options that may hold one.
 PATHS, WITH_PATHS = ('FILE', 'FOLDER', 'PATH', 'RUN'), ('model', 'dataset')
 # The key of args.yaml for what is not an option; a YAML file passed by --config may have it.
@@ -114,22 +109,25 @@ class _Help(argparse.HelpFormatter):
         return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def build_parser(prog: str, description: str, titles: Mapping[str, str], options: Sequence[Option]) -> _Parser:
+def build_parser(command: str, description: str, titles: Mapping[str, str], options: Sequence[Option]) -> _Parser:
     """A parser whose result holds only what was given, as text.
 
     Args:
+        command: Such as 'train'.
         titles: Title of each group, in the order of the help.
         options: All flags; their `group` is a key of `titles`.
     """
+    called = spelling(command)
     parser = _Parser(
-        prog=prog,
+        prog=called.name,
         description=description,
-        usage=f'{prog} [options]\n       accelerate launch {prog} [options]',
+        usage=f'{called.name} [options]\n       accelerate launch {" ".join(called.launch)} [options]',
         formatter_class=_Help,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument('-c', '--config', metavar='FILE', help='YAML file of options; the command line overrides it')
+    parser.add_argument('--version', action='version', version=version())
     groups = {name: parser.add_argument_group(title) for name, title in titles.items()}
     for item in options:
         _add_argument(groups[item.group], item)
@@ -236,10 +234,15 @@ def unknown_flags(rest: Sequence[str], options: Sequence[Option], prog: str) -> 
 
 
 def _flag_hint(name: str, flags: Sequence[str]) -> str:
-    if name in TIMM_FLAGS:
-        return f' Use {TIMM_FLAGS[name]}.'
+    """A hint for an unknown flag, which follows a sentence; empty if none is near."""
+    if hint := other_flag_hint(name):
+        return hint
     completions = [flag for flag in flags if flag.startswith(name)]
-    return f" Did you mean '{completions[0]}'?" if completions else did_you_mean(name, flags)
+    if completions:
+        return f" Did you mean '{completions[0]}'?"
+    # without the dashes, which would make all flags similar
+    near = get_close_matches(name.lstrip('-'), [flag.lstrip('-') for flag in flags], n=1, cutoff=_NEAR)
+    return f" Did you mean '--{near[0]}'?" if near else ''
 
 
 def _is_number(word: str) -> bool:
@@ -300,7 +303,8 @@ def read_yaml(
             if environment is not None:
                 environment.update(environment_of(content))
         else:
-            errors.append(f"unknown option '{key}' in {file}.{did_you_mean(key, keys)}")
+            hint = other_flag_hint(long_flag(key)) or did_you_mean(key, keys, _NEAR)
+            errors.append(f"unknown option '{key}' in {file}.{hint}")
     return values, errors
 
 

@@ -100,7 +100,7 @@ def make_parser():
     titles = dict(TITLES)
     for prefix, rows in prefixes().items():
         titles[f'task {prefix}'] = 'Options of ' + ' and '.join(f'--task {row.name}' for row in rows)
-    return build_parser('train.py', DESCRIPTION, titles, all_options())
+    return build_parser('train', DESCRIPTION, titles, all_options())
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:

@@ -163,7 +163,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
         ConfigError: With all errors.
     """
     options = all_options()
-    given, errors = read_command_line(build_parser('validate.py', DESCRIPTION, TITLES, options), argv, options)
+    given, errors = read_command_line(build_parser('validate', DESCRIPTION, TITLES, options), argv, options)
     errors += fill_data_from_run(given)
     groups, found = resolve_groups(GROUPS, given)
     errors += [*found, *errors_across(given)]

@@ -11,6 +11,7 @@ from timm_alfa.errors import ConfigError
 from timm_alfa.replay.norms import RunningStatistics
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.utils import rng
+from timm_alfa.utils.program import spelling
 
 
 def check_graph(task: MethodTask, accelerator: Accelerator, input_size: tuple[int, int, int]) -> None:
@@ -38,7 +39,8 @@ def check_graph(task: MethodTask, accelerator: Accelerator, input_size: tuple[in
 
 def _launch_errors(accelerator: Accelerator) -> Iterator[str]:
     if accelerator.num_processes > 1 or accelerator.distributed_type != DistributedType.NO:
-        yield '--cuda-graph runs in one process: start it with python train.py, or leave it out.'
+        start = ' '.join(spelling('train').start)
+        yield f'--cuda-graph runs in one process: start it with {start}, or leave it out.'
     if accelerator.mixed_precision == 'fp16':
         yield '--cuda-graph cannot run in fp16, whose loss scale changes on the host: use --mixed_precision bf16.'
 

@@ -11,6 +11,7 @@ from timm_alfa.errors import CheckpointError, first_line
 from timm_alfa.utils.files import open_regular, sha256_of
 from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.plain_data import PlainDataError, read_json, read_yaml
+from timm_alfa.utils.program import program, spelling
 from timm_alfa.zoo.tags import DataSet, dataset_by_id, find_dataset
 
 _NEEDED = ('experiment', 'model', 'task', 'dataset', 'num_classes')
@@ -79,8 +80,8 @@ def read_run(folder: Union[str, Path]) -> FinishedRun:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CheckpointError(f"'{folder}' is not a folder: use a run folder of train.py, OUTPUT/EXPERIMENT.")
-    resume = launch_command('train.py', '--resume', folder)
+        raise CheckpointError(f"'{folder}' is not a folder: use the folder of a run, OUTPUT/EXPERIMENT.")
+    resume = launch_command(*spelling('train').launch, '--resume', folder)
 
     record = _read_record(folder, resume)
     evaluation = _evaluation(record, folder)
@@ -110,7 +111,7 @@ def _read_record(folder: Path, resume: str) -> dict[str, Any]:
             f'Resume it with: {resume}'
         )
     if missing := [key for key in _NEEDED if record.get(key) is None]:
-        raise CheckpointError(f'{path} lacks {", ".join(missing)}: it was not written by train.py.')
+        raise CheckpointError(f'{path} lacks {", ".join(missing)}: it is not that of a run of {program("train")}.')
     return record
 
 
@@ -170,7 +171,7 @@ def _evaluation(record: dict[str, Any], folder: Path) -> Evaluation:
     if not _is_percentage(top1) or not _is_percentage(top5 or 0):
         raise CheckpointError(
             f"'{folder}' records {prefix}_top1 {top1} and {prefix}_top5 {top5}: an accuracy is a "
-            'percentage from 0 to 100. Evaluate again with validate.py.'
+            f'percentage from 0 to 100. Evaluate again with {program("validate")}.'
         )
     if record['num_classes'] in range(1, 6):
         top5 = None  # it is 100% whatever the model says

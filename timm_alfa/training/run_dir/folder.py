@@ -95,9 +95,15 @@ def choose_folder(config: TrainConfig) -> Path:
 def _resumed_folder(resume: str) -> Path:
     path = Path(resume)
     try:
+        is_file = path.is_file()
         resumable = path.is_dir() and any(path.iterdir()) and is_resumable(path)
     except OSError as error:
         raise ConfigError(f"--resume is '{resume}', which cannot be read: {error.strerror}.") from error
+    if is_file:
+        raise ConfigError(
+            f"--resume is '{resume}', which is a file: pass the folder of a run, or start from the weights in the "
+            f'file with --initial-checkpoint {resume}'
+        )
     if not resumable:
         raise ConfigError(
             f"--resume is '{resume}', which is not a run's folder: pass 'auto' or a folder with args.yaml and last/."

@@ -63,7 +63,7 @@ def _open(path: Path) -> int:
     except OSError as error:
         if path.is_symlink():
             raise ConfigError(
-                f"'{path}' is a symbolic link, which train.py does not make: remove it, or use another --experiment."
+                f"'{path}' is a symbolic link, which training does not make: remove it, or use another --experiment."
             ) from error
         raise unwritable(path.parent, error) from error
 

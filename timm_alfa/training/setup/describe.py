@@ -11,6 +11,7 @@ from timm_alfa.training.run import Run
 from timm_alfa.utils.console import logger
 from timm_alfa.utils.fsdp import is_sharded
 from timm_alfa.utils.launcher import launch_command
+from timm_alfa.utils.program import spelling
 from timm_alfa.utils.rng import preserve_rng
 
 
@@ -98,7 +99,7 @@ def _describe_device(run: Run) -> None:
     accelerator, recipe = run.accelerator, run.config.recipe_precision
     logger.info('device: %s, precision %s', accelerator.device, accelerator.mixed_precision)
     if recipe not in (None, accelerator.mixed_precision):
-        command = launch_command('train.py', '...', mixed_precision=recipe, explicit=True)
+        command = launch_command(*spelling('train').launch, '...', mixed_precision=recipe, explicit=True)
         _warn(
             f'--config says mixed_precision {recipe}, but this run uses {accelerator.mixed_precision}. To change it: '
             f'{command}'

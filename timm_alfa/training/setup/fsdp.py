@@ -13,6 +13,7 @@ from torch import nn
 from timm_alfa.errors import ConfigError, first_line
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.utils.fsdp import full_tensor
+from timm_alfa.utils.program import program
 
 PLAIN = (
     DistributedType.NO,
@@ -71,7 +72,7 @@ def _plugin_errors(accelerator: Accelerator) -> Iterator[str]:
     if plugin.activation_checkpointing:
         yield (
             'fsdp_activation_checkpointing wraps modules that a search enters: set it to false, and pass '
-            '--grad-checkpointing to train.py.'
+            f'--grad-checkpointing to {program("train")}.'
         )
     if type(plugin.cpu_offload).__name__ == 'CPUOffloadPolicy':
         yield 'fsdp_offload_params: weights on the CPU are not supported: set it to false.'

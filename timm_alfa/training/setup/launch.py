@@ -12,6 +12,7 @@ from timm_alfa.training.options.config import TrainConfig
 from timm_alfa.training.setup.fsdp import check_launch, check_sharding
 from timm_alfa.training.setup.trackers import check_trackers
 from timm_alfa.utils.distributed import launched_processes
+from timm_alfa.utils.program import program
 
 
 def create_accelerator(config: TrainConfig) -> Accelerator:
@@ -66,7 +67,7 @@ def check_compilation(accelerator: Accelerator) -> None:
     if backend != 'NO':
         raise ConfigError(
             f'accelerate launch --dynamo_backend {backend.lower()} compiles a task as one piece, which a search could '
-            f'not enter: leave it out and pass --torchcompile {backend.lower()} to train.py.'
+            f'not enter: leave it out and pass --torchcompile {backend.lower()} to {program("train")}.'
         )
 
 
@@ -100,7 +101,7 @@ def warn_of_accumulation() -> None:
     if steps != '1':
         warnings.warn(
             f'ACCELERATE_GRADIENT_ACCUMULATION_STEPS={steps} has no effect here: pass --grad-accum-steps {steps} to '
-            'train.py.',
+            f'{program("train")}.',
             AlfaWarning,
             stacklevel=2,
         )

@@ -1,0 +1,59 @@
+"""How the user calls a command: `train.py` in a clone, elsewhere `timm-alfa train` or `python -m timm_alfa train`."""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from timm_alfa.version import __version__
+
+PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = 'timm-alfa'
+# The commands that are scripts in a clone.
+SCRIPTS = {'train': 'train.py', 'validate': 'validate.py', 'publish': 'hub/publish.py'}
+
+
+class Spelling(NamedTuple):
+    """How a command is written.
+
+    Attributes:
+        name: In a message.
+        start: What starts it in one process.
+        launch: What follows `accelerate launch` or `torchrun`.
+    """
+
+    name: str
+    start: tuple[str, ...]
+    launch: tuple[str, ...]
+
+
+def installed(command: str) -> Spelling:
+    """The spelling that works wherever the package is installed."""
+    return Spelling(f'{INSTALLED} {command}', (INSTALLED, command), ('-m', f'timm_alfa.{command}'))
+
+
+def spelling(command: str) -> Spelling:
+    """The spelling of a command for this user, who called the running program in the same way.
+
+    Args:
+        command: Such as 'train', as in `timm-alfa train`.
+    """
+    called = Path(sys.argv[0])
+    if called.stem == INSTALLED:
+        return installed(command)
+    if called.is_absolute() and called.is_relative_to(PACKAGE):  # python -m
+        words = ('python', '-m', 'timm_alfa', command)
+        return installed(command)._replace(name=' '.join(words), start=words)
+    script = SCRIPTS.get(command)
+    if script is None or not (PACKAGE.parent / script).is_file():
+        return installed(command)
+    return Spelling(script, ('python', script), (script,))
+
+
+def program(command: str) -> str:
+    """The name of a command in a message."""
+    return spelling(command).name
+
+
+def version() -> str:
+    """What `--version` prints."""
+    return f'timm_alfa {__version__}'
