@@ -275,3 +275,14 @@ def build(cls: type, values: Mapping[str, Any], flag_name=lambda name: name) -> 
     if found:
         raise ConfigError(found)
     return config
+
+
+def own_flag_errors(arguments: Mapping[str, Any], origin: str, flags: Mapping[str, str]) -> Iterator[str]:
+    """A line for each argument that a command takes in another way.
+
+    Args:
+        flags: What to use instead, by the name of the argument.
+    """
+    for name in arguments:
+        if name in flags:
+            yield f"{origin} has '{name}': use {flags[name]}."

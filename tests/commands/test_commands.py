@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import timm_alfa
-from timm_alfa.commands import COMMANDS, main
-from timm_alfa.commands import list as list_command
+from timm_alfa.commands import COMMANDS, listing, main
 from timm_alfa.utils.program import SCRIPTS
 
 PACKAGE = Path(timm_alfa.__file__).parent
@@ -66,15 +65,15 @@ def test_modules_for_launchers_and_scripts_are_the_commands():
 
 
 def test_list_shows_what_has_weights(capsys):
-    list_command.main([])
+    listing.main([])
     lines = capsys.readouterr().out.splitlines()
     shipped = next(line for line in lines if line.startswith('resnet20s.alfa_c10 '))
     assert shipped.split() == ['resnet20s.alfa_c10', 'CIFAR-10', '89.81', '(test)', '1.09MB', 'in', 'the', 'package']
     assert next(line for line in lines if line.startswith('resnet50.alfa_in1k')).endswith('none yet')
 
-    list_command.main(['resnet20s', '--pretrained', '--json'])
+    listing.main(['resnet20s', '--pretrained', '--json'])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row['architecture'] for row in rows} == {'resnet20s'} and all(row['weights'] for row in rows)
 
-    list_command.main(['no_such_*'])
+    listing.main(['no_such_*'])
     assert capsys.readouterr().out == "no name matches 'no_such_*'.\n"

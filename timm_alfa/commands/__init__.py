@@ -28,7 +28,7 @@ ROWS = (
     Command('train', 'timm_alfa.commands.train', 'train a model, or resume a run'),
     Command('validate', 'timm_alfa.commands.validate', 'evaluate a checkpoint, on clean images or under attack'),
     Command('publish', 'timm_alfa.commands.publish', 'publish a run on the Hugging Face Hub'),
-    Command('list', 'timm_alfa.commands.list', 'list the names of weights that can be loaded'),
+    Command('list', 'timm_alfa.commands.listing', 'list the names of weights that can be loaded'),
 )
 COMMANDS = {row.name: row for row in ROWS}
 

@@ -1,5 +1,7 @@
 """The CIFAR networks. Importing this package registers them with timm."""
 
+import timm  # noqa: F401  first: names are registered once timm is there, before any of these modules is begun
+
 from timm_alfa.models.resnet_cifar import (
     SmallStemResNet,
     resnet18_cifar,

@@ -92,17 +92,6 @@ def argument_errors(arguments: Mapping[str, Any], origin: str, architecture: Opt
             yield f"{origin} has '{name}', {error}: use numbers, text, booleans, and lists or mappings of these."
 
 
-def own_flag_errors(arguments: Mapping[str, Any], origin: str, flags: Mapping[str, str]) -> Iterator[str]:
-    """A line for each argument that a command takes in another way.
-
-    Args:
-        flags: What to use instead, by the name of the argument.
-    """
-    for name in arguments:
-        if name in flags:
-            yield f"{origin} has '{name}': use {flags[name]}."
-
-
 def is_factory_option(name: Any) -> bool:
     """Whether timm's factory would act on an argument, such as cache_dir, before the model's constructor sees it."""
     return name in FACTORY_OPTIONS

@@ -3,13 +3,11 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
 from timm_alfa.errors import AlfaError, ConfigError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor, nn
 
 
 # What launchers set; empty ones are left behind by scripts that set them to nothing.
@@ -54,15 +52,19 @@ def gather(accelerator, items: list) -> list:
     return gather_object(items)
 
 
-def broadcast(accelerator, module: nn.Module) -> None:
+def broadcast(accelerator, module: 'nn.Module') -> None:
     """Copies the parameters and buffers of the main process to all others."""
     if accelerator.num_processes > 1:
+        import torch
+
         for tensor in module.state_dict().values():
             torch.distributed.broadcast(tensor, 0)
 
 
-def sum_over_processes(tensor: torch.Tensor) -> torch.Tensor:
+def sum_over_processes(tensor: 'Tensor') -> 'Tensor':
     """The sum of a tensor over all processes; with one process, the tensor itself. Every process calls it."""
+    import torch
+
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return tensor
     if torch.distributed.get_world_size() == 1:

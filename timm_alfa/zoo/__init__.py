@@ -7,7 +7,7 @@ from typing import Optional, Union
 import timm
 from timm.models import PretrainedCfg
 
-import timm_alfa.models  # noqa: F401  registers the CIFAR networks that tags name
+import timm_alfa.models.resnet_cifar  # noqa: F401  registers the CIFAR networks that tags name
 from timm_alfa.errors import HubError
 from timm_alfa.zoo.download import PublishedWeights, fetch
 from timm_alfa.zoo.listing import Pretrained, describe

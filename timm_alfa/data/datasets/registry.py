@@ -6,15 +6,16 @@ which options have an effect, and what a model card calls the data.
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Optional, Sequence
 
-from timm_alfa.data.datasets import digits, huggingface, image_folder, torchvision, webdataset
-from timm_alfa.data.datasets.base import Source
+from timm_alfa.data.datasets.names import TORCH_NAMES
 from timm_alfa.data.datasets.split_names import matching_name
 from timm_alfa.errors import DataError, one_of
+from timm_alfa.utils.lazy import late
 
 if TYPE_CHECKING:
     from timm_alfa.data.config import DataConfig
+    from timm_alfa.data.datasets.base import Source
 
 
 def _always_local(data: 'DataConfig') -> bool:
@@ -46,8 +47,8 @@ class Kind:
 
     patterns: tuple[str, ...]
     splits: Callable[['DataConfig'], tuple[str, ...]]
-    open: Callable[['DataConfig', str], Source]
-    open_like: Optional[Callable[['DataConfig', str, Sequence[str]], Source]] = None
+    open: Callable[['DataConfig', str], 'Source']
+    open_like: Optional[Callable[['DataConfig', str, Sequence[str]], 'Source']] = None
     names: tuple[str, ...] = ()
     title: str = ''
     options: Mapping[str, str] = field(default_factory=dict)
@@ -57,42 +58,47 @@ class Kind:
     hub_id: Callable[[str], Optional[str]] = _no_hub_id
 
 
+def _in(module: str, name: str) -> Callable[..., Any]:
+    """A function of a kind's module, which is imported when the function is called."""
+    return late(f'timm_alfa.data.datasets.{module}:{name}')
+
+
 KINDS = {  # by the prefix of --dataset, or its whole value
     'digits': Kind(
         patterns=('digits',),
-        splits=digits.splits,
-        open=digits.open_split,
+        splits=_in('digits', 'splits'),
+        open=_in('digits', 'open_split'),
         title="scikit-learn's digits (embedded)",
         unused=('data_dir', 'class_map'),
     ),
     'hfds': Kind(
         patterns=('hfds/NAME', 'hfds/FOLDER'),
-        splits=huggingface.splits,
-        open=huggingface.HfdsSource,
+        splits=_in('huggingface', 'splits'),
+        open=_in('huggingface', 'HfdsSource'),
         options={'input_key': 'column of the images', 'target_key': 'column of the labels'},
         slices=True,
-        is_local=huggingface.is_local,
-        hub_id=huggingface.hub_id,
+        is_local=_in('huggingface', 'is_local'),
+        hub_id=_in('huggingface', 'hub_id'),
     ),
     'wds': Kind(
         patterns=('wds/FOLDER', 'wds'),
-        splits=webdataset.splits,
-        open=webdataset.ShardSource,
+        splits=_in('webdataset', 'splits'),
+        open=_in('webdataset', 'ShardSource'),
         options={'input_key': 'extensions of the images, such as jpg;png', 'target_key': 'field of the .json files'},
     ),
     'torch': Kind(
         patterns=('torch/NAME',),
-        splits=torchvision.splits,
-        open=torchvision.TorchSource,
-        names=tuple(f'torch/{name}' for name in torchvision.TORCH_NAMES),
+        splits=_in('torchvision', 'splits'),
+        open=_in('torchvision', 'TorchSource'),
+        names=tuple(f'torch/{name}' for name in TORCH_NAMES),
         options={'dataset_download': 'let torchvision download the dataset'},
         unused=('class_map',),
     ),
     'folder': Kind(
         patterns=(),
-        splits=image_folder.splits,
-        open=image_folder.FolderSource,
-        open_like=image_folder.FolderSource,
+        splits=_in('image_folder', 'splits'),
+        open=_in('image_folder', 'FolderSource'),
+        open_like=_in('image_folder', 'FolderSource'),
     ),
 }
 DEFAULT, FOLDER = 'digits', 'folder'  # without --dataset: the kind without, and with --data-dir
@@ -133,7 +139,7 @@ def dataset_kind(data: 'DataConfig') -> str:
     raise DataError(one_of('dataset', data.dataset, known) + ' For an image folder use --data-dir alone.')
 
 
-def open_split(kind: str, data: 'DataConfig', split: str, names: Optional[Sequence[str]] = None) -> Source:
+def open_split(kind: str, data: 'DataConfig', split: str, names: Optional[Sequence[str]] = None) -> 'Source':
     """Opens a split.
 
     Args:

@@ -7,13 +7,11 @@ from timm.data import create_dataset
 
 from timm_alfa.data.datasets.base import Source
 from timm_alfa.data.datasets.image_files import read_image
+from timm_alfa.data.datasets.names import TORCH_NAMES
 from timm_alfa.errors import DataError, first_line, one_of
 
 if TYPE_CHECKING:
     from timm_alfa.data.config import DataConfig
-
-# Those that have a list of labels. For any split but `train`, timm opens torchvision's test images.
-TORCH_NAMES = ('cifar10', 'cifar100', 'mnist', 'kmnist', 'fashion_mnist', 'qmnist', 'imagenet', 'places365')
 
 
 def splits(data: 'DataConfig') -> tuple[str, ...]:

@@ -4,22 +4,31 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 from timm_alfa.data import pair_errors
 from timm_alfa.errors import nearest, one_of
-from timm_alfa.models.arguments import argument_errors
 from timm_alfa.training.options.opt_kwargs import constructor_arguments, optimizer_argument_errors
-from timm_alfa.zoo import TAGS
 
 
-def errors_across(config, flag_name) -> Iterator[str]:
-    """Errors that need more than one group, or timm's registries.
+def errors_in_timm(config, flag_name) -> Iterator[str]:
+    """Errors that need timm's registries. timm takes seconds to import: ask once everything else is right.
 
     Args:
         config: A resolved `TrainConfig`.
         flag_name: How the user wrote an option's key.
     """
+    from timm_alfa.models.arguments import argument_errors
+
     yield from _unknown_names(config)
     yield from argument_errors(config.model.model_kwargs, flag_name('model_kwargs'), _architecture(config.model.model))
     yield from optimizer_argument_errors(config.optim.opt_kwargs, flag_name('opt_kwargs'), config.optim.opt)
     yield from graph_errors(config, flag_name)
+
+
+def errors_across(config, flag_name) -> Iterator[str]:
+    """Errors that need more than one group.
+
+    Args:
+        config: A resolved `TrainConfig`.
+        flag_name: How the user wrote an option's key.
+    """
     yield from pair_errors(config.data, config.aug, flag_name)
     epochs, warmup = config.epochs, config.schedule.warmup_epochs
     if warmup > epochs:
@@ -113,6 +122,8 @@ def _architecture(name: str) -> Optional[str]:
 def model_errors(name: str) -> Iterator[str]:
     """A line if timm knows no such model, or no such tag of it."""
     import timm
+
+    from timm_alfa.zoo import TAGS
 
     base, dot, _ = name.partition('.')
     if ':' in name:

@@ -9,8 +9,7 @@ from typing import Any, Iterator, Optional
 
 from timm_alfa.data import AugConfig, DataConfig
 from timm_alfa.data.datasets.registry import find_kind
-from timm_alfa.models.arguments import own_flag_errors
-from timm_alfa.options import option
+from timm_alfa.options import option, own_flag_errors
 from timm_alfa.utils.text import parse_interval
 
 # Arguments of models that have their own flags, or are taken from the data.

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Optional
 
 from timm_alfa.errors import one_of
-from timm_alfa.models.arguments import value_error
 
 # Arguments that have their own flag.
 FLAGS = {
@@ -38,6 +37,8 @@ def optimizer_argument_errors(arguments: Mapping[str, Any], origin: str, optimiz
         origin: Where they come from, for the message: a flag, or a key and its file.
         optimizer: timm's name of it.
     """
+    from timm_alfa.models.arguments import value_error
+
     allowed = constructor_arguments(optimizer)
     defaults = constructor_defaults(optimizer)
     for name, value in arguments.items():

@@ -8,7 +8,7 @@ from typing import Any, Iterator, Optional, Sequence
 from timm_alfa.errors import AlfaWarning, ConfigError, one_of
 from timm_alfa.options import default_of, long_flag, resolve
 from timm_alfa.tasks import TASKS
-from timm_alfa.training.options.checks import errors_across, without_effect
+from timm_alfa.training.options.checks import errors_across, errors_in_timm, without_effect
 from timm_alfa.training.options.config import (
     DIGITS_DEFAULTS,
     DIGITS_UNLESS,
@@ -119,6 +119,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
     fill_for_digits(given)
     config, found = resolve_config(given)
     errors += found
+    if config is not None and not errors:
+        errors += errors_in_timm(config, given.flag_name)
     if errors or config is None:
         raise ConfigError(errors)
 

@@ -6,8 +6,7 @@ from typing import Iterator, Optional, Sequence
 
 from timm_alfa.data import DataConfig
 from timm_alfa.errors import ConfigError
-from timm_alfa.models.arguments import argument_errors, own_flag_errors
-from timm_alfa.options import option
+from timm_alfa.options import option, own_flag_errors
 from timm_alfa.perturb.pgd import AttackConfig
 from timm_alfa.training.options.checks import model_errors
 from timm_alfa.training.options.config import InputConfig
@@ -77,9 +76,6 @@ class CheckpointConfig:
             )
         if self.checkpoint is not None and self.pretrained:
             yield f'{flag_name("checkpoint")} and {flag_name("pretrained")} cannot be combined.'
-        if self.model is not None:
-            yield from model_errors(self.model)
-        yield from argument_errors(self.model_kwargs, flag_name('model_kwargs'))
         yield from own_flag_errors(self.model_kwargs, flag_name('model_kwargs'), MODEL_FLAGS)
 
 
@@ -167,6 +163,8 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:
     errors += fill_data_from_run(given)
     groups, found = resolve_groups(GROUPS, given)
     errors += [*found, *errors_across(given)]
+    if not errors:
+        errors += errors_in_timm(groups['checkpoint'], given)
     if errors:
         raise ConfigError(errors)
     for line in external_options(given, options):
@@ -182,6 +180,15 @@ def errors_across(given: Given) -> Iterator[str]:
                 yield f'{given.flag_name(key)} has no effect without --robust: add it.'
     if given.values.get('pretrained') and not names_data(given):
         yield '--pretrained does not say which data to use: add --dataset NAME or --data-dir FOLDER.'
+
+
+def errors_in_timm(checkpoint: CheckpointConfig, given: Given) -> Iterator[str]:
+    """Errors that need timm's registries. timm takes seconds to import: ask once everything else is right."""
+    from timm_alfa.models.arguments import argument_errors
+
+    if checkpoint.model is not None:
+        yield from model_errors(checkpoint.model)
+    yield from argument_errors(checkpoint.model_kwargs, given.flag_name('model_kwargs'))
 
 
 def names_data(given: Given) -> bool:
