@@ -11,6 +11,7 @@ from typing import Any, Mapping, NamedTuple, Optional, Sequence
 from timm_alfa.errors import ConfigError, did_you_mean
 from timm_alfa.options import PerBlock, core_type, default_of, hints, long_flag, resolve
 from timm_alfa.training.options.other_flags import other_flag_hint
+from timm_alfa.training.options.recipes import find_recipe, recipe_hint
 from timm_alfa.utils import plain_data
 from timm_alfa.utils.files import expand_home
 from timm_alfa.utils.program import spelling, version
@@ -126,7 +127,12 @@ def build_parser(command: str, description: str, titles: Mapping[str, str], opti
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument('-c', '--config', metavar='FILE', help='YAML file of options; the command line overrides it')
+    parser.add_argument(
+        '-c',
+        '--config',
+        metavar='FILE',
+        help='YAML file of options, or the name of a recipe, such as small/alfa; the command line overrides it',
+    )
     parser.add_argument('--version', action='version', version=version())
     groups = {name: parser.add_argument_group(title) for name, title in titles.items()}
     for item in options:
@@ -206,7 +212,8 @@ def read_command_line(
     # the command line overrides the file
     given = Given(dict(values), dict.fromkeys(values, ''), set(), {})
     if file is not None:
-        content, found = read_yaml(expand_home(file), options, environment=given.environment)
+        file = find_recipe(expand_home(file))
+        content, found = read_yaml(file, options, environment=given.environment)
         errors += found
         for key, value in content.items():
             if key not in values:
@@ -325,7 +332,8 @@ def load_yaml(file: str, flag: str) -> tuple[dict[Any, Any], Optional[str]]:
     try:
         content = plain_data.read_yaml(file)
     except OSError as error:
-        return {}, f'{named}, which cannot be read: {error.strerror}. Pass a YAML file of options.'
+        hint = recipe_hint(file) if flag == '--config' else ''
+        return {}, f'{named}, which cannot be read: {error.strerror}. Pass a YAML file of options.{hint}'
     except plain_data.PlainDataError as error:
         return {}, f'{named}, which cannot be used: {error}.'
     if content is not None and not isinstance(content, dict):
