@@ -90,7 +90,7 @@ def test_dry_run_writes_nothing(tmp_path):
         str(tmp_path / 'out'),
     )
     assert done.returncode == 0, done.stderr
-    assert 'block layer4: 96x1x1' in done.stdout and not (tmp_path / 'out').exists()
+    assert 'layer4  96x1x1' in done.stdout and not (tmp_path / 'out').exists()
     assert json.loads(done.stdout.strip().splitlines()[-1])['params'] > 0
 
 

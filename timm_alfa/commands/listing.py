@@ -5,7 +5,7 @@ import json
 from typing import Optional, Sequence
 
 from timm_alfa.utils.program import program, version
-from timm_alfa.utils.text import short_number
+from timm_alfa.utils.text import short_number, table
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,10 +44,3 @@ def _cells(name: str, row) -> tuple[str, ...]:
         return name, row.dataset or '', '', '', 'none yet'
     where = 'in the package' if row.weights == 'package' else 'on the Hub'
     return name, row.dataset or '', f'{row.top1:.2f} ({row.split})', f'{short_number(row.size)}B', where
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ['  '.join(f'{cell:{width}}' for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return '\n'.join(lines)

@@ -64,3 +64,10 @@ def shorten_list(names: Sequence[str], most: int) -> str:
     """Names in a row, 'a, b and 3 more' if there are more than `most`."""
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(names[:most]) + more
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ['  '.join(f'{cell:{width}}' for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return '\n'.join(lines)

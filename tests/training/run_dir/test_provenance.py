@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from timm_alfa.tasks.epoch_plot import EpochPlot
-from timm_alfa.training.preflight.dry_run import feature_shapes
+from timm_alfa.training.preflight.features import feature_shapes
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.run_dir.plots import draw_plots
 from timm_alfa.utils.console import Table
