@@ -26,6 +26,7 @@ import torch
 
 import timm_alfa
 from timm_alfa.replay.flops import count_flops, floor
+from timm_alfa.tasks.options.alfa import SearchConfig
 from timm_alfa.training.update.graphs import WARM_UP, Graphs, on_stream, own_stream, search_kernels
 from timm_alfa.utils.plotting import BLUE, GRAY, ORANGE, add_legend, new_figure, png
 
@@ -117,7 +118,7 @@ class Step:
     def floor(self) -> Optional[int]:
         """The least operations an exact step needs; None unless the method searches from zero."""
         config = self.method.config
-        if not isinstance(config, timm_alfa.tasks.alfa.SearchConfig) or config.random_start or config.bn == 'aux':
+        if not isinstance(config, SearchConfig) or config.random_start or config.bn == 'aux':
             return None
         blocks = self.method.blocks
         groups = [blocks] if config.mode == 'joint' else [[name] for name in blocks]

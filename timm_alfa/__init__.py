@@ -24,6 +24,7 @@ _PLACES = {
     'list_tasks': 'timm_alfa.tasks',
     'probe': 'timm_alfa.probing.probe',
     'resolve_blocks': 'timm_alfa.blocks.spec',
+    **{name: f'timm_alfa.{name}' for name in ('blocks', 'data', 'models', 'perturb', 'replay', 'tasks', 'zoo')},
 }
 __getattr__ = lazy_names(__name__, _PLACES)
 

@@ -1,6 +1,7 @@
 """The table of commands, and what is printed without running one."""
 
 import json
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -62,6 +63,29 @@ def test_modules_for_launchers_and_scripts_are_the_commands():
         assert f'timm_alfa.commands.{name} import main' in (PACKAGE.parent / script).read_text()
     for name in ('train', 'validate'):
         assert import_module(f'timm_alfa.{name}').main is import_module(COMMANDS[name].module).main
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ('--help',),
+        ('train', '--help'),
+        ('train', '--version'),
+        ('train', '--wrong', '3'),
+        ('train', '--config', 'small/alfa', '--model', 'resnet50', '--lr', 'high'),
+        ('validate', '--checkpoint', 'run', '--wrong'),
+        ('publish', '--help'),
+        ('list', '--help'),
+    ],
+)
+def test_answers_do_not_wait_for_torch(words):
+    code = (
+        'import sys\nfrom timm_alfa.commands import main\n'
+        'try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n'
+        'print([name for name in ("torch", "timm", "accelerate", "numpy") if name in sys.modules])'
+    )
+    done = subprocess.run([sys.executable, '-c', code, *words], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == '[]', done.stderr
 
 
 def test_list_shows_what_has_weights(capsys):

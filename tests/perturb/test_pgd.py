@@ -11,7 +11,8 @@ from torch import nn
 
 from timm_alfa.errors import ConfigError
 from timm_alfa.options import build
-from timm_alfa.perturb.pgd import AttackConfig, pgd, robust_correct
+from timm_alfa.perturb.options import AttackConfig
+from timm_alfa.perturb.pgd import pgd, robust_correct
 from timm_alfa.perturb.pixels import Pixels, ascend_pixels, pixels_of
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

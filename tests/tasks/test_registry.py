@@ -16,7 +16,7 @@ from timm_alfa.tasks import TASKS
 def test_rows(name):
     row = TASKS[name]
     assert row.name == name
-    assert issubclass(row.task, TrainingTask)
+    assert issubclass(row.task_class, TrainingTask)
     assert row.summary and row.title
     assert row.text.endswith('.')
     for field in dataclasses.fields(row.config):

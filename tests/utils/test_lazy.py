@@ -41,6 +41,7 @@ def test_names_and_functions_are_found_when_they_are_used():
     assert find('printable')('a\n') == 'a\\n'
     with pytest.raises(AttributeError, match="module 'timm_alfa' has no attribute 'other'"):
         find('other')
+    assert timm_alfa.models.resnet20s is timm_alfa.models.resnet_cifar.resnet20s
     assert late('timm_alfa.utils.text:short_number')(2000) == '2k'
     assert set(timm_alfa.__all__) <= set(dir(timm_alfa))
 

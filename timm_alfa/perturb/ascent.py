@@ -13,8 +13,6 @@ from timm_alfa.perturb.projections import per_sample, project_ball
 from timm_alfa.perturb.strength import Size
 from timm_alfa.utils import pytree
 
-NORMS = ('linf', 'l2')
-
 
 def ascend(
     gradient: Callable[[Any], Any],

@@ -120,10 +120,3 @@ def ascend_pixels(
     for _ in range(steps):
         delta = ascend(gradient, delta, steps=1, step_size=step_size).clamp(low, high)
     return delta.detach()
-
-
-def size_errors(flag_name: Callable[[str], str], **sizes: float):
-    """Yields an error for each size above 1, which must have been meant for pixels of 0 to 255."""
-    for name, size in sizes.items():
-        if size > 1:
-            yield f'{flag_name(name)} is {size:g}: pixels lie in [0, 1]; use a fraction such as {size:g}/255.'

@@ -7,7 +7,6 @@ import torch
 from timm_alfa.perturb.precision import at_least_float32
 from timm_alfa.utils import pytree
 
-UNITS = ('absolute', 'rms')
 Size = Union[float, torch.Tensor]  # a scalar; a tensor if only the device knows it
 
 

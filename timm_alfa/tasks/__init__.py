@@ -1,20 +1,20 @@
 """The methods, as training tasks of timm. A method is a file here, a row below, and a card in cards/."""
 
-from timm_alfa.tasks.adv_train import AdvTrainConfig, AdvTrainTask
-from timm_alfa.tasks.advprop import AdvPropConfig, AdvPropTask
-from timm_alfa.tasks.alfa import AlfaConfig, AlfaTask
-from timm_alfa.tasks.isda import IsdaConfig, IsdaTask
-from timm_alfa.tasks.l_alfa import LAlfaConfig, LAlfaTask
-from timm_alfa.tasks.moex import MoExConfig, MoExTask
-from timm_alfa.tasks.noise import NoiseConfig, NoiseTask
+from timm_alfa.tasks.options.adv_train import AdvTrainConfig
+from timm_alfa.tasks.options.advprop import AdvPropConfig
+from timm_alfa.tasks.options.alfa import AlfaConfig
+from timm_alfa.tasks.options.isda import IsdaConfig
+from timm_alfa.tasks.options.l_alfa import LAlfaConfig
+from timm_alfa.tasks.options.moex import MoExConfig
+from timm_alfa.tasks.options.noise import NoiseConfig
+from timm_alfa.tasks.options.sam import SamConfig
+from timm_alfa.tasks.options.standard import StandardConfig
 from timm_alfa.tasks.registry import TASKS, TaskRow, create_task, list_tasks, register_task
-from timm_alfa.tasks.sam import SamConfig, SamTask
-from timm_alfa.tasks.standard import StandardConfig, StandardTask
 
 ROWS = (
     TaskRow(
         name='standard',
-        task=StandardTask,
+        task='timm_alfa.tasks.standard:StandardTask',
         config=StandardConfig,
         prefix='standard',
         summary='cross-entropy on clean images',
@@ -23,7 +23,7 @@ ROWS = (
     ),
     TaskRow(
         name='alfa',
-        task=AlfaTask,
+        task='timm_alfa.tasks.alfa:AlfaTask',
         config=AlfaConfig,
         prefix='alfa',
         summary='adversarial perturbations of features',
@@ -35,7 +35,7 @@ ROWS = (
     ),
     TaskRow(
         name='l_alfa',
-        task=LAlfaTask,
+        task='timm_alfa.tasks.l_alfa:LAlfaTask',
         config=LAlfaConfig,
         prefix='alfa',
         summary='the same on many blocks, magnitudes learned',
@@ -47,7 +47,7 @@ ROWS = (
     ),
     TaskRow(
         name='noise',
-        task=NoiseTask,
+        task='timm_alfa.tasks.noise:NoiseTask',
         config=NoiseConfig,
         prefix='noise',
         summary='Gaussian noise on features',
@@ -56,7 +56,7 @@ ROWS = (
     ),
     TaskRow(
         name='moex',
-        task=MoExTask,
+        task='timm_alfa.tasks.moex:MoExTask',
         config=MoExConfig,
         prefix='moex',
         summary='moments of an early feature exchanged between images',
@@ -65,7 +65,7 @@ ROWS = (
     ),
     TaskRow(
         name='advprop',
-        task=AdvPropTask,
+        task='timm_alfa.tasks.advprop:AdvPropTask',
         config=AdvPropConfig,
         prefix='advprop',
         summary='clean images, and adversarial images through separate batch norms',
@@ -77,7 +77,7 @@ ROWS = (
     ),
     TaskRow(
         name='adv_train',
-        task=AdvTrainTask,
+        task='timm_alfa.tasks.adv_train:AdvTrainTask',
         config=AdvTrainConfig,
         prefix='adv-train',
         summary='adversarial images alone',
@@ -86,7 +86,7 @@ ROWS = (
     ),
     TaskRow(
         name='sam',
-        task=SamTask,
+        task='timm_alfa.tasks.sam:SamTask',
         config=SamConfig,
         prefix='sam',
         summary='perturbed weights: sharpness-aware minimization',
@@ -98,7 +98,7 @@ ROWS = (
     ),
     TaskRow(
         name='isda',
-        task=IsdaTask,
+        task='timm_alfa.tasks.isda:IsdaTask',
         config=IsdaConfig,
         prefix='isda',
         summary='last features varied along the covariance of their class, in closed form',

@@ -1,20 +1,14 @@
 """AdvProp (Xie et al. 2020): clean images, and adversarial images through separate batch norms."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn as nn
 
 from timm_alfa.errors import warn
 from timm_alfa.replay import norms
 from timm_alfa.replay.redirect import without_checkpointing
-from timm_alfa.tasks.pixel_task import PixelConfig, PixelTask
+from timm_alfa.tasks.options.advprop import AdvPropConfig
+from timm_alfa.tasks.pixel_task import PixelTask
 from timm_alfa.utils.unwrap import unwrap
-
-
-@dataclass(frozen=True)
-class AdvPropConfig(PixelConfig):
-    """Options of AdvProp; the defaults are the paper's (n = eps + 1 steps)."""
 
 
 class AdvPropTask(PixelTask):

@@ -1,45 +1,24 @@
 """ISDA (Wang et al. 2019): features vary along the covariance of their class, in closed form instead of by samples."""
 
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import torch
 import torch.distributed as dist
 import torch.nn as nn
 
 from timm_alfa.errors import ConfigError
-from timm_alfa.options import option
 from timm_alfa.perturb.covariance import Moments, joined, logit_variances, moments_of
 from timm_alfa.perturb.precision import at_least_float32, search_dtype, without_autocast
 from timm_alfa.replay.module_tree import ancestors
 from timm_alfa.replay.redirect import redirected, without_checkpointing
 from timm_alfa.replay.replay import Replay
 from timm_alfa.tasks.base import MethodTask
+from timm_alfa.tasks.options.isda import IsdaConfig
 from timm_alfa.utils.fsdp import is_sharded
 from timm_alfa.utils.unwrap import unwrap
 
 _LARGEST = 2**30  # bytes of full covariances, or of their products with all pairs of classes
-
-
-@dataclass(frozen=True)
-class IsdaConfig:
-    """Options of implicit semantic data augmentation; the default is the authors' for CIFAR."""
-
-    strength: float = option(0.5, 'lambda_0, how strongly features vary at the end of the ramp', low=0)
-    ramp: Optional[int] = option(
-        None, 'updates over which the strength rises linearly from 0; None: the whole training', low=1
-    )
-    covariance: str = option(
-        'full',
-        "'full' covariance matrices of the classes, or their 'diagonal', as in the authors' code for ImageNet",
-        choices=('full', 'diagonal'),
-    )
-
-    def no_effect(self) -> Iterator[str]:
-        """Options without effect, one line each."""
-        if self.strength == 0:
-            yield 'strength=0: features do not vary, this is standard training.'
 
 
 class IsdaTask(MethodTask):

@@ -1,7 +1,6 @@
 """MoEx (Li et al. 2020): images exchange moments of an early feature, and a little of their labels."""
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Iterator, Optional
 
 import torch
@@ -9,12 +8,12 @@ import torch.nn as nn
 
 from timm_alfa.blocks.spec import resolve_blocks
 from timm_alfa.errors import BlockError
-from timm_alfa.options import option
 from timm_alfa.perturb.moments import exchange_moments
 from timm_alfa.replay.module_tree import ancestors, is_callable
 from timm_alfa.replay.redirect import redirected, without_checkpointing
 from timm_alfa.replay.replay import Replay
 from timm_alfa.tasks.base import MethodTask
+from timm_alfa.tasks.options.moex import MoExConfig
 from timm_alfa.utils import pytree
 
 # Modules that end the stem of a model whose first unit lies in a stage.
@@ -33,29 +32,6 @@ STEMS = (
     'conv2d_1a',
     'norm2_proj',
 )
-
-
-@dataclass(frozen=True)
-class MoExConfig:
-    """Options of moment exchange; the defaults are the paper's for ImageNet."""
-
-    layer: str = option('stem', "feature whose moments are exchanged: 'stem', or one block or module name")
-    lam: float = option(0.9, "weight of an image's own label; the rest goes to the partner's", low=0, high=1)
-    prob: float = option(0.5, 'share of the batches in which moments are exchanged', low=0, high=1)
-    norm: str = option(
-        'pono',
-        "moments over the channels of a position ('pono'), over the positions of a channel "
-        "('in'), or over groups of channels ('gn')",
-        choices=('pono', 'in', 'gn'),
-    )
-    groups: int = option(4, "groups of channels for norm='gn'; 1 is layer norm", low=1)
-
-    def no_effect(self) -> Iterator[str]:
-        """Options without effect, one line each."""
-        if self.prob == 0:
-            yield 'prob=0: moments are never exchanged, this is standard training.'
-        if self.groups != 4 and self.norm != 'gn':
-            yield f"groups={self.groups} has no effect with norm='{self.norm}'."
 
 
 class MoExTask(MethodTask):

@@ -1,14 +1,17 @@
 """The table of methods, and how a task is created from it."""
 
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Union
-
-import torch
-import torch.nn as nn
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from timm_alfa.errors import ConfigError, one_of
 from timm_alfa.options import build
-from timm_alfa.tasks.base import MethodTask
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn as nn
+
+    from timm_alfa.tasks.base import MethodTask
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,7 @@ class TaskRow:
 
     Attributes:
         name: As in `--task` and `create_task`.
-        task: Its `timm.task.TrainingTask`.
+        task: Its `timm.task.TrainingTask`, or the place of that, 'module:class', to be imported when it is created.
         config: Dataclass of its options.
         prefix: Prefix of its options on the command line.
         summary: One line for a table.
@@ -26,12 +29,17 @@ class TaskRow:
     """
 
     name: str
-    task: type
+    task: Union[type, str]
     config: type
     prefix: str
     summary: str
     title: str
     text: str
+
+    @property
+    def task_class(self) -> type:
+        """Its `timm.task.TrainingTask`."""
+        return resolve_name(self.task) if isinstance(self.task, str) else self.task
 
 
 TASKS: dict[str, TaskRow] = {}
@@ -49,16 +57,16 @@ def list_tasks() -> list[str]:
 
 def create_task(
     name: str,
-    model: nn.Module,
-    criterion: Optional[Union[nn.Module, Callable]] = None,
-    device: Optional[torch.device] = None,
+    model: 'nn.Module',
+    criterion: Optional[Union['nn.Module', Callable]] = None,
+    device: Optional['torch.device'] = None,
     *,
     call: Optional[Callable] = None,
     loss: Optional[Callable] = None,
     criterion_kwargs: Optional[dict[str, Any]] = None,
     verbose: bool = False,
     **config,
-) -> MethodTask:
+) -> 'MethodTask':
     """Creates a training task of timm that trains a model by one of the methods.
 
     A classifier needs neither `call` nor `loss`. Any other model says how it is called and what is minimized, and the
@@ -95,11 +103,13 @@ def create_task(
     """
     if name not in TASKS:
         raise ConfigError(one_of('task', name, list_tasks()))
+    import torch
+
     row = TASKS[name]
     objective = _given_objective(row, criterion if criterion is not None else criterion_kwargs, call, loss)
     options = build(row.config, config)
     device = device if device is not None else next((p.device for p in model.parameters()), torch.device('cpu'))
-    return row.task(
+    return row.task_class(
         model,
         criterion,
         config=options,

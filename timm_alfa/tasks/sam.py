@@ -1,7 +1,6 @@
 """SAM (Foret et al. 2021): the loss at the weights nearby where it is highest; with `adaptive`, ASAM (Kwon et al.)."""
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Iterator, Optional
 
 import torch
@@ -9,7 +8,6 @@ import torch.nn as nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from timm_alfa.errors import ConfigError
-from timm_alfa.options import option
 from timm_alfa.perturb.loss_scale import LossScale, gradients, underflows
 from timm_alfa.perturb.precision import at_least_float32
 from timm_alfa.perturb.weights import call_with, moved, steepest_step
@@ -17,25 +15,11 @@ from timm_alfa.replay import norms
 from timm_alfa.replay.accumulate import DeferredLosses
 from timm_alfa.replay.redirect import is_checkpointed
 from timm_alfa.tasks.base import MethodTask
+from timm_alfa.tasks.options.sam import SamConfig
 from timm_alfa.utils import pytree, rng
 from timm_alfa.utils.fsdp import uses_fsdp
 
 _SMALLEST_SCALE = 0.01  # eta of Kwon et al.
-
-
-@dataclass(frozen=True)
-class SamConfig:
-    """Options of sharpness-aware minimization; the default is that of Foret et al."""
-
-    rho: float = option(0.05, 'length of the step in weight space', low=0)
-    adaptive: bool = option(False, 'measure the step in units of each weight (ASAM); rho is then about 10 times larger')
-    every: int = option(1, 'perturb the weights in every n-th update', low=1)
-    start: int = option(0, 'first update that perturbs', low=0)
-
-    def no_effect(self) -> Iterator[str]:
-        """Options without effect, one line each."""
-        if self.rho == 0:
-            yield 'rho=0: no weight is perturbed, this is standard training.'
 
 
 class SamTask(MethodTask):

@@ -13,13 +13,14 @@ def lazy_names(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         package: Its `__name__`.
-        places: The module of each name.
+        places: The module of each name; a submodule is its own.
     """
 
     def find(name: str) -> Any:
         if name not in places:
             raise AttributeError(f'module {package!r} has no attribute {name!r}')
-        value = getattr(import_module(places[name]), name)
+        module = import_module(places[name])
+        value = module if module.__name__ == f'{package}.{name}' else getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value
 

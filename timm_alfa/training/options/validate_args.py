@@ -7,7 +7,7 @@ from typing import Iterator, Optional, Sequence
 from timm_alfa.data import DataConfig
 from timm_alfa.errors import ConfigError
 from timm_alfa.options import option, own_flag_errors
-from timm_alfa.perturb.pgd import AttackConfig
+from timm_alfa.perturb.options import AttackConfig
 from timm_alfa.training.options.checks import model_errors
 from timm_alfa.training.options.config import InputConfig
 from timm_alfa.training.options.outside import external_options

@@ -76,8 +76,7 @@ def costs_of(run: Run, model: nn.Module) -> Estimate:
     with warnings.catch_warnings(), torch.compiler.set_stance('force_eager'), run.accelerator.autocast():
         warnings.simplefilter('ignore', AlfaWarning)  # the run's own task has warned
         task = create_task(config.task.task, model, device=device, **arguments).to(device).train()
-        standard = create_task('standard', model, device=device).to(device).train()
-        return estimate(task, standard, (images, target), config.data.batch_size, run.optimizer)
+        return estimate(task, (images, target), config.data.batch_size, run.optimizer)
 
 
 def costs_text(run: Run, costs: Estimate) -> str:

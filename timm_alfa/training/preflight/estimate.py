@@ -34,18 +34,17 @@ class Estimate(NamedTuple):
         return self.weights + self.activations
 
 
-def estimate(task: MethodTask, standard: MethodTask, batch: tuple, batch_size: int, optimizer: Any) -> Estimate:
+def estimate(task: MethodTask, batch: tuple, batch_size: int, optimizer: Any) -> Estimate:
     """Counts the operations of a step, and what it keeps for its backward pass, on a few images.
 
     Args:
         task: The method, in training mode.
-        standard: Standard training of the same model.
         batch: `IMAGES` images and their targets.
         batch_size: Images of a batch of the run, per process.
         optimizer: Of the run.
     """
     half = tuple(tensor[: IMAGES // 2] for tensor in batch)
-    cost = count_flops(lambda: step(task, half)) / count_flops(lambda: step(standard, half))
+    cost = count_flops(lambda: step(task, half)) / count_flops(lambda: clean_step(task, half))
 
     # what is kept grows with the images, from what does not depend on them
     few, more = kept_by(task, half), kept_by(task, batch)
@@ -63,6 +62,12 @@ def step(task: MethodTask, batch: tuple) -> None:
     """A forward and a backward pass of a task, which perturbs if it ever does; leaves no gradients."""
     with task.trial():
         task(*batch)['loss'].backward()
+    task.zero_grad(set_to_none=True)
+
+
+def clean_step(task: MethodTask, batch: tuple) -> None:
+    """What the same step would be in standard training."""
+    task.clean(*batch)['loss'].backward()
     task.zero_grad(set_to_none=True)
 
 

@@ -1,0 +1,1 @@
+"""The options of each method, which `--help` reads without importing torch."""
