@@ -28,6 +28,7 @@ def option(
     above: Optional[float] = None,
     flag: Optional[str] = None,
     metavar: Optional[str] = None,
+    words: Optional[Mapping[str, Any]] = None,
 ):
     """A dataclass field with its help text and its valid values.
 
@@ -40,8 +41,11 @@ def option(
         above: The value must be larger than this.
         flag: The short flag, such as `-b`.
         metavar: What `--help` calls the value, such as FILE.
+        words: Values outside of this range, by the words that stand for them.
     """
-    metadata = dict(help=help, choices=choices, low=low, high=high, above=above, flag=flag, metavar=metavar)
+    metadata = dict(
+        help=help, choices=choices, low=low, high=high, above=above, flag=flag, metavar=metavar, words=words or {}
+    )
     if isinstance(default, dict):
         return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -251,10 +255,14 @@ def resolve(cls: type, values: Mapping[str, Any], flag_name=lambda name: name) -
         if name not in fields:
             found.append(one_of('option', spelling, [flag_name(known) for known in fields]))
             continue
+        words = fields[name].metadata.get('words', {})
+        if isinstance(value, str) and value in words:
+            ready[name] = words[value]
+            continue
         try:
             ready[name] = convert(value, annotations[name])
         except (ValueError, TypeError, OverflowError):  # int(float('inf')) overflows
-            found.append(f'{spelling} is {value!r}: it must be {type_name(annotations[name])}.')
+            found.append(f'{spelling} is {value!r}: it must be {" or ".join([type_name(annotations[name]), *words])}.')
             continue
         found += _value_errors(spelling, ready[name], fields[name].metadata)
     if found:

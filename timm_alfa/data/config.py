@@ -6,6 +6,8 @@ from typing import Callable, Iterator, Optional
 from timm_alfa.data.datasets.registry import DEFAULT, dataset_help, option_help
 from timm_alfa.options import long_flag, option
 
+AUTO = 0  # a batch size that is yet to be found
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -25,7 +27,13 @@ class DataConfig:
     score_unused: bool = option(
         False, 'with --train-subset: also score the best checkpoint on the training images that were left out'
     )
-    batch_size: int = option(128, 'images per batch and process', low=1, flag='-b')
+    batch_size: int = option(
+        128,
+        'images per batch and process; auto: as many as memory allows, at most the default',
+        low=1,
+        flag='-b',
+        words={'auto': AUTO},
+    )
     validation_batch_size: Optional[int] = option(
         None, 'images per validation batch (default: the batch size)', low=1, flag='-vb'
     )

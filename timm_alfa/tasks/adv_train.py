@@ -2,6 +2,7 @@
 
 import torch
 
+from timm_alfa.tasks.options.adv_train import AdvTrainConfig
 from timm_alfa.tasks.pixel_task import PixelTask
 
 
@@ -10,6 +11,8 @@ class AdvTrainTask(PixelTask):
 
     The network sees adversarial images only: they move its running statistics, and 'output' is their logits.
     """
+
+    config: AdvTrainConfig
 
     def perturbed(self, input: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         images, delta = self.attack(input, target)

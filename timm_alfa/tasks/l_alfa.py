@@ -30,6 +30,8 @@ class LAlfaTask(AlfaTask):
         eta: A parameter of shape (r,), one entry for each block.
     """
 
+    config: LAlfaConfig
+
     def __init__(self, model: nn.Module, criterion=None, *, config: LAlfaConfig, **kwargs):
         config = _blocks_that_exist(model, config)
         names = resolve_blocks(model, config.blocks)

@@ -3,10 +3,13 @@
 import torch
 
 from timm_alfa.tasks.base import MethodTask
+from timm_alfa.tasks.options.standard import StandardConfig
 
 
 class StandardTask(MethodTask):
     """Loss and output of `timm.task.ClassificationTask`, the loss times `weight`."""
+
+    config: StandardConfig
 
     def perturbs(self) -> bool:
         return False

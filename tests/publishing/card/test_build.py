@@ -110,9 +110,9 @@ def test_a_run_that_was_resumed_with_other_options_says_so(make_run):
     ).text
     assert 'evaluated 2 times' in text and 'evaluated once' not in text
     assert (
-        'accelerate launch train.py --model resnet20s --alfa-step-size 0.5/255\n'
+        'accelerate launch -m timm_alfa.train --model resnet20s --alfa-step-size 0.5/255\n'
         '# resumed after epoch 3 with other options:\n'
-        "accelerate launch --mixed_precision fp16 train.py --resume 'x y'\n```"
+        "accelerate launch --mixed_precision fp16 -m timm_alfa.train --resume 'x y'\n```"
     ) in text
 
 

@@ -6,6 +6,7 @@ from timm_alfa.publishing.card.sections import NOT_KNOWN, format_value, table
 from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.markdown import Markdown, code_block, code_span
+from timm_alfa.utils.program import installed
 from timm_alfa.utils.text import printable
 
 _AUGMENTATION = (
@@ -20,6 +21,9 @@ _AUGMENTATION = (
     'cutmix',
     'smoothing',
 )
+
+# How a recorded command line may begin.
+_TRAIN = (('train.py',), ('timm-alfa', 'train'))
 
 
 def option_table(run: FinishedRun) -> Optional[Markdown]:
@@ -106,7 +110,9 @@ def command(run: FinishedRun) -> Markdown:
 
 def _launch(words: Sequence[str], precision: Optional[str]) -> str:
     """A command line; a word with line breaks is escaped, so that it stays on its line."""
-    return launch_command(*map(printable, words), mixed_precision=precision)
+    own = next((len(called) for called in _TRAIN if tuple(words[: len(called)]) == called), 0)
+    program = installed('train').launch if own else ()
+    return launch_command(*program, *map(printable, words[own:]), mixed_precision=precision)
 
 
 def _time(seconds: float) -> str:

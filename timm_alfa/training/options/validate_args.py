@@ -178,6 +178,8 @@ def errors_across(given: Given) -> Iterator[str]:
         for key in given.values:
             if key.startswith('attack_') or key == 'max_images':
                 yield f'{given.flag_name(key)} has no effect without --robust: add it.'
+    if given.values.get('batch_size') == 'auto':
+        yield '--batch-size auto is for training: pass a number.'
     if given.values.get('pretrained') and not names_data(given):
         yield '--pretrained does not say which data to use: add --dataset NAME or --data-dir FOLDER.'
 

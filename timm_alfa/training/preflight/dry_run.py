@@ -76,6 +76,7 @@ def costs_of(run: Run, model: nn.Module) -> Estimate:
     with warnings.catch_warnings(), torch.compiler.set_stance('force_eager'), run.accelerator.autocast():
         warnings.simplefilter('ignore', AlfaWarning)  # the run's own task has warned
         task = create_task(config.task.task, model, device=device, **arguments).to(device).train()
+        task.total_updates = run.task.total_updates
         return estimate(task, (images, target), config.data.batch_size, run.optimizer)
 
 

@@ -26,10 +26,7 @@ def try_step(
         ConfigError: The model or the method fails on such input.
     """
     statistics, training = RunningStatistics(task), task.training
-    target = torch.arange(images, device=accelerator.device) % num_classes
-    if soft:
-        target = nn.functional.one_hot(target, num_classes).float()
-    input = torch.randn(images, *input_size, device=accelerator.device)
+    input, target = random_batch(images, input_size, num_classes, soft, accelerator.device)
     try:
         task.train()
         with task.trial(), accelerator.autocast():
@@ -47,3 +44,18 @@ def try_step(
     finally:
         statistics.restore()
         task.train(training)
+
+
+def random_batch(
+    images: int, input_size, num_classes: int, soft: bool, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random images and their targets.
+
+    Args:
+        input_size: (C, H, W).
+        soft: Whether targets are soft.
+    """
+    target = torch.arange(images, device=device) % num_classes
+    if soft:
+        target = nn.functional.one_hot(target, num_classes).float()
+    return torch.randn(images, *input_size, device=device), target

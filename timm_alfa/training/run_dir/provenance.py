@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
+from timm_alfa.utils.program import INSTALLED
 from timm_alfa.utils.redact import redact_words
 
 
@@ -62,7 +63,8 @@ def command(words: Optional[Sequence[str]] = None) -> list[str]:
     Args:
         words: Those of train.py, where a script made them; by default the command line is that of the process.
     """
-    own = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    name = Path(sys.argv[0]).name
+    own = [INSTALLED if name in ('__main__.py', f'{INSTALLED}.exe') else name, *sys.argv[1:]]
     return redact_words(own if words is None else ['train.py', *words])
 
 

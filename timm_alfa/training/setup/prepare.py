@@ -1,5 +1,6 @@
 """Everything a run needs, built and checked before anything is written."""
 
+from dataclasses import replace
 from typing import Any, Optional
 
 import torch
@@ -8,11 +9,13 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from timm_alfa.data import DataInfo, create_data, inspect_data
+from timm_alfa.data.config import AUTO
 from timm_alfa.data.loaders.sampling import train_slice
 from timm_alfa.errors import ConfigError
 from timm_alfa.tasks import create_task
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.training.options.config import TrainConfig
+from timm_alfa.training.preflight.batch_size import find_batch_size
 from timm_alfa.training.preflight.graph import check_graph
 from timm_alfa.training.preflight.optimizer_step import try_optimizer
 from timm_alfa.training.preflight.sharded_update import try_update
@@ -51,6 +54,9 @@ def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
     task = build_task(config, model, inputs, accelerator.device)
     trial = dict(input_size=inputs['input_size'], num_classes=info.num_classes, soft=config.aug.mixes)
     try_step(task, accelerator, **trial)
+    if config.data.batch_size == AUTO:
+        size = find_batch_size(task, accelerator, **trial)
+        config = replace(config, data=replace(config.data, batch_size=size))
     with preserve_rng(accelerator.device):
         try_step(task, accelerator, **trial, images=batch_images(config, accelerator, info))
     if config.model.cuda_graph:
