@@ -9,7 +9,7 @@ from helpers.settings import CLASSES, check_step, tiny
 from torch import nn
 
 from timm_alfa import create_task
-from timm_alfa.tasks.alfa import AlfaConfig
+from timm_alfa.tasks.options.alfa import AlfaConfig
 
 QUICK = dict(steps=2, step_size=0.05)
 

@@ -80,7 +80,7 @@ class LoopCheck:
             trained = [p for p in model.parameters() if p.requires_grad]
             watched = [*trained[:1], *trained[-1:]]
             self._watched = tuple(map(weakref.ref, watched))
-        return [p._version for p in watched]
+        return [p._version for p in watched if p is not None]
 
 
 def _versions(parameters: Iterable[nn.Parameter]) -> list[int]:

@@ -8,7 +8,7 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from timm_alfa.errors import AlfaWarning, CheckpointError
-from timm_alfa.tasks.alfa import AlfaConfig
+from timm_alfa.tasks.options.alfa import AlfaConfig
 from timm_alfa.training import finish, metrics, trainer
 from timm_alfa.training.checkpoint.resume import differing_options
 from timm_alfa.training.checkpoint.store import state_folders
