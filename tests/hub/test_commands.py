@@ -10,6 +10,7 @@ from .conftest import load
 HUB = Path(__file__).parents[2] / 'hub'
 publish = load(HUB / 'publish.py')
 ship = load(HUB / 'ship.py')
+PROGRAMS = {'publish': 'hub/publish.py', 'ship': 'ship.py'}
 
 
 def test_a_dry_run_ends_with_its_record(make_run, tmp_path, capsys):
@@ -44,7 +45,7 @@ def test_an_error_is_one_line_and_exit_status_1(make_run, capsys, name, argv):
     assert {'publish': publish, 'ship': ship}[name].main([str(make_run(status='running')), *argv]) == 1
     shown = capsys.readouterr()
     assert shown.out == ''
-    assert shown.err.startswith('hub/publish.py: the run in ' if name == 'publish' else 'ship.py: the run in ')
+    assert shown.err.startswith(f'{PROGRAMS[name]}: the run in ')
     assert shown.err.count('\n') == 1
 
 
@@ -62,4 +63,4 @@ def test_a_path_that_cannot_be_used_is_one_line(tmp_path, monkeypatch, capsys, n
     for run, shown in (('x' * 300, f"'{'x' * 300}"), ('~/run', f"'{tmp_path}/run'")):
         assert main([run, *argv]) == 1
         error = capsys.readouterr().err
-        assert error.startswith(f'{name}.py: {shown}') and error.count('\n') == 1
+        assert error.startswith(f'{PROGRAMS[name]}: {shown}') and error.count('\n') == 1

@@ -62,7 +62,7 @@ def test_the_text_states_the_run(make_run):
         '| `steps` | 5 |',
         '| `step_size` | 0.5/255 |',
         '| perturbed features | `layer3` |',
-        'train.py --model resnet20s --alfa-step-size 0.5/255',
+        '-m timm_alfa.train --model resnet20s --alfa-step-size 0.5/255',
         'torch 2.15',
         '1.50 hours',
         'a test',

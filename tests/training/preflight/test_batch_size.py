@@ -21,6 +21,7 @@ def memory(monkeypatch):
         return original(images, *args)
 
     monkeypatch.setattr(batch_size, 'random_batch', limited)
+    monkeypatch.setattr('accelerate.utils.memory.clear_device_cache', lambda **_: None)  # collects garbage each time
     return limit
 
 

@@ -54,9 +54,9 @@ def test_the_cost_is_that_of_whole_steps():
     assert found.perturbed_cost == pytest.approx(expected, rel=1e-6) and expected > 1
     assert found.relative_cost == pytest.approx((1 + expected) / 2, rel=1e-6)
     assert task.updates == 0
-    assert found.memory == found.weights + found.activations
+    assert found.memory == found.state_bytes + found.activation_bytes
     larger = estimate(task, batch, 200, optimizer)
-    assert larger.weights == found.weights and 1.9 < larger.activations / found.activations <= 2
+    assert larger.state_bytes == found.state_bytes and 1.9 < larger.activation_bytes / found.activation_bytes <= 2
 
 
 def test_what_is_kept_for_a_backward_pass():
@@ -87,9 +87,9 @@ def test_the_state_of_an_optimizer_is_counted(optimizer, count):
 
 
 def test_the_record_has_no_options(runs, capsys):
-    dry_run(runs.prepare('--task', 'l_alfa', '--alfa-blocks', '2,4', '--dry-run'))
+    dry_run(runs.prepare('--task', 'l_alfa', '--alfa-blocks', '2,4', '--dry-run'), runs.output / 'new')
     out = capsys.readouterr().out
     record = json.loads(out.splitlines()[-1])
-    assert record['blocks'] == {'layer2': [32, 4, 4], 'layer4': [96, 1, 1]} and 'options' not in record
+    assert record['blocks'] == {'layer2': [48, 4, 4], 'layer4': [96, 1, 1]} and 'options' not in record
     assert record['relative_cost'] > 1 and record['memory_bytes'] > 4 * record['params']
     assert out.count('momentum: ') == 1 and not list(runs.output.iterdir())

@@ -8,7 +8,7 @@ from timm_alfa.training.options.opt_kwargs import constructor_arguments, optimiz
 
 
 def errors_in_timm(config, flag_name) -> Iterator[str]:
-    """Errors that need timm's registries. timm takes seconds to import: ask once everything else is right.
+    """Errors that need timm's registries. timm takes seconds to import: ask once the options can be read.
 
     Args:
         config: A resolved `TrainConfig`.

@@ -112,6 +112,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
     # from the command line, files and defaults
     options = all_options()
     given, errors = read_command_line(make_parser(), argv, options)
+    misspelled = bool(errors)
     if command_line_only := list(command_line_only_errors(given)):
         raise ConfigError(errors + command_line_only)
     left_out, found = fill_from_run(given, options)
@@ -119,7 +120,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> TrainConfig:
     fill_for_digits(given)
     config, found = resolve_config(given)
     errors += found
-    if config is not None and not errors:
+    if config is not None and not misspelled:
         errors += errors_in_timm(config, given.flag_name)
     if errors or config is None:
         raise ConfigError(errors)

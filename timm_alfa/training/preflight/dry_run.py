@@ -85,11 +85,11 @@ def costs_text(run: Run, costs: Estimate) -> str:
     cost = f'step: {costs.relative_cost:.2f} times the operations of standard training'
     if costs.perturbed_cost > costs.relative_cost * 1.001:
         cost += f' on average, {costs.perturbed_cost:.2f} times when it perturbs'
-    total, weights, activations = (
-        f'{short_number(float(size))}B' for size in (costs.memory, costs.weights, costs.activations)
+    total, state, activations = (
+        f'{short_number(float(size))}B' for size in (costs.memory, costs.state_bytes, costs.activation_bytes)
     )
     memory = (
-        f'memory per process: about {total} = {weights} for weights, gradients and optimizer + {activations} for '
+        f'memory per process: about {total} = {state} for weights, gradients and optimizer + {activations} for '
         f'{run.config.data.batch_size} images; data, libraries and kernels come on top'
     )
     return f'{cost}\n{memory}'

@@ -1,6 +1,7 @@
 """What a run will cost, before it starts: the operations of a step, and the memory it needs."""
 
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, Iterable, Iterator, NamedTuple
 
 import torch
@@ -19,19 +20,19 @@ class Estimate(NamedTuple):
     Attributes:
         relative_cost: Operations of an update on average, relative to standard training.
         perturbed_cost: The same for an update that perturbs.
-        weights: Bytes of weights, gradients and the optimizer's state.
-        activations: Bytes that are kept for the backward pass at most, for a whole batch.
+        state_bytes: Of weights, gradients and the optimizer's state.
+        activation_bytes: Of what is kept for the backward pass at most, for a whole batch.
     """
 
     relative_cost: float
     perturbed_cost: float
-    weights: int
-    activations: int
+    state_bytes: int
+    activation_bytes: int
 
     @property
     def memory(self) -> int:
         """Bytes, without what libraries and kernels use for themselves."""
-        return self.weights + self.activations
+        return self.state_bytes + self.activation_bytes
 
 
 def estimate(task: MethodTask, batch: tuple, batch_size: int, optimizer: Any) -> Estimate:
@@ -44,6 +45,7 @@ def estimate(task: MethodTask, batch: tuple, batch_size: int, optimizer: Any) ->
         optimizer: Of the run.
     """
     half = tuple(tensor[: IMAGES // 2] for tensor in batch)
+    step(task, half)  # in its first step, a method may learn what the model is like
     cost = count_flops(lambda: step(task, half)) / count_flops(lambda: clean_step(task, half))
 
     # what is kept grows with the images, from what does not depend on them
@@ -53,8 +55,8 @@ def estimate(task: MethodTask, batch: tuple, batch_size: int, optimizer: Any) ->
     return Estimate(
         relative_cost=1 + (cost - 1) / every,
         perturbed_cost=cost,
-        weights=weight_bytes(task, optimizer),
-        activations=round(more + per_image * (batch_size - IMAGES)),
+        state_bytes=weight_bytes(task, optimizer),
+        activation_bytes=round(more + per_image * (batch_size - IMAGES)),
     )
 
 
@@ -88,11 +90,12 @@ def weight_bytes(task: nn.Module, optimizer: Any) -> int:
 def state_tensors(optimizer: Any) -> int:
     """Tensors of a weight's size that an optimizer keeps for each weight, found out on a single small one."""
     inner = getattr(optimizer, 'optimizer', optimizer)  # accelerate's wrapper
-    group = {key: value for key, value in inner.param_groups[0].items() if key not in ('params', 'param_names')}
+    group = inner.param_groups[0]
+    known = signature(type(inner)).parameters.keys() & inner.defaults.keys()
     weight = nn.Parameter(torch.zeros(7, 7))
     weight.grad = torch.ones_like(weight)
     try:
-        copy = type(inner)([weight], **{key: group[key] for key in group if key in inner.defaults})
+        copy = type(inner)([weight], **{key: group[key] for key in known})
         copy.step()
     except Exception:  # an optimizer that needs more than this: its state is not counted
         return 0
@@ -134,10 +137,10 @@ class _Saved:
 
 
 @contextmanager
-def kept_for_backward(weights: Iterable[torch.Tensor]) -> Iterator[_Kept]:
-    """While inside, counts the bytes that autograd keeps, except for weights, which are there anyway."""
+def kept_for_backward(parameters: Iterable[torch.Tensor]) -> Iterator[_Kept]:
+    """While inside, counts the bytes that autograd keeps, except for parameters, which are there anyway."""
     kept = _Kept()
-    known = {weight.untyped_storage().data_ptr() for weight in weights}
+    known = {each.untyped_storage().data_ptr() for each in parameters}
 
     def pack(tensor: torch.Tensor) -> Any:
         return tensor if tensor.untyped_storage().data_ptr() in known else _Saved(tensor, kept)
