@@ -13,6 +13,7 @@ from studies.protocols import SCORING
 from studies.recipes import RECIPES, Recipe
 from studies.tables import TABLES
 from timm_alfa.options import long_flag
+from timm_alfa.utils.program import launch_command
 
 HUB = 'hfds/'
 
@@ -158,8 +159,6 @@ def published_command(job: Job, how: Sequence[str] = ()) -> str:
     Args:
         how: Flags of how the run was made that are no part of its recipe.
     """
-    from timm_alfa.utils.launcher import launch_command  # imports torch, which a runner starts without
-
     config = f'recipes/{job.recipe.file}'
     change = [*flags(scaled(job.recipe.options, job.scale)), *how]
     return launch_command('train.py', '--config', config, '--seed', job.seed, *change, mixed_precision=job.precision)

@@ -30,7 +30,8 @@ def test_every_command_has_help_and_a_version(name, capsys, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['timm-alfa', name, '--help'])
     assert callable(import_module(COMMANDS[name].module).main)
     code, out, _ = called(capsys, name, '--help')
-    assert code == 0 and out.startswith(f'usage: timm-alfa {name} ')
+    called_as = 'train' if name == 'probe' else name
+    assert code == 0 and out.startswith(f'usage: timm-alfa {called_as} ')
     assert called(capsys, name, '--version') == (0, f'timm_alfa {timm_alfa.__version__}\n', '')
 
 
@@ -51,6 +52,11 @@ def test_words_after_the_command_are_its_options(capsys, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['timm-alfa', 'train', '--lr', 'high'])
     code, out, err = called(capsys, 'train', '--lr', 'high')
     assert (code, out) == (2, '') and err.startswith("error: --lr is 'high'")
+
+
+def test_probe_passes_its_flag_to_train(capsys):
+    code, _, err = called(capsys, 'probe', '--dry-run')
+    assert code == 2 and '--probe and --dry-run cannot be combined' in err
 
 
 def test_an_exit_code_of_a_command_is_that_of_the_program(capsys, tmp_path):

@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from timm_alfa.utils import program
-from timm_alfa.utils.program import PACKAGE, spelling
+from timm_alfa.utils.program import PACKAGE, launch_command, spelling
 
 CLONE = PACKAGE.parent
 
@@ -37,3 +37,23 @@ def test_without_a_clone_only_what_is_installed_exists(monkeypatch, tmp_path):
 def test_a_command_without_a_script_is_never_called_one(monkeypatch):
     monkeypatch.setattr('sys.argv', ['train.py'])
     assert spelling('list').name == 'timm-alfa list'
+
+
+@pytest.mark.parametrize(
+    ('precision', 'explicit', 'flag'),
+    [
+        (None, False, ''),
+        ('no', False, ''),
+        ('no', True, ' --mixed_precision no'),
+        (None, True, ''),
+        ('bf16', False, ' --mixed_precision bf16'),
+        ('bf16', True, ' --mixed_precision bf16'),
+    ],
+)
+def test_precision_is_the_launchers(precision, explicit, flag):
+    command = launch_command('train.py', '--seed', 3, mixed_precision=precision, explicit=explicit)
+    assert command == f'accelerate launch{flag} train.py --seed 3'
+
+
+def test_words_survive_a_shell():
+    assert launch_command('train.py', '--resume', 'a run') == "accelerate launch train.py --resume 'a run'"

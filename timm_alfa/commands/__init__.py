@@ -17,16 +17,24 @@ class Command(NamedTuple):
         name: As in `timm-alfa NAME`.
         module: Its module, imported when the command is called. `main(argv)` runs it and may return an exit code.
         summary: One line for `timm-alfa --help`.
+        words: What it passes to its module before the user's words.
     """
 
     name: str
     module: str
     summary: str
+    words: tuple[str, ...] = ()
 
 
 ROWS = (
     Command('train', 'timm_alfa.commands.train', 'train a model, or resume a run'),
     Command('validate', 'timm_alfa.commands.validate', 'evaluate a checkpoint, on clean images or under attack'),
+    Command(
+        'probe',
+        'timm_alfa.commands.train',
+        'measure what a perturbation does at each block of a model (train --probe)',
+        words=('--probe',),
+    ),
     Command('publish', 'timm_alfa.commands.publish', 'publish a run on the Hugging Face Hub'),
     Command('list', 'timm_alfa.commands.listing', 'list the names of weights that can be loaded'),
 )
@@ -57,7 +65,7 @@ def dispatch(words: Sequence[str]) -> Optional[int]:
         return None
     with before_work():
         command = find(words[0])
-    return import_module(command.module).main(words[1:])
+    return import_module(command.module).main([*command.words, *words[1:]])
 
 
 def find(name: str) -> Command:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, TypeGuard, Union
 
 from timm_alfa.errors import CheckpointError
 from timm_alfa.training.run_dir.finished import FinishedRun, read_run
-from timm_alfa.utils.launcher import PRECISIONS
 from timm_alfa.utils.paths import hide_paths
+from timm_alfa.utils.program import PRECISIONS
 from timm_alfa.utils.redact import redact
 
 

@@ -10,9 +10,8 @@ from timm_alfa.publishing.record_checks import is_count, is_mapping, is_number, 
 from timm_alfa.publishing.verify import check_accuracy
 from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.files import sha256_of
-from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.plain_data import parse_json
-from timm_alfa.utils.program import spelling
+from timm_alfa.utils.program import launch_command, spelling
 from timm_alfa.utils.redact import redact
 
 

@@ -20,8 +20,7 @@ from timm_alfa.training.trainer import Trainer
 from timm_alfa.training.update.graphs import on_stream
 from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import on_main
-from timm_alfa.utils.launcher import launch_command
-from timm_alfa.utils.program import spelling
+from timm_alfa.utils.program import launch_command, spelling
 
 
 def train(run: Run) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """How the user calls a command: `train.py` in a clone, elsewhere `timm-alfa train` or `python -m timm_alfa train`."""
 
+import shlex
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from timm_alfa.version import __version__
 
@@ -10,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = 'timm-alfa'
 # The commands that are scripts in a clone.
 SCRIPTS = {'train': 'train.py', 'validate': 'validate.py', 'publish': 'hub/publish.py'}
+PRECISIONS = ('no', 'fp8', 'fp16', 'bf16')  # accelerate's words
 
 
 class Spelling(NamedTuple):
@@ -52,6 +54,20 @@ def spelling(command: str) -> Spelling:
 def program(command: str) -> str:
     """The name of a command in a message."""
     return spelling(command).name
+
+
+def launch_command(*words: object, mixed_precision: Optional[str] = None, explicit: bool = False) -> str:
+    """A command line of accelerate, quoted for a shell.
+
+    Args:
+        words: The script and its arguments.
+        mixed_precision: The precision that the launcher sets, if any.
+        explicit: Name the precision even if it is 'no', which may not be what is configured for accelerate.
+    """
+    precision = []
+    if mixed_precision is not None and (explicit or mixed_precision != 'no'):
+        precision = ['--mixed_precision', str(mixed_precision)]
+    return shlex.join(['accelerate', 'launch', *precision, *map(str, words)])
 
 
 def version() -> str:

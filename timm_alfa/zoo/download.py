@@ -7,8 +7,7 @@ from typing import Optional
 
 from timm_alfa.errors import HubError
 from timm_alfa.utils.files import sha256_of
-from timm_alfa.utils.launcher import launch_command
-from timm_alfa.utils.program import spelling
+from timm_alfa.utils.program import launch_command, spelling
 from timm_alfa.zoo.hub_client import WAITS, TooSlow, call_with_timeout, explain, refusing_paths, retry
 from timm_alfa.zoo.manifest import MANIFEST, Row
 from timm_alfa.zoo.tags import TAGS

@@ -4,9 +4,8 @@ from typing import Any, Optional, Sequence
 
 from timm_alfa.publishing.card.sections import NOT_KNOWN, format_value, table
 from timm_alfa.training.run_dir.finished import FinishedRun
-from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.markdown import Markdown, code_block, code_span
-from timm_alfa.utils.program import installed
+from timm_alfa.utils.program import installed, launch_command
 from timm_alfa.utils.text import printable
 
 _AUGMENTATION = (

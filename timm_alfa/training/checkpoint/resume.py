@@ -9,8 +9,7 @@ from timm_alfa.options import long_flag
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.options.train_args import NOT_FROM_RUN
 from timm_alfa.utils.console import logger
-from timm_alfa.utils.launcher import launch_command
-from timm_alfa.utils.program import spelling
+from timm_alfa.utils.program import launch_command, spelling
 from timm_alfa.utils.redact import redact
 
 # Options that may change: they do not affect what is computed. Of the loader, the resolved choice is compared.

@@ -33,7 +33,7 @@ from timm_alfa.training.options.parser import (
     resolve_groups,
 )
 from timm_alfa.utils.console import logger
-from timm_alfa.utils.launcher import PRECISIONS
+from timm_alfa.utils.program import PRECISIONS
 
 DESCRIPTION = (
     'Trains any timm model with ALFA, L-ALFA or one of the methods they are compared with. Without options, it trains '

@@ -9,9 +9,8 @@ from typing import Any, Callable, Optional, Union
 
 from timm_alfa.errors import CheckpointError, first_line
 from timm_alfa.utils.files import open_regular, sha256_of
-from timm_alfa.utils.launcher import launch_command
 from timm_alfa.utils.plain_data import PlainDataError, read_json, read_yaml
-from timm_alfa.utils.program import program, spelling
+from timm_alfa.utils.program import launch_command, program, spelling
 from timm_alfa.zoo.tags import DataSet, dataset_by_id, find_dataset
 
 _NEEDED = ('experiment', 'model', 'task', 'dataset', 'num_classes')

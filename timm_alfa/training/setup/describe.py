@@ -10,8 +10,7 @@ from timm_alfa.training.options.config import DIGITS_DEFAULTS
 from timm_alfa.training.run import Run
 from timm_alfa.utils.console import logger
 from timm_alfa.utils.fsdp import is_sharded
-from timm_alfa.utils.launcher import launch_command
-from timm_alfa.utils.program import spelling
+from timm_alfa.utils.program import launch_command, spelling
 from timm_alfa.utils.rng import preserve_rng
 
 
