@@ -234,7 +234,8 @@ def test_a_command_is_quoted(make_run, tmp_path):
     card = card_of(make_run(command=words), tmp_path)
     fences = [token for token in MarkdownIt().parse(card.text) if token.type == 'fence' and token.info == 'shell']
     (line,) = fences[1].content.splitlines()  # after the one that installs
-    assert shlex.split(line) == ['accelerate', 'launch', '--mixed_precision', 'bf16', *words]
+    start = 'accelerate launch --mixed_precision bf16 -m timm_alfa.train'
+    assert shlex.split(line) == [*start.split(), *words[1:]]
 
 
 @pytest.mark.parametrize(
@@ -330,5 +331,5 @@ def test_where_files_were_is_not_published(make_run, tmp_path):
     assert args['class_map'] == '/PATH/classes.txt'
     assert args['output'] == '/PATH'
     assert json.loads(files['result.json'])['command'][3] == '--output=/PATH/x'
-    assert b'train.py --data-dir /PATH/cifar10 --output=/PATH/x -b 8' in files['README.md']
+    assert b'timm_alfa.train --data-dir /PATH/cifar10 --output=/PATH/x -b 8' in files['README.md']
     assert b'trained on CIFAR-10' in files['README.md']  # what the data are is known by the last part
