@@ -77,6 +77,8 @@ SETTINGS = {
         '0.4',
         '--layer-decay',
         '0.8',
+        '--freeze',
+        '1',
     ),
 }
 

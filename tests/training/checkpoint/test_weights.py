@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
 from timm_alfa.errors import CheckpointError
@@ -74,7 +75,7 @@ def test_misfits_are_named():
     state = dict(timm.create_model('test_resnet', num_classes=7).state_dict())
     with pytest.raises(CheckpointError, match=r'other shapes: fc.weight \(7, 96\) instead of \(5, 96\)'):
         load_weights(model, state, 'x')
-    load_checkpoint(model, state, 'x', other_head=True)
+    load_checkpoint(model, state, 'x', adapt=True)
     assert torch.equal(model.conv1[0].weight, state['conv1.0.weight']) and model.fc.weight.shape[0] == 5
     with pytest.raises(CheckpointError, match=r'missing: .* and \d+ more'):
         load_weights(model, {'fc.weight': model.fc.weight}, 'x')
@@ -148,7 +149,7 @@ def test_a_namespace_that_holds_code_is_refused(tmp_path):
 def test_weights_are_found_where_they_are_nested(key, prefix, head, model, tmp_path):
     state, own = of_five_classes(prefix, head), {name: value.clone() for name, value in model.state_dict().items()}
     content = {key: state, 'epoch': 2} if key else {**state, 'queue': torch.zeros(2)} if prefix else state
-    loaded(model, content, tmp_path / 'x.pth', other_head=True)
+    loaded(model, content, tmp_path / 'x.pth', adapt=True)
     for name, value in model.state_dict().items():
         expected = own[name] if name.startswith('fc.') else state[prefix + name]
         assert torch.equal(value, expected), name
@@ -161,6 +162,30 @@ def test_several_sets_of_weights_are_named(model, tmp_path):
         loaded(model, {'student': of_five_classes(), 'teacher': of_five_classes()}, tmp_path / 'x.pth')
     both = {**of_five_classes('q.', head=False), **of_five_classes('k.', head=False)}
     with pytest.raises(CheckpointError, match=r"holds the model's weights under 'q\.' and 'k\.'"):
-        loaded(model, {'state_dict': both}, tmp_path / 'x.pth', other_head=True)
+        loaded(model, {'state_dict': both}, tmp_path / 'x.pth', adapt=True)
     with pytest.raises(CheckpointError, match='does not hold model weights.*Its keys: epoch'):
         loaded(model, {'epoch': 3}, tmp_path / 'x.pth')
+
+
+def test_position_embeddings_are_resampled_as_timm_does(caplog):
+    """To fine-tune at another size of images; the classifier is another one, too."""
+    small = timm.create_model('test_vit', num_classes=7, img_size=64)
+    large = timm.create_model('test_vit', num_classes=5, img_size=128)
+    expected = checkpoint_filter_fn({**small.state_dict()}, large)['pos_embed']
+    assert expected.shape != small.pos_embed.shape
+    with pytest.raises(CheckpointError, match=r'other shapes: pos_embed'):
+        load_checkpoint(large, small.state_dict(), 'x.pth')
+    with caplog.at_level('INFO', 'timm_alfa'):
+        load_checkpoint(large, small.state_dict(), 'x.pth', adapt=True)
+    assert torch.equal(large.pos_embed, expected)
+    assert torch.equal(large.blocks[0].attn.qkv.weight, small.blocks[0].attn.qkv.weight)
+    assert [line for line in caplog.messages if 'resampled' in line] == [
+        "weights: 'x.pth' is for another size of images: resampled pos_embed"
+    ]
+
+
+def test_what_no_conversion_helps_is_refused():
+    model = timm.create_model('test_vit', num_classes=5)
+    state = {**timm.create_model('test_vit', num_classes=5).state_dict(), 'pos_embed': torch.ones(1, 7, 3)}
+    with pytest.raises(CheckpointError, match=r'other shapes: pos_embed \(1, 7, 3\)'):
+        load_checkpoint(model, state, 'x', adapt=True)

@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import sys
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
@@ -136,22 +137,47 @@ def misfits(
     return [f'{kind}: {shorten_list(names, 3)}' for kind, names in groups.items() if names]
 
 
-def load_checkpoint(model: nn.Module, state: Mapping[str, torch.Tensor], source, other_head: bool = False) -> None:
+def load_checkpoint(model: nn.Module, state: Mapping[str, torch.Tensor], source, adapt: bool = False) -> None:
     """Loads weights that others may have saved into a model: also those that are nested under a prefix.
 
     Args:
         state: From `read_weights`.
         source: Where it comes from, for messages.
-        other_head: Keep the model's classifier if it is missing or differs, to fine-tune on other classes.
+        adapt: To fine-tune: keep the model's classifier if it is missing or differs, and convert weights that are for
+            another size of images.
 
     Raises:
         CheckpointError: Names or shapes differ.
     """
-    own, head = model.state_dict(), _head_prefixes(model) if other_head else ()
+    own, head = model.state_dict(), _head_prefixes(model) if adapt else ()
     state = dict(without_prefix(own, state, head, source))
-    if other_head and _replace_head(own, state, head):
+    if adapt and _replace_head(own, state, head):
         logger.info("weights: the classifier in '%s' is missing or of other classes: the model keeps its own", source)
+    if adapt:
+        state = converted(model, state, source)
     load_weights(model, state, source)
+
+
+def converted(model: nn.Module, state: dict[str, torch.Tensor], source) -> dict[str, torch.Tensor]:
+    """A state that does not fit, converted by timm's function of the architecture, such as position embeddings that are
+    resampled to another size of images. The state as it is, if that does not make it fit.
+
+    Args:
+        source: Where it comes from, for messages.
+    """
+    own = model.state_dict()
+    convert = getattr(sys.modules[type(model).__module__], 'checkpoint_filter_fn', None)
+    if convert is None or not misfits(own, state, optional='num_batches_tracked'):
+        return state
+    try:
+        result = convert(dict(state), model)
+    except Exception:  # timm's functions raise whatever a state of another kind leads them to
+        return state
+    if misfits(own, result, optional='num_batches_tracked'):
+        return state
+    changed = [name for name, tensor in result.items() if name in state and state[name].shape != tensor.shape]
+    logger.info("weights: '%s' is for another size of images: resampled %s", source, shorten_list(changed, 3))
+    return result
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source) -> None:

@@ -99,6 +99,8 @@ def _unknown_names(config) -> Iterator[str]:
     from timm.optim import get_optimizer_info, list_optimizers
 
     yield from model_errors(config.model.model)
+    if config.model.pretrained:
+        yield from pretrained_errors(config.model.model)
     known = [str(name) for name in list_optimizers()]
     if config.optim.opt.lower() not in known:
         yield nearest('optimizer', config.optim.opt, known, 'timm.optim.list_optimizers() lists them')
@@ -136,6 +138,21 @@ def model_errors(name: str) -> Iterator[str]:
         tags = timm.list_pretrained(base + '.*') + [tag for tag in TAGS if tag.startswith(f'{base}.')]
         if name not in tags:
             yield nearest('model', name, tags, 'A tag follows the dot')
+
+
+def pretrained_errors(name: str) -> Iterator[str]:
+    """A line if a name of timm's registry has no weights of its own; it names the tags that have."""
+    import timm
+
+    base, dot, _ = name.partition('.')
+    if ':' in name or not timm.is_model(base):  # weights lie elsewhere, or the name is reported already
+        return
+    cfg = timm.models.get_pretrained_cfg(name, allow_unregistered=False) if not dot else None
+    if dot or cfg is None or cfg.has_weights:
+        return
+    tags = timm.list_pretrained(f'{base}.*')
+    choice = f'use --model {" or ".join(tags)}' if tags else 'leave --pretrained out'
+    yield f"--pretrained: '{name}' has no weights of its own: {choice}."
 
 
 def _bad_source(name: str) -> Iterator[str]:
@@ -192,6 +209,11 @@ NO_EFFECT = (
 )
 
 
+def starts_from_weights(config) -> bool:
+    """Whether a run starts from weights that were trained before."""
+    return config.model.pretrained or config.model.initial_checkpoint is not None
+
+
 def without_effect(config, flag_name) -> Iterator[str]:
     """A line for each option that was given and cannot have an effect."""
     values, defaults = config.flat(), type(config)().flat()
@@ -200,6 +222,9 @@ def without_effect(config, flag_name) -> Iterator[str]:
             changed = key in config.given and values[key] != defaults[key]
             if changed and not row.condition(config):
                 yield f'{flag_name(key)} has no effect {row.reason}.'
+    if (config.model.freeze is not None or config.model.linear_probe) and not starts_from_weights(config):
+        key = 'linear_probe' if config.model.linear_probe else 'freeze'
+        yield f'{flag_name(key)} freezes random weights: add --pretrained or --initial-checkpoint FILE.'
     if config.run.log_with and (config.run.dry_run or config.run.probe):
         yield f'{flag_name("log_with")} has no effect with {"--dry-run" if config.run.dry_run else "--probe"}.'
 

@@ -32,7 +32,10 @@ class ModelConfig:
     model: str = option('resnet20s', "any timm model, 'hf-hub:OWNER/NAME' or 'local-dir:FOLDER'")
     pretrained: bool = option(False, "start from the model's pretrained weights")
     initial_checkpoint: Optional[str] = option(
-        None, 'start from the weights in this file (.safetensors or .pth); the classifier may differ', metavar='FILE'
+        None,
+        "start from the weights in this file (.safetensors or .pth) or a run's folder; the classifier and the size of "
+        'images may differ',
+        metavar='FILE',
     )
     gp: Optional[str] = option(None, "global pooling: fast, avg, max, avgmax or catavgmax (default: the model's)")
     drop: float = option(0.0, 'dropout rate before the classifier', low=0, high=1)
@@ -40,6 +43,13 @@ class ModelConfig:
     model_kwargs: dict = option({}, 'additional arguments of the model, as name=value ...')
     sync_bn: bool = option(False, 'synchronize the batch statistics of all processes')
     freeze_bn: bool = option(False, 'freeze batch norm layers: statistics, weight and bias')
+    freeze: Optional[str] = option(
+        None,
+        'train only what follows this stage: a number, or the name of a module; batch norms up to it keep their '
+        'statistics',
+        metavar='STAGE',
+    )
+    linear_probe: bool = option(False, 'train the classifier only')
     grad_checkpointing: bool = option(False, 'recompute activations in the backward pass: less memory, more time')
     channels_last: bool = option(False, 'use the channels_last memory layout')
     torchcompile: Optional[str] = option(None, "compile the model with this backend (without a value: 'inductor')")
@@ -57,6 +67,11 @@ class ModelConfig:
             yield (
                 f'{flag_name("freeze_bn")} and {flag_name("sync_bn")} cannot be combined: frozen layers do not use '
                 'batch statistics.'
+            )
+        if self.freeze is not None and self.linear_probe:
+            yield (
+                f'{flag_name("freeze")} and {flag_name("linear_probe")} cannot be combined: a linear probe freezes '
+                'everything but the classifier.'
             )
         yield from own_flag_errors(self.model_kwargs, flag_name('model_kwargs'), MODEL_FLAGS)
 

@@ -16,8 +16,10 @@ from torch import nn
 
 from timm_alfa.errors import AlfaWarning, ConfigError, first_line
 from timm_alfa.models.factory import build_errors, create_model
-from timm_alfa.training.checkpoint.weights import load_checkpoint, read_weights
+from timm_alfa.training.checkpoint.weights import find_weights, load_checkpoint, read_weights
 from timm_alfa.training.options.config import InputConfig, ModelConfig, OptimConfig, ScheduleConfig, TrainConfig
+from timm_alfa.training.setup.freeze import freeze_parts
+from timm_alfa.utils.console import logger
 
 
 def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
@@ -42,10 +44,25 @@ def build_model(config: TrainConfig, num_classes: int) -> nn.Module:
         model = create_model(options.model, arguments, pretrained=options.pretrained, img_size=size)
     if options.initial_checkpoint:
         source = options.initial_checkpoint
-        load_checkpoint(model, read_weights(Path(source)), source, other_head=True)
+        file = find_weights(source) if Path(source).is_dir() else Path(source)
+        load_checkpoint(model, read_weights(file), source, adapt=True)
+    elif options.pretrained:
+        _report_new_head(model)
     if options.grad_checkpointing:
         _checkpoint_gradients(model, options.model)
     return model
+
+
+def _report_new_head(model: nn.Module) -> None:
+    """Logs that timm has left the classifier of pretrained weights out, if it has."""
+    loaded = cast(Any, model)
+    before = loaded.pretrained_cfg.get('num_classes')
+    if before is not None and before != loaded.num_classes:
+        logger.info(
+            'weights: the classifier of the pretrained weights has %d classes: a new one, of %d, is trained',
+            before,
+            loaded.num_classes,
+        )
 
 
 def _checkpoint_gradients(model: nn.Module, name: str) -> None:
@@ -96,6 +113,8 @@ def place_model(model: nn.Module, options: ModelConfig, device: torch.device) ->
     elif options.sync_bn:
         # timm's own: torch's loses the activation inside timm's BatchNormAct2d
         model = convert_sync_batchnorm(model)
+    if options.freeze is not None or options.linear_probe:
+        freeze_parts(model, options)
     return model
 
 

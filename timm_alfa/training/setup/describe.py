@@ -42,11 +42,13 @@ def _describe_data(run: Run) -> None:
 def _describe_model(run: Run) -> None:
     config = run.config
     parameters = sum(p.numel() for p in run.model.parameters())
+    trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
     size = 'x'.join(map(str, run.input_config['input_size']))
     logger.info(
-        'model: %s, %s parameters, %s classes, input %s',
+        'model: %s, %s parameters%s, %s classes, input %s',
         config.model.model,
         f'{parameters:,}',
+        '' if trained == parameters else f' of which {trained:,} are trained',
         run.data.num_classes,
         size,
     )
