@@ -30,6 +30,7 @@ INSTEAD = {
     '--sched-on-updates': 'Leave it out: schedules are evaluated at every update',
     '--layer-decay-min-scale': 'Use --opt-kwargs layer_decay_min_scale=VALUE',
     '--layer-decay-no-opt-scale': 'Use --opt-kwargs layer_decay_no_opt_scale=VALUE',
+    '--pretrained-path': 'Use --initial-checkpoint',
     '--checkpoint-hist': 'Use --keep',
     '--recovery-interval': 'Use --checkpoint-every',
     '--log-wandb': 'Use --log-with wandb',
