@@ -27,6 +27,9 @@ class DataConfig:
     score_unused: bool = option(
         False, 'with --train-subset: also score the best checkpoint on the training images that were left out'
     )
+    balanced_sampling: bool = option(
+        False, 'draw training images with replacement so that each class is seen equally often'
+    )
     batch_size: int = option(
         128,
         'images per batch and process; auto: as many as memory allows, at most the default',

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import WeightedRandomSampler
 
 from timm_alfa.data.loaders import sampling
 
@@ -80,3 +81,19 @@ def test_seeded_repeats_itself_and_leaves_the_global_generators_alone():
             inside.append(draw())
     assert inside[0] == inside[1] != expected
     assert draw() == expected
+
+
+def test_balanced_order_is_that_of_torchs_weighted_sampler():
+    """Drawn with replacement: each of three classes of 90, 9 and 1 images is a third of what is seen."""
+    targets = torch.tensor([0] * 90 + [1] * 9 + [2])
+    order = sampling.balanced_order(targets, seed=3, epoch=1)
+    weights = [1 / 90] * 90 + [1 / 9] * 9 + [1.0]
+    expected = WeightedRandomSampler(weights, 100, generator=sampling.stream('order', 3, 1))
+    assert order.tolist() == list(expected)
+    assert not order.equal(sampling.balanced_order(targets, seed=3, epoch=2))
+    seen = torch.cat([targets[sampling.balanced_order(targets, 0, epoch)] for epoch in range(60)])
+    assert (torch.bincount(seen) / len(seen) - 1 / 3).abs().max() < 0.02
+
+
+def test_repeats_count_what_came_before():
+    assert sampling.repeats(torch.tensor([5, 3, 5, 5, 3])) == [0, 0, 1, 2, 1]

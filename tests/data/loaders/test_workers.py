@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from timm_alfa.data import AugConfig, worker_error
 from timm_alfa.data.datasets.base import Source, Subset
+from timm_alfa.data.loaders import sampling
 from timm_alfa.data.loaders.base import LoaderSpec
 from timm_alfa.data.loaders.worker_errors import connection_error
 from timm_alfa.data.loaders.workers import WorkerLoader
@@ -228,3 +230,16 @@ def test_batches_are_sent_as_those_of_the_memory_loader(make, monkeypatch):
     monkeypatch.setattr('timm_alfa.data.loaders.workers.send', send)
     loader = make()
     assert len(list(loader)) == 5 and sent == [torch.uint8, torch.int64] * 5
+
+
+def test_balanced_epochs_resume_and_augment_an_image_anew_each_time(make):
+    source = Pictures(count=12)
+    source.targets = torch.tensor([0] + [1] * 11)
+    loader = make(source, balanced=True, batch_size=3)
+    whole = batches(loader, 1)
+    assert loader.order(1).equal(sampling.balanced_order(source.targets, 0, 1))
+    assert same(batches(loader, 1, 2), whole[2:])
+
+    inputs = torch.cat([input for input, *_ in whole])
+    rare = inputs[torch.cat([target for _, target, _ in whole]) == 0]
+    assert len(rare) > 2 and not any(a.equal(b) for a, b in itertools.combinations(rare, 2))

@@ -79,6 +79,9 @@ SETTINGS = {
         '0.8',
         '--freeze',
         '1',
+        '--class-weights',
+        'auto',
+        '--balanced-sampling',
     ),
 }
 

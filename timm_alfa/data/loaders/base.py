@@ -38,6 +38,7 @@ class LoaderSpec:
         workers: Processes (or decoding threads) that read images.
         pin_mem: Whether worker processes' batches are pinned.
         skip_corrupt: Whether images that cannot be read are skipped.
+        balanced: Whether training images are drawn so that each class is seen equally often.
     """
 
     batch_size: int
@@ -57,6 +58,7 @@ class LoaderSpec:
     workers: int = 0
     pin_mem: bool = False
     skip_corrupt: bool = False
+    balanced: bool = False
 
 
 class Loader:
@@ -113,7 +115,10 @@ class Loader:
         self.epoch, self.start_batch = epoch, start_batch
 
     def order(self, epoch: int) -> torch.Tensor:
-        """Returns an epoch's order, (images,) int64: shuffled to train, as stored to evaluate."""
+        """Returns an epoch's order, (images,) int64: shuffled or drawn to train, as stored to evaluate."""
+        if self.subset.train and self.spec.balanced:
+            targets = self.subset.source.targets[self.subset.indices]
+            return sampling.balanced_order(targets, self.spec.seed, epoch)
         if self.subset.train:
             return sampling.epoch_order(self.images, self.spec.seed, epoch)
         return torch.arange(self.images)

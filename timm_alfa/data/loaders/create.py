@@ -35,6 +35,7 @@ def loader_spec(data: DataConfig, aug: AugConfig, config: Mapping, num_classes: 
         workers=data.workers,
         pin_mem=data.pin_mem,
         skip_corrupt=data.skip_corrupt,
+        balanced=data.balanced_sampling,
         **kwargs,
     )
 

@@ -4,6 +4,7 @@ Nothing here reads or advances a global generator, so that a resumed epoch is eq
 """
 
 import random
+from collections import Counter
 from contextlib import contextmanager
 from typing import Iterator, Optional
 
@@ -26,6 +27,28 @@ def stream(*parts) -> torch.Generator:
 def epoch_order(count: int, seed: int, epoch: int) -> torch.Tensor:
     """Returns the shuffled positions of an epoch, (count,) int64: the same on every rank of any number of processes."""
     return torch.randperm(count, generator=stream('order', seed, epoch))
+
+
+def balanced_order(targets: torch.Tensor, seed: int, epoch: int) -> torch.Tensor:
+    """Returns the positions of an epoch drawn with replacement, (count,) int64, each class equally likely.
+
+    It is what `torch.utils.data.WeightedRandomSampler` draws with weights in inverse proportion to the classes' sizes.
+
+    Args:
+        targets: Labels by position, (count,).
+    """
+    weights = 1 / torch.bincount(targets)[targets].double()
+    return torch.multinomial(weights, len(targets), replacement=True, generator=stream('order', seed, epoch))
+
+
+def repeats(values: torch.Tensor) -> list[int]:
+    """Returns for each value how often it has occurred before."""
+    seen: Counter[int] = Counter()
+    found = []
+    for value in values.tolist():
+        found.append(seen[value])
+        seen[value] += 1
+    return found
 
 
 def train_steps(count: int, batch_size: int, world_size: int) -> int:

@@ -14,14 +14,14 @@ from timm_alfa.data.loaders.base import Loader, LoaderSpec, send
 from timm_alfa.data.loaders.worker_errors import connection_error, worker_error
 from timm_alfa.errors import DataError
 
-Key = tuple[int, int]  # epoch, index into the source
+Key = tuple[int, ...]  # epoch, index into the source, and how often the epoch has drawn it before, if it has
 Read = tuple[int, torch.Tensor, int]  # index, image, label
 Unreadable = tuple[int, None, str]  # index, None, message
 Sample = Union[Read, Unreadable]
 
 
 class Samples(Dataset):
-    """Transformed images by (epoch, index). Each draws from its own seed, so that it does not matter who makes it.
+    """Transformed images by their key. Each draws from its own seed, so that it does not matter who makes it.
 
     An error is returned, not raised: its message arrives unchanged.
 
@@ -36,10 +36,10 @@ class Samples(Dataset):
         self.source, self.transform, self.mode, self.seed = source, transform, mode, seed
 
     def __getitem__(self, key: Key) -> Sample:
-        epoch, index = key
+        index = key[1]
         try:
             image = self.source.image(index, self.mode)
-            with sampling.seeded(sampling.stream_seed('sample', self.seed, epoch, index)):
+            with sampling.seeded(sampling.stream_seed('sample', self.seed, *key)):
                 return index, self.transform(image), int(self.source.targets[index])
         except DataError as error:
             return index, None, str(error)
@@ -101,15 +101,21 @@ class WorkerLoader(Loader):
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         epoch, start_batch = self.epoch, self.start_batch
         indices = self.subset.indices[self.order(epoch)]
-        self.batches.keys = [
-            [(epoch, index) for index in indices[positions].tolist()] for positions in self.positions(start_batch)
-        ]
+        keys = self._keys(epoch, indices)
+        self.batches.keys = [[keys[at] for at in positions.tolist()] for positions in self.positions(start_batch)]
         for step, (read, pixels, target, errors) in enumerate(self._read(), start_batch):
             self._account(read, errors)
             if not len(read) and not self.subset.train:
                 continue
             input = self.normalize(send(pixels, self.spec.device))
             yield self.augment(input, send(target, self.spec.device), epoch, step)
+
+    def _keys(self, epoch: int, indices: torch.Tensor) -> list[Key]:
+        """The key of each image of an epoch, in its order: an image that is drawn again is augmented anew."""
+        if not (self.subset.train and self.spec.balanced):
+            return [(epoch, index) for index in indices.tolist()]
+        counted = zip(indices.tolist(), sampling.repeats(indices), strict=True)
+        return [(epoch, index, again) if again else (epoch, index) for index, again in counted]
 
     def _read(self) -> Iterator[tuple]:
         """Yields what `collate` returns; a dead worker is a DataError."""

@@ -14,7 +14,7 @@ from timm_alfa.utils.redact import redact
 
 # Options that may change: they do not affect what is computed. Of the loader, the resolved choice is compared.
 # Options that older states do not have, and what they were trained with.
-ADDED = {'cuda_graph': False, 'linear_probe': False}
+ADDED = {'cuda_graph': False, 'linear_probe': False, 'balanced_sampling': False}
 ADDED_TO_TASKS = {'_unit': 'absolute'}  # the same for options of methods, by the end of their key
 
 FREE = frozenset(

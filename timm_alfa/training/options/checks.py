@@ -4,6 +4,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 from timm_alfa.data import pair_errors
 from timm_alfa.errors import nearest, one_of
+from timm_alfa.training.options.config import BALANCED
 from timm_alfa.training.options.opt_kwargs import constructor_arguments, optimizer_argument_errors
 
 
@@ -225,6 +226,11 @@ def without_effect(config, flag_name) -> Iterator[str]:
     if (config.model.freeze is not None or config.model.linear_probe) and not starts_from_weights(config):
         key = 'linear_probe' if config.model.linear_probe else 'freeze'
         yield f'{flag_name(key)} freezes random weights: add --pretrained or --initial-checkpoint FILE.'
+    if config.data.balanced_sampling and config.optim.class_weights == BALANCED:
+        yield (
+            f'{flag_name("balanced_sampling")} and {flag_name("class_weights")} {BALANCED} both favor rare classes: '
+            'leave one out.'
+        )
     if config.run.log_with and (config.run.dry_run or config.run.probe):
         yield f'{flag_name("log_with")} has no effect with {"--dry-run" if config.run.dry_run else "--probe"}.'
 

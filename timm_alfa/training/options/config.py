@@ -23,6 +23,7 @@ MODEL_FLAGS = {
 }
 SCHEDULES = ('multistep', 'cosine', 'step', 'constant', 'tanh', 'poly', 'wsd', 'rsqrt', 'none')
 TRACKERS = ('tensorboard', 'trackio', 'wandb')
+BALANCED = 'auto'  # class weights that make up for the number of images
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,11 @@ class OptimConfig:
         'norm', 'how gradients are clipped; agc leaves out the classifier', choices=('norm', 'value', 'agc')
     )
     grad_accum_steps: int = option(1, 'batches accumulated per process for one update', low=1)
+    class_weights: Optional[str] = option(
+        None,
+        "weights of the classes in the loss: 'auto' for the inverse of their number of images, or a YAML file",
+        metavar='FILE',
+    )
     bce_loss: bool = option(False, 'binary cross-entropy over the classes instead of softmax cross-entropy')
     bce_sum: bool = option(False, 'sum the binary cross-entropy over the classes instead of averaging it')
     bce_target_thresh: Optional[float] = option(
@@ -146,6 +152,10 @@ class OptimConfig:
     def errors(self, flag_name) -> Iterator[str]:
         if self.opt_betas is not None and len(self.opt_betas) not in (2, 3):
             yield f'{flag_name("opt_betas")} is {self.opt_betas}: pass two or three numbers.'
+        if self.class_weights is not None and self.bce_loss:
+            yield f'{flag_name("class_weights")} and {flag_name("bce_loss")} cannot be combined: leave one out.'
+        if self.class_weights == '':
+            yield f"{flag_name('class_weights')} is empty: pass 'auto' or a YAML file."
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ REACH_OUTSIDE = (
     'dataset',
     'data_dir',
     'class_map',
+    'class_weights',
     'dataset_download',
     'output',
     'log_with',
@@ -58,7 +59,8 @@ def command_line_only_errors(given: Given) -> Iterator[str]:
 def _reaches(item: Option, value: Any) -> bool:
     if item.key == 'model':
         return ':' in str(value)  # of the Hub, or of a folder
-    return bool(value) and value != default_of(item.field) and (item.key, value) != ('dataset', 'digits')
+    inside = (item.key, value) in (('dataset', 'digits'), ('class_weights', 'auto'))
+    return bool(value) and value != default_of(item.field) and not inside
 
 
 def _spelled(item: Option, value: Any) -> str:

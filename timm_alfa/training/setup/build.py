@@ -118,9 +118,16 @@ def place_model(model: nn.Module, options: ModelConfig, device: torch.device) ->
     return model
 
 
-def build_criterion(config: TrainConfig) -> nn.Module:
-    """timm's loss for these options. Under mixup or cutmix targets are soft and already smoothed."""
+def build_criterion(config: TrainConfig, class_weights: Optional[torch.Tensor] = None) -> nn.Module:
+    """timm's loss for these options; torch's with class weights. Under mixup or cutmix targets are soft and already
+    smoothed.
+
+    Args:
+        class_weights: One for each class.
+    """
     options, aug = config.optim, config.aug
+    if class_weights is not None:
+        return nn.CrossEntropyLoss(class_weights, label_smoothing=0.0 if aug.mixes else aug.smoothing)
     return create_classification_loss(
         'bce' if options.bce_loss else 'ce',
         smoothing=aug.smoothing,

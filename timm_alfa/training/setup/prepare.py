@@ -23,6 +23,7 @@ from timm_alfa.training.preflight.trial_step import try_step
 from timm_alfa.training.run import Run
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.setup import build
+from timm_alfa.training.setup.class_weights import class_weights
 from timm_alfa.training.setup.describe import describe
 from timm_alfa.training.setup.fsdp import meta_copy, shard
 from timm_alfa.training.setup.launch import create_accelerator
@@ -51,7 +52,8 @@ def prepare(config: TrainConfig, caches: Optional[dict] = None) -> Run:
     inputs = build.input_config(config.input, model)
     inputs = build.evaluated_input(inputs, config.input, info.loader)
     model = build.place_model(model, config.model, accelerator.device)
-    task = build_task(config, model, inputs, accelerator.device)
+    criterion = build.build_criterion(config, class_weights(config.optim.class_weights, info))
+    task = build_task(config, model, criterion, inputs, accelerator.device)
     trial = dict(input_size=inputs['input_size'], num_classes=info.num_classes, soft=config.aug.mixes)
     try_step(task, accelerator, **trial)
     if config.data.batch_size == AUTO:
@@ -130,12 +132,14 @@ def batch_images(config: TrainConfig, accelerator: Accelerator, info: DataInfo) 
     return len(train_slice(len(info.train), 0, config.data.batch_size, accelerator.process_index, processes))
 
 
-def build_task(config: TrainConfig, model: nn.Module, inputs: dict[str, Any], device: torch.device) -> MethodTask:
+def build_task(
+    config: TrainConfig, model: nn.Module, criterion: nn.Module, inputs: dict[str, Any], device: torch.device
+) -> MethodTask:
     """The method, around a model that is on its device."""
     task = create_task(
         config.task.task,
         model,
-        criterion=build.build_criterion(config),
+        criterion=criterion,
         device=device,
         **task_arguments(config.task_options, inputs),
     )
