@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --rehearse --results DIR                     # on a CPU, tiny, all parts
     python benchmarks/gpu.py --rehearse --no-cuda-graph --results DIR     # as if nothing could be captured
-    python benchmarks/gpu.py --parts check tests rates ratios --seconds 200 --results DIR
+    python benchmarks/gpu.py --parts check tests rates ratios --seconds 300 --results DIR
     python benchmarks/gpu.py --parts runs pack compiled --seconds 500 --results DIR --dataset hfds/CIFAR10_FOLDER
 
 Each part is a process with its own limit. What it finds is in DIR/PART.jsonl, line by line as it is found, and its
@@ -12,15 +12,15 @@ go into ARCHIVES/tables.tar.gz, and `pack` puts what the runs left into at most 
 - check: whether standard training and ALFA can be captured at all. If not, all later parts, also those of a second
   call, run without graphs: one rate and ratio, and six processes with half the epochs.
 - tests: replays equal eager updates, two runs together equal each alone, and no replay waits (pytest).
-- rates: images per second of ResNet-20s for 1, 4, 8 and 12 runs together, in bfloat16 and float32, and their share of
-  the floor that memory bandwidth sets.
+- rates: images per second of ResNet-20s for 1, 6 and 12 runs together, in bfloat16 and float32, channels_last and not,
+  and their share of the floor that memory bandwidth sets.
 - ratios: ALFA over standard training, eager and as graphs (step_cost.py), for resnet20s, resnet18_cifar and resnet50.
 - runs: 200 epochs of ResNet-20s on CIFAR-10 with a tenth of the images held out, the test split read once: standard,
   standard with its loss doubled, and ALFA, the same seeds in each; as many whole seeds as fit by the rates measured,
   or half the epochs of one if none does. `--together 1` runs them one after the other, if the tests found that runs
-  disturb each other.
+  disturb each other. Runs of an earlier call whose folders lie in WORK continue.
 - pack: records, best weights, and the states of runs that have not ended.
-- compiled: the ratio for resnet20s with --torchcompile, in what time is left.
+- compiled: the ratio for resnet18_cifar with --torchcompile, in what time is left.
 
 On a machine without a network the packages travel as wheels, and CIFAR-10's Parquet files in two halves, one before
 each of two calls. Both command lines, with HALF for the folder of the uploaded half and BACK for the folder whose files
@@ -29,7 +29,7 @@ are brought back:
     W=/dev/shm; [ $(df -k --output=avail $W | tail -n 1) -gt 2000000 ] || W=/tmp; mkdir -p $W/cifar10/data; \\
         mv HALF/*.parquet $W/cifar10/data/; python -m pip install -q --no-index --no-deps --target /tmp/site \\
         wheels/*.whl; PYTHONPATH=/tmp/site:$PWD CUDA_DEVICE_MAX_CONNECTIONS=32 PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 \\
-        python benchmarks/gpu.py --parts check tests rates ratios --seconds 200 --results $W/results --work $W/work \\
+        python benchmarks/gpu.py --parts check tests rates ratios --seconds 300 --results $W/results --work $W/work \\
         --archives BACK
 
     W=/dev/shm; [ -d $W/results ] || W=/tmp; mv HALF/*.parquet $W/cifar10/data/; PYTHONPATH=/tmp/site:$PWD \\
@@ -90,24 +90,25 @@ def parts(args: argparse.Namespace) -> list[Part]:
     common += ['--archives', str(args.archives)]
     common += ['--rehearse'] if args.rehearse else []
     common += ['--together', str(args.together)] if args.together else []
+    common += ['--seeds', str(args.seeds)] if args.seeds else []
     words = {name: (str(HERE / script), name, *common) for name, script in own.items()}
     bf16, full = (('ACCELERATE_MIXED_PRECISION', value) for value in ('bf16', 'no'))
 
     cost = (str(HERE / 'step_cost.py'), '--quick', '--tasks', 'alfa', '--results', str(args.results))
     cost += ('--pairs', '1') if args.rehearse else ('--gpu', '--amp', '--channels-last', '--pairs', '7')
-    models = ('--models', *(('resnet56s',) if args.rehearse else ('resnet20s', 'resnet18_cifar', 'resnet50')))
-    small = ('--models', 'resnet20s')
+    models = ('--models', *(('resnet56s',) if args.rehearse else ('resnet50', 'resnet18_cifar', 'resnet20s')))
+    small = ('--models', 'resnet18_cifar')
     hang = ('-o', 'faulthandler_timeout=15')  # shows where a test hangs before the part's time is up
     pytest = ('-m', 'pytest', '-v', '-n', '0', '-rs', '--tb=short', '--maxfail=6', *hang, str(tests))
     deterministic = (('CUBLAS_WORKSPACE_CONFIG', ':4096:8'),)
     interrupt = {'grace': 5, 'signal': signal.SIGINT}  # pytest then prints its summary
     known = [
         Part('check', 60, words['check'], (bf16,)),  # first imports take long; what is left goes to the others
-        Part('tests', 50, pytest, deterministic, only_graphs=True, shown=4000, **interrupt),
+        Part('tests', 90, pytest, deterministic, only_graphs=True, shown=4000, **interrupt),
         Part('rates', 40, words['rates'], (bf16,)),
-        Part('rates', 25, words['rates'], (full,)),
-        Part('ratios', 30, (*cost, *models, '--cuda-graph'), only_graphs=True),
-        Part('ratios', 20, (*cost, *models)),
+        Part('rates', 20, words['rates'], (full,)),
+        Part('ratios', 70, (*cost, *models, '--cuda-graph'), only_graphs=True),
+        Part('ratios', 20, (*cost, *small)),
         Part('runs', 400, words['runs'], (bf16,), grace=25),
         Part('pack', 15, words['pack']),
         Part('compiled', 5, (*cost, *small, '--cuda-graph', '--torchcompile'), only_graphs=True, least=50),
@@ -207,6 +208,7 @@ def main() -> None:
     parser.add_argument('--archives', type=Path, help='folder of the archives (default: RESULTS)')
     parser.add_argument('--dataset', default='hfds/uoft-cs/cifar10', help='CIFAR-10, by Hub id or folder')
     parser.add_argument('--together', type=int, help='most runs at a time (default: 12)')
+    parser.add_argument('--seeds', type=int, help='number of seeds (default: as many as fit)')
     parser.add_argument(
         '--cuda-graph', action=argparse.BooleanOptionalAction, help='capture updates (default: as `check` found)'
     )

@@ -32,7 +32,8 @@ from timm_alfa.training.update.graphs import WARM_UP, on_stream
 from timm_alfa.training.update.step import TrainStep
 
 BATCH = 128
-TOGETHER = (1, 4, 8, 12)
+MOST = 12  # runs together
+SETTINGS = ((1, True), (6, True), (1, False), (6, False), (MOST, True))  # runs together, channels_last
 MIB = 2**20
 TASKS = {'standard': ('--task', 'standard'), 'alfa': ('--task', 'alfa')}
 LIKE_CIFAR = ('--img-size', '32', '--crop-padding', '4', '--hflip', '0.5', '--opt', 'momentum', '--lr', '0.01')
@@ -59,15 +60,17 @@ class Noise(Source):
         return Image.fromarray(self.pixels[index])
 
 
-def noise_run(args: argparse.Namespace, task: Sequence[str], cache: list) -> Run:
+def noise_run(args: argparse.Namespace, task: Sequence[str], cache: list, channels_last: bool = True) -> Run:
     """A run whose training images are noise of CIFAR's size, in the device's memory.
 
     Args:
         cache: Holds the images, once there are any.
+        channels_last: Memory format.
     """
     batch = 8 if args.rehearse else BATCH
     words = ['--model', 'test_resnet' if args.rehearse else 'resnet20s', '-b', str(batch), *LIKE_CIFAR, *task]
-    words += ['--channels-last', '--cuda-graph' if args.cuda_graph else '--no-cuda-graph']
+    words += ['--channels-last'] if channels_last else []
+    words += ['--cuda-graph' if args.cuda_graph else '--no-cuda-graph']
     run = prepare(parse_args([*words, '--workers', '0', '--output', str(args.work)]))
     if not cache:
         source = Noise(max(20 * batch, 4096))
@@ -168,23 +171,25 @@ def bandwidth(device: torch.device, size: int) -> float:
 
 
 def rates(args: argparse.Namespace) -> None:
-    """Images per second of 1 to 12 runs together; of one, without graphs."""
-    counts, updates, batch = TOGETHER, 100, BATCH
+    """Images per second of 1 to 12 runs together, in two memory formats; of one, without graphs."""
+    settings, updates, batch = SETTINGS, 100, BATCH
     if args.rehearse:
-        counts, updates, batch = (1, 2), 3, 8
+        settings, updates, batch = ((1, True), (2, True), (1, False)), 3, 8
     if not args.cuda_graph:
-        counts = (1,)
+        settings = ((1, True),)
     cache: list = []
-    made: dict[str, list[Updates]] = {name: [] for name in TASKS}
-    for count in counts:  # first the small counts of all tasks: time may end
-        for name, runs in made.items():
-            runs += [Updates(noise_run(args, TASKS[name], cache)) for _ in range(count - len(runs))]
+    made: dict[tuple[str, bool], list[Updates]] = {}
+    for count, channels_last in settings:  # what matters most comes first: time may end
+        for name, task in TASKS.items():
+            runs = made.setdefault((name, channels_last), [])
+            runs += [Updates(noise_run(args, task, cache, channels_last)) for _ in range(count - len(runs))]
             for _ in range(WARM_UP + 3):
                 _turn(runs)
             seconds = measure.seconds(lambda those=runs: [_turn(those) for _ in range(updates)])
             rate = count * updates * batch / seconds
             row = {'task': name, 'precision': runs[0].run.accelerator.mixed_precision, 'together': count}
-            row.update(cuda_graph=args.cuda_graph, images_per_second=rate, ms_per_update=1000 * batch / rate)
+            row.update(channels_last=channels_last, cuda_graph=args.cuda_graph)
+            row.update(images_per_second=rate, ms_per_update=1000 * batch / rate)
             row.update(_floor(args, runs[0], batch, rate))
             write_line(args.results, 'rates', {**row, 'device': measure.machine()['device']})
 
@@ -212,7 +217,7 @@ def parse(description: str, parts: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('--archives', type=Path, required=True)
     parser.add_argument('--dataset', required=True)
     parser.add_argument('--seeds', type=int, help='number of seeds (default: as many as fit)')
-    parser.add_argument('--together', type=int, default=max(TOGETHER), help='most runs at a time')
+    parser.add_argument('--together', type=int, default=MOST, help='most runs at a time')
     parser.add_argument('--cuda-graph', action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument('--rehearse', action='store_true')
     return parser.parse_args()

@@ -17,7 +17,7 @@ from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # for studies/
 
-from gpu_parts import MIB, TOGETHER, parse, write_line
+from gpu_parts import MIB, MOST, parse, write_line
 
 from studies.jobs import Job, train_command
 from studies.recipes import RECIPES
@@ -30,9 +30,9 @@ from timm_alfa.utils.console import setup_logging
 ROOT = Path(__file__).resolve().parents[1]
 ARCHIVES, ARCHIVE_SIZE = 4, 15 * MIB
 EPOCHS, IMAGES = 200, 45_000
-EPOCH_END = 0.05  # seconds of a run for validation and saving, in which nothing trains: assumed, not measured
-USED = 0.9  # of the time that is left, by runs
-ALFA_COST = 1.3  # relative to standard training, where it was not measured
+EPOCH_END = 0.03  # seconds of a run for validation and saving: 0.02 on an H200
+USED = 0.95  # of the time that is left, by runs
+ALFA_COST = 1.2  # relative to standard training, where it was not measured
 RECIPE_OF = {
     'standard': 'cifar10_resnet20s',
     'doubled': 'cifar10_resnet20s_double',
@@ -56,30 +56,44 @@ class Plan(NamedTuple):
         seeds: Of each arm.
         scale: Of the schedule: 1, or 0.5 for half of its epochs.
         reason: Why.
+        channels_last: Memory format.
     """
 
     seeds: int
     scale: float
     reason: str
+    channels_last: bool = True
 
 
 def make_plan(args: argparse.Namespace, seconds: float) -> Plan:
     """As many seeds of all arms as fit into a time, by the rates that were measured; if none does, half the epochs."""
     if args.rehearse:
         return Plan(args.seeds or 1, 1.0, 'a rehearsal')
-    if args.seeds:
-        return Plan(args.seeds, 1.0, 'as given')
     if not args.cuda_graph:
-        return Plan(2, 0.5, 'six processes without graphs train half the epochs')
+        return Plan(args.seeds or 2, 0.5, 'six processes without graphs train half the epochs')
     rows = [row for row in _rows(args.results / 'rates.jsonl') if row['precision'] == 'bf16']
+    rows, layout = of_the_faster_format(rows)
+    if args.seeds:
+        return Plan(args.seeds, 1.0, 'as given', layout)
     if not any(row['task'] == 'standard' for row in rows):
         return Plan(1, 1.0, 'no rates were measured')
     for scale in (1.0, 0.5):
-        for seeds in range(max(TOGETHER) // len(RECIPE_OF), 0, -1):
+        for seeds in range(MOST // len(RECIPE_OF), 0, -1):
             cost = cost_of(rows, seeds, scale, args.together)
             if cost <= USED * seconds:
-                return Plan(seeds, scale, f'{cost:.0f} s by the rates measured, of {seconds:.0f} s')
-    return Plan(1, 0.5, f'NOT EVEN half the epochs of one seed fit: {cost:.0f} s by the rates measured')
+                return Plan(seeds, scale, f'{cost:.0f} s by the rates measured, of {seconds:.0f} s', layout)
+    return Plan(1, 0.5, f'NOT EVEN half the epochs of one seed fit: {cost:.0f} s by the rates measured', layout)
+
+
+def of_the_faster_format(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
+    """The rates measured in the memory format that is faster, and whether that is channels_last, as it is in doubt.
+
+    Both are compared at the most runs together that both were measured with.
+    """
+    rate = {(row['channels_last'], row['together']): row['images_per_second'] for row in rows if row['task'] == 'alfa'}
+    both = [together for channels_last, together in rate if channels_last and (False, together) in rate]
+    last = not both or rate[True, max(both)] >= rate[False, max(both)]
+    return [row for row in rows if row['channels_last'] == last], last
 
 
 def cost_of(rows: Sequence[dict[str, Any]], seeds: int, scale: float, together: int) -> float:
@@ -111,7 +125,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def command_lines(args: argparse.Namespace, plan: Plan) -> dict[str, list[str]]:
     """What train.py is called with for each run, by the run's name; all arms of a seed before the next seed."""
-    common = ['--cuda-graph' if args.cuda_graph else '--no-cuda-graph', '--channels-last']
+    common = ['--cuda-graph' if args.cuda_graph else '--no-cuda-graph']
+    common += ['--channels-last'] if plan.channels_last else []
     common += ['--checkpoint-every', '1000m', '--workers', '8']
     words = {}
     for seed in range(plan.seeds):
@@ -133,6 +148,7 @@ def runs(args: argparse.Namespace) -> None:
     plan = make_plan(args, limit - 30)
     words = command_lines(args, plan)
     print(f'{len(words)} runs with {plan.seeds} seeds, schedule x {plan.scale:g}: {plan.reason}', flush=True)
+    print('memory format:', 'channels_last' if plan.channels_last else 'contiguous', flush=True)
     print(f'{args.together if args.cuda_graph else len(words)} at a time', flush=True)
     if not args.cuda_graph:
         in_processes(args, words)

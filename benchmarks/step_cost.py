@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Iterator, Optional
 
 import measure
 import timm
@@ -219,10 +219,13 @@ def compare_on(
     return rows
 
 
-def methods(args) -> list[dict]:
-    """Measures all requested methods on all requested models."""
+def methods(args) -> Iterator[list[dict]]:
+    """Measures all requested methods on one requested model after the other; yields all rows so far."""
     wanted = {name: options for name, options in METHODS.items() if options['task'] in args.tasks}
-    return [row for w in args.workloads for row in compare(w, wanted, args)]
+    rows: list[dict] = []
+    for workload in args.workloads:
+        rows += compare(workload, wanted, args)
+        yield rows
 
 
 def sweeps(args) -> dict[str, list[dict]]:
@@ -288,15 +291,18 @@ def main() -> None:
     args = parser.parse_args()
 
     args.at_a_time = AT_A_TIME if args.gpu else 1
-    args.workloads = [w for w in (GPU_WORKLOADS if args.gpu else WORKLOADS) if w.model in args.models]
-    sections = {'Methods': methods(args)}
+    known = {w.model: w for w in (GPU_WORKLOADS if args.gpu else WORKLOADS)}
+    args.workloads = [known[model] for model in args.models if model in known]
+    flags = [flag for flag in ('gpu', 'amp', 'channels_last', 'torchcompile', 'cuda_graph') if getattr(args, flag)]
+    name, title = '_'.join(('step_cost', *flags)), 'Cost of a step relative to a standard step'
+
+    sections = {}
+    for rows in methods(args):  # each model's rows are written as they come: time may end
+        sections['Methods'] = rows
+        measure.write(args.results, name, title, sections)
     if not args.quick:
         sections.update(sweeps(args))
-
-    flags = [flag for flag in ('gpu', 'amp', 'channels_last', 'torchcompile', 'cuda_graph') if getattr(args, flag)]
-    name = '_'.join(('step_cost', *flags))
-    path = measure.write(args.results, name, 'Cost of a step relative to a standard step', sections)
-    if not args.quick:
+        path = measure.write(args.results, name, title, sections)
         plot(sections, path.with_suffix('.png'))
 
 

@@ -42,10 +42,10 @@ def test_check_rates_and_runs_are_rehearsed(tmp_path):
     subprocess.run([sys.executable, 'benchmarks/gpu.py', *words], cwd=ROOT, check=True, timeout=550)
     assert [row.get('all') for row in read_lines(results / 'check.jsonl')] == [None, None, None, True]
     rates = read_lines(results / 'rates.jsonl')
-    assert [(row['precision'], row['together'], row['task']) for row in rates] == [
-        (precision, together, task)
+    assert [(row['precision'], row['together'], row['channels_last'], row['task']) for row in rates] == [
+        (precision, *setting, task)
         for precision in ('bf16', 'no')
-        for together in (1, 2)
+        for setting in ((1, True), (2, True), (1, False))
         for task in ('standard', 'alfa')
     ]
     assert all(row['images_per_second'] > 0 and row['bytes_per_update'] > 0 and row['share'] > 0 for row in rates)
@@ -98,6 +98,7 @@ def test_parts_run_without_graphs_after_a_failed_check(gpu, tmp_path, monkeypatc
     ran = []
     monkeypatch.setattr(gpu, 'run', lambda part, seconds, results: ran.append(part) or 'done')
     args = Namespace(results=tmp_path, work=tmp_path, archives=tmp_path, dataset='', rehearse=False, together=None)
+    args.seeds = None
     args.seconds, args.cuda_graph = 100.0, None
     args.parts = ('check', 'tests', 'rates', 'ratios', 'runs', 'pack', 'compiled')
     assert gpu.run_in_turn(gpu.parts(args), args) == 0
@@ -123,9 +124,9 @@ def test_a_check_that_cannot_capture_says_why(gpu_parts, tmp_path, monkeypatch):
     assert rows[-1] == {'all': False}
 
 
-def rate(task, images_per_second, together):
+def rate(task, images_per_second, together, channels_last=True):
     row = {'precision': 'bf16', 'task': task, 'together': together, 'images_per_second': images_per_second}
-    return json.dumps(row)
+    return json.dumps({**row, 'channels_last': channels_last})
 
 
 def test_as_many_seeds_as_fit(gpu_runs, tmp_path):
@@ -138,19 +139,32 @@ def test_as_many_seeds_as_fit(gpu_runs, tmp_path):
     def planned(seconds):
         return gpu_runs.make_plan(args, seconds)[:2]
 
-    # one seed, at the rates of one run: 9e6 * (2 + 1) / 100,000 = 270 s, and 3 * 200 epochs end in 30 s
-    assert planned(335) == (1, 1.0)
-    # two and three, at those of four: 2 * 150 + 60 and 3 * 150 + 90 = 540 s; four, at those of twelve, 4 * 85 + 120
-    assert planned(402) == (2, 1.0) and planned(512) == (4, 1.0) and planned(510) == (2, 1.0)
+    # one seed, at the rates of one run: 9e6 * (2 + 1) / 100,000 = 270 s, and 3 * 200 epochs end in 18 s
+    assert planned(304) == (1, 1.0)
+    # two, at those of four: 2 * 150 + 36 = 336 s; four, at those of twelve, 4 * 85 + 72 = 412 s
+    assert planned(355) == (2, 1.0) and planned(435) == (4, 1.0) and planned(432) == (2, 1.0)
     # half the epochs, of as many seeds as that allows
-    assert planned(332) == (4, 0.5) and planned(170) == (1, 0.5)
+    assert planned(302) == (4, 0.5) and planned(153) == (1, 0.5)
     assert 'NOT EVEN' in gpu_runs.make_plan(args, 100).reason
     # in turns, all at the rates of one
     args.together = 1
-    assert planned(512) == (1, 1.0)
+    assert planned(435) == (1, 1.0)
     # nothing measured
     args.results = tmp_path / 'nothing'
     assert planned(9999) == (1, 1.0)
+
+
+def test_runs_use_the_faster_memory_format(gpu_runs, tmp_path):
+    """As compared where both were measured; more runs together were measured in one of them only."""
+    args = Namespace(rehearse=False, results=tmp_path, cuda_graph=True, seeds=None, together=12)
+    args.work, args.dataset = tmp_path, 'hfds//folder'
+    for contiguous, faster in ((110_000, False), (90_000, True)):
+        last = (rate('standard', 100_000, 6), rate('alfa', 100_000, 6), rate('alfa', 200_000, 12))
+        other = [rate(task, contiguous, 6, channels_last=False) for task in ('standard', 'alfa')]
+        (tmp_path / 'rates.jsonl').write_text('\n'.join((*last, *other)))
+        plan = gpu_runs.make_plan(args, 9999)
+        words = next(iter(gpu_runs.command_lines(args, plan).values()))
+        assert plan.channels_last == faster == ('--channels-last' in words)
 
 
 def test_half_the_schedule_is_that_of_the_recipe(gpu_runs, tmp_path):

@@ -98,6 +98,30 @@ def test_the_tables_of_cost():
             assert row in page, f'docs/cost.md should have: {row}'
 
 
+def on_gpu(*flags: str) -> dict[str, dict[str, dict]]:
+    """Rows measured on a GPU, by model and variant."""
+    name = '_'.join(('step_cost', 'gpu', 'amp', 'channels_last', *flags))
+    table = json.loads((ROOT / 'results' / 'benchmarks' / f'{name}.json').read_text(encoding='utf-8'))
+    found: dict[str, dict[str, dict]] = {}
+    for row in table['Methods']:
+        found.setdefault(row['model'], {})[row['variant']] = row
+    return found
+
+
+def test_the_table_of_times_on_a_gpu():
+    graphs, eager = on_gpu('cuda_graph'), on_gpu()
+    page, readme = (ROOT / 'docs' / 'cost.md').read_text(encoding='utf-8'), on_one_line('README.md')
+    for model, found in graphs.items():
+        cells = []
+        for rows in (found, eager.get(model)):
+            times = [f'{rows[variant]["ms"]:#.3g} ms' for variant in ('standard', 'alfa')] if rows else ['', '']
+            cells += [*times, f'{rows["alfa"]["time"]:.2f}' if rows else '']
+        line = next(line for line in page.splitlines() if line.startswith(f'| `{model}`, '))
+        assert [cell.strip() for cell in line.split('|')[2:-1]] == cells
+        assert f'{found["alfa"]["time"]:.2f} (ResNet-' in readme
+    assert all(f'{rows["alfa"]["time"]:.1f} on the two small networks' in readme for rows in eager.values())
+
+
 def test_the_ranges_in_the_readme():
     found = costs('time')
     for name, _, cost, _ in table_rows('README.md', 'task'):

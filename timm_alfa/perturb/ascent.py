@@ -100,8 +100,15 @@ def sample_norm(delta: Sequence[torch.Tensor]) -> torch.Tensor:
     if not batch or any(d.numel() % batch for d in delta):
         batch = 1
     # a sum of squares adds in pairs and is exact to a digit more than `norm`
-    squares = [d.float().reshape(batch, -1).square().sum(1) for d in delta]
-    return torch.stack(squares).sum(0).sqrt().mean()
+    squares = [_square_sums(d.float(), batch) for d in delta]
+    return (squares[0] if len(squares) == 1 else torch.stack(squares).sum(0)).sqrt().mean()
+
+
+def _square_sums(delta: torch.Tensor, batch: int) -> torch.Tensor:
+    """The sum of squares of each sample, (batch,), without a copy where the first dimension is the batch."""
+    if len(delta) == batch and delta.dim() > 1:
+        return delta.square().sum(tuple(range(1, delta.dim())))
+    return delta.reshape(batch, -1).square().sum(1)
 
 
 def ratio_to_feature(size: torch.Tensor, feature: Any) -> torch.Tensor:

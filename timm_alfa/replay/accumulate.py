@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterable, Optional
 
 import torch
 
-from timm_alfa.utils import pytree
+from timm_alfa.utils import pytree, scalars
 from timm_alfa.utils.fsdp import is_sharded
 
 
@@ -77,7 +77,7 @@ class DeferredLosses:
         """The sum of all losses, a scalar, with gradients of the features and parameters that it depends on."""
         known = [(p, g) for p, g in zip(self.parameters, self.gradients, strict=True) if g is not None]
         inputs, gradients = zip(*self.features, *known, strict=True)
-        return _StoredGradients.apply(torch.stack(self.values).sum(), gradients, *inputs)
+        return _StoredGradients.apply(scalars.total(self.values), gradients, *inputs)
 
 
 def _sum(old: Optional[torch.Tensor], new: Optional[torch.Tensor]) -> Optional[torch.Tensor]:

@@ -20,7 +20,7 @@ from timm_alfa.replay.replay import Replay
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.tasks.options.feature import FeatureConfig
 from timm_alfa.tasks.perturbed_losses import PerturbedLosses
-from timm_alfa.utils import pytree, rng
+from timm_alfa.utils import pytree, rng, scalars
 from timm_alfa.utils.unwrap import unwrap
 
 # What an epoch's perturbations should change the loss by, relative to the clean one; outside of it a run warns.
@@ -123,8 +123,8 @@ class FeatureTask(MethodTask):
             'output': record.output,
             'loss_clean': loss_clean.detach(),
             'loss_adv': losses.mean(),
-            'delta_norm': torch.stack(sizes).mean(),
-            'delta_ratio': torch.stack(ratios).mean(),
+            'delta_norm': scalars.mean(sizes),
+            'delta_ratio': scalars.mean(ratios),
         }
 
     def clean_pass(self, *batch) -> tuple[ForwardRecord, torch.Tensor]:

@@ -10,7 +10,7 @@ from timm_alfa.perturb.loss_scale import underflows
 from timm_alfa.replay.accumulate import DeferredLosses
 from timm_alfa.replay.recorder import ForwardRecord
 from timm_alfa.replay.replay import Replay
-from timm_alfa.utils import pytree
+from timm_alfa.utils import pytree, scalars
 
 
 class PerturbedLosses:
@@ -62,11 +62,11 @@ class PerturbedLosses:
         losses = list(self._with_graph)
         if self._deferred is not None and self._deferred.values:
             losses.append(self._deferred.total())
-        return torch.stack(losses).sum()
+        return scalars.total(losses)
 
     def mean(self) -> torch.Tensor:
         """The mean of the losses, detached."""
-        return torch.stack(self.values).mean()
+        return scalars.mean(self.values)
 
     def _deferred_for(self, group: Sequence[int]) -> Optional[DeferredLosses]:
         """What differentiates the loss of a group at once; None where its graph has to wait.

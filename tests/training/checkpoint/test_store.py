@@ -3,7 +3,8 @@
 import pytest
 
 from timm_alfa.errors import CheckpointError
-from timm_alfa.training.checkpoint.store import CheckpointStore, is_complete, state_folders
+from timm_alfa.training.checkpoint.save_load import read_state
+from timm_alfa.training.checkpoint.store import CheckpointStore, is_complete, state_folders, write_marker
 from timm_alfa.utils.files import temporary_path
 
 
@@ -41,6 +42,30 @@ def test_an_incomplete_state_is_never_loaded(tmp_path, damage):
     assert state_folders(tmp_path / 'last') == [good]
     newest = write(store)
     assert is_complete(newest) and (newest.name > bad.name or damage == 'temporary')
+
+
+def test_what_a_damaged_state_does_to_resuming(tmp_path, caplog):
+    """An older one is used, with a warning; alone, it is refused: a start from the beginning would delete it."""
+    store = CheckpointStore(tmp_path / 'last', keep=3)
+    assert read_state(store.path) is None
+    (store.path.parent / 'last').mkdir()
+    assert read_state(store.path) is None
+    bad = write(store)  # its file is no state.json
+    with pytest.raises(CheckpointError, match=f"no state in '.*last' is usable. '.*{bad.name}' is damaged"):
+        read_state(store.path)
+    (bad / 'file').write_text('cut')
+    with pytest.raises(CheckpointError, match='is damaged.*Copy it again'):
+        read_state(store.path)
+
+    bad.rename(bad.with_name('000009-update-9'))
+    (store.path / '000001-update-1').mkdir()  # what is left of removing an older state
+    good = store.path / '000003-update-7'
+    good.mkdir()
+    (good / 'state.json').write_text('{}')
+    write_marker(good)
+    with pytest.raises(CheckpointError, match='000003-update-7.*invalid'):  # so it is the one that is used
+        read_state(store.path)
+    assert '000009-update-9' in caplog.text and '000001' not in caplog.text
 
 
 def test_a_vanished_run_folder_is_a_clear_error(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers.device_updates import CASES, WARM_UP, assert_same, flags, on_device
 
+from timm_alfa.training import finish
 from timm_alfa.training.update import graphs
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -12,10 +13,11 @@ EVERY = pytest.mark.parametrize('case', CASES)
 
 @pytest.fixture(autouse=True)
 def on_gpu(monkeypatch):
-    """accelerate uses the GPU, and cuDNN the same kernels each time."""
+    """accelerate uses the GPU, cuDNN the same kernels each time, and no time goes into pictures."""
     monkeypatch.delenv('ACCELERATE_USE_CPU', raising=False)
     monkeypatch.setattr(torch.backends.cudnn, 'deterministic', True)
     monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+    monkeypatch.setattr(finish, 'draw_plots', lambda *args: None)
 
 
 def updates(run):

@@ -12,7 +12,7 @@ from timm_alfa.errors import CheckpointError, first_line
 from timm_alfa.replay.norms import running_buffers
 from timm_alfa.training.checkpoint.resume import division, move_position
 from timm_alfa.training.checkpoint.state_file import content_errors
-from timm_alfa.training.checkpoint.store import CheckpointStore, state_folders
+from timm_alfa.training.checkpoint.store import MARKER, CheckpointStore, damaged_states, state_folders
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import load_tensors_only, load_weights, plain_state
 from timm_alfa.training.metrics import Totals
@@ -93,20 +93,31 @@ def skipped_images(run) -> dict[str, list[int]]:
 
 
 def read_state(path: Path) -> Optional[tuple[Path, dict[str, Any]]]:
-    """The newest usable state in a `last/` folder and its state.json; None if there is none.
+    """The newest usable state in a `last/` folder and its state.json; None if there are no states.
 
     Raises:
-        CheckpointError: Its state.json holds what train.py does not write.
+        CheckpointError: Its state.json holds what train.py does not write, or none of the states is usable: training
+            from the beginning would delete what is left of them.
     """
+    damaged = damaged_states(path)
     for folder in reversed(state_folders(path)):
         try:
             content = read_json(folder / 'state.json')
         except (OSError, ValueError):
-            logger.warning("warning: state '%s' cannot be read: ignored", folder)
+            damaged.append(folder)
             continue
+        for each in damaged:
+            if each.name > folder.name:  # an older one may be what is left of removing it
+                logger.warning("warning: state '%s' is damaged: ignored", each)
         if found := list(content_errors(content)):
             raise CheckpointError(f"state '{folder}' cannot be used, its state.json is invalid: {'; '.join(found)}.")
         return folder, content
+    if damaged:
+        raise CheckpointError(
+            f"--resume: no state in '{path}' is usable. '{damaged[-1]}' is damaged: its files are not those that its "
+            f"marker '{MARKER}' lists, as after a copy that was cut short. Copy it again; or start from the beginning "
+            'with another --experiment, or after removing that folder.'
+        )
     return None
 
 

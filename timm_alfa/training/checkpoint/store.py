@@ -29,6 +29,17 @@ def state_folders(path: Path) -> list[Path]:
     return sorted(states, key=_number)
 
 
+def damaged_states(path: Path) -> list[Path]:
+    """The states in a `last/` folder that are not complete, the oldest first.
+
+    A killed run leaves none: a state gets its name when it is complete. A copy that was cut short does.
+    """
+    if not path.is_dir():
+        return []
+    states = [each for each in path.iterdir() if NAME.fullmatch(each.name) and not is_complete(each)]
+    return sorted(states, key=_number)
+
+
 def _number(path: Path) -> int:
     return int(path.name.partition('-')[0])
 
