@@ -8,7 +8,8 @@ from typing import Any, Callable, Iterable, Optional
 
 import torch
 
-from timm_alfa.utils import pytree, scalars
+from timm_alfa.replay import scalars
+from timm_alfa.utils import pytree
 from timm_alfa.utils.fsdp import is_sharded
 
 

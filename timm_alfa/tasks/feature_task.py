@@ -12,7 +12,7 @@ from timm_alfa.blocks.spec import resolve_blocks
 from timm_alfa.errors import BlockError, ConfigError, warn
 from timm_alfa.options import PerBlock
 from timm_alfa.perturb import ascent
-from timm_alfa.replay import flops, norms
+from timm_alfa.replay import flops, norms, scalars
 from timm_alfa.replay.accumulate import DeferredLosses
 from timm_alfa.replay.module_tree import ancestors
 from timm_alfa.replay.recorder import ForwardRecord
@@ -20,7 +20,7 @@ from timm_alfa.replay.replay import Replay
 from timm_alfa.tasks.base import MethodTask
 from timm_alfa.tasks.options.feature import FeatureConfig
 from timm_alfa.tasks.perturbed_losses import PerturbedLosses
-from timm_alfa.utils import pytree, rng, scalars
+from timm_alfa.utils import pytree, rng
 from timm_alfa.utils.unwrap import unwrap
 
 # What an epoch's perturbations should change the loss by, relative to the clean one; outside of it a run warns.

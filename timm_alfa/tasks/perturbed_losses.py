@@ -7,10 +7,11 @@ import torch
 
 from timm_alfa.perturb.features import Delta, perturb_feature, perturbations
 from timm_alfa.perturb.loss_scale import underflows
+from timm_alfa.replay import scalars
 from timm_alfa.replay.accumulate import DeferredLosses
 from timm_alfa.replay.recorder import ForwardRecord
 from timm_alfa.replay.replay import Replay
-from timm_alfa.utils import pytree, scalars
+from timm_alfa.utils import pytree
 
 
 class PerturbedLosses:
