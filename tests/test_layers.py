@@ -33,7 +33,7 @@ LAYERS = (
     'commands',
     '',  # timm_alfa/__init__.py, __main__.py, train.py and validate.py
 )
-ROOT = ('', '__init__', '__main__', 'train', 'validate')
+ROOT = ('', '__init__', '__main__', 'train', 'validate', 'predict')
 
 
 def layer_of(module):

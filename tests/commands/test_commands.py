@@ -67,7 +67,7 @@ def test_an_exit_code_of_a_command_is_that_of_the_program(capsys, tmp_path):
 def test_modules_for_launchers_and_scripts_are_the_commands():
     for name, script in SCRIPTS.items():
         assert f'timm_alfa.commands.{name} import main' in (PACKAGE.parent / script).read_text()
-    for name in ('train', 'validate'):
+    for name in ('train', 'validate', 'predict'):
         assert import_module(f'timm_alfa.{name}').main is import_module(COMMANDS[name].module).main
 
 
@@ -81,6 +81,7 @@ def test_modules_for_launchers_and_scripts_are_the_commands():
         ('train', '--config', 'small/alfa', '--model', 'resnet50', '--lr', 'high'),
         ('validate', '--checkpoint', 'run', '--wrong'),
         ('publish', '--help'),
+        ('predict', '--help'),
         ('list', '--help'),
     ],
 )

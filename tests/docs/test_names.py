@@ -12,10 +12,11 @@ from pages import PAGES, ROOT, prose, read, table_rows
 from timm.models import model_entrypoint
 
 import timm_alfa
+from timm_alfa.commands import COMMANDS
 from timm_alfa.options import default_of
 from timm_alfa.tasks import TASKS
 
-COMMANDS = ('train.py', 'validate.py', 'hub/publish.py', 'hub/ship.py', 'studies/run.py', 'studies/report.py')
+SCRIPTS = ('hub/ship.py', 'studies/run.py', 'studies/report.py')
 # flags of other programs: accelerate, torchrun, Slurm, mkdocs and benchmarks/
 OTHER_FLAGS = {
     *('--multi_gpu', '--num_processes', '--num_machines', '--machine_rank', '--main_process_ip', '--main_process_port'),
@@ -33,8 +34,9 @@ PLACEHOLDERS = ('NAME', 'X.yaml')
 @pytest.fixture(scope='module')
 def known_flags() -> set[str]:
     found = set(OTHER_FLAGS)
-    for command in COMMANDS:
-        text = subprocess.run([sys.executable, ROOT / command, '--help'], capture_output=True, text=True, check=True)
+    commands = [('-m', 'timm_alfa', name) for name in COMMANDS] + [(ROOT / script,) for script in SCRIPTS]
+    for command in commands:
+        text = subprocess.run([sys.executable, *command, '--help'], capture_output=True, text=True, check=True)
         found.update(FLAG.findall(text.stdout))
     for script in (ROOT / 'examples').glob('*.py'):  # not run: they import optional packages
         found.update(FLAG.findall(script.read_text(encoding='utf-8')))

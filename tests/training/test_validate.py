@@ -123,7 +123,7 @@ def test_a_split_that_lacks_a_class_is_numbered_as_the_run_was(tmp_path):
 @pytest.mark.parametrize(
     ('argv', 'part'),
     [
-        ([], 'nothing to score'),
+        ([], 'no model is named'),
         (['--checkpoint', 'x', '--model', 'resnet81', '--split-', 'y'], "unknown option '--split-'"),
         (['--checkpoint', 'x', '--model', 'resnet81'], "unknown model 'resnet81'"),
         (['--checkpoint', 'x', '--pretrained'], 'cannot be combined'),
@@ -142,10 +142,15 @@ def test_missing_checkpoints_and_splits(trained):
         score('--checkpoint', str(trained[0]), '--split', 'tset')
 
 
-def test_tables_pictures_and_predictions_of_a_split(trained, tmp_path):
+def test_tables_pictures_and_predictions_of_a_split(trained, tmp_path, monkeypatch):
+    pytest.importorskip('onnxscript')
     folder, _ = trained
     outputs = ('--per-class', str(tmp_path / 'classes'), '--predictions', str(tmp_path / 'p.csv'))
-    found = score('--checkpoint', str(folder), *outputs)
+    exported = []
+    monkeypatch.setattr('timm_alfa.training.validate.write_onnx', lambda *args: exported.append(args))
+    found = score('--checkpoint', str(folder), *outputs, '--export-onnx', str(tmp_path / 'm.onnx'))
+    ((file, _, size),) = exported
+    assert (file, size) == (str(tmp_path / 'm.onnx'), (3, 32, 32))
     with open(tmp_path / 'p.csv') as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == found['count'] == 360

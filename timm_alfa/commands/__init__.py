@@ -29,6 +29,7 @@ class Command(NamedTuple):
 ROWS = (
     Command('train', 'timm_alfa.commands.train', 'train a model, or resume a run'),
     Command('validate', 'timm_alfa.commands.validate', 'evaluate a checkpoint, on clean images or under attack'),
+    Command('predict', 'timm_alfa.commands.predict', 'print the most probable classes of images'),
     Command(
         'probe',
         'timm_alfa.commands.train',

@@ -7,7 +7,7 @@ from timm_alfa.data.config import AugConfig, DataConfig
 from timm_alfa.utils.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from timm_alfa.data.factory import Data, create_data, create_eval_loader
+    from timm_alfa.data.factory import Data, create_data, create_eval_loader, create_image_loader
     from timm_alfa.data.inspect import DataInfo, inspect_data
     from timm_alfa.data.loaders.base import Loader
     from timm_alfa.data.loaders.worker_errors import worker_error
@@ -20,6 +20,7 @@ __all__ = [
     'Loader',
     'create_data',
     'create_eval_loader',
+    'create_image_loader',
     'inspect_data',
     'no_effect',
     'pair_errors',
@@ -35,6 +36,7 @@ __getattr__ = lazy_names(
         'Loader': 'timm_alfa.data.loaders.base',
         'create_data': 'timm_alfa.data.factory',
         'create_eval_loader': 'timm_alfa.data.factory',
+        'create_image_loader': 'timm_alfa.data.factory',
         'inspect_data': 'timm_alfa.data.inspect',
         'worker_error': 'timm_alfa.data.loaders.worker_errors',
     },

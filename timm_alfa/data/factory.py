@@ -1,6 +1,6 @@
 """From options to the loaders of a run, or to the loader of one split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Callable, Mapping, Optional, Sequence, Union
 
@@ -14,6 +14,7 @@ from timm_alfa.data.inspect import DataInfo, choose_loader, count_classes, inspe
 from timm_alfa.data.loaders.base import Loader
 from timm_alfa.data.loaders.create import check_cutmix, create_loaders, loader_spec
 from timm_alfa.data.loaders.sampling import random_subset
+from timm_alfa.data.loaders.workers import WorkerLoader
 from timm_alfa.errors import DataError, warn
 from timm_alfa.utils.text import shorten_list
 
@@ -188,6 +189,44 @@ def create_eval_loader(
     loader = choose_loader(data, aug, len(subset), size, same_size)
     eval_batch_size = data.validation_batch_size or data.batch_size
     return create_loaders([subset], spec, eval_batch_size, loader, size, same_size)[0]
+
+
+def create_image_loader(
+    data: DataConfig,
+    source: Source,
+    *,
+    model_config: Mapping,
+    rank: int = 0,
+    world_size: int = 1,
+    device: Union[torch.device, str] = 'cpu',
+    channels_last: bool = False,
+) -> Loader:
+    """Creates a loader of all images of a source by timm's transforms, every image once over all ranks.
+
+    What becomes of an image does not depend on the others, as it may with the memory loader.
+
+    Args:
+        data: Batch size, workers and what becomes of corrupt images.
+        source: Its labels have no effect.
+        model_config: As in `create_data`.
+        rank: Which of the processes this is.
+        world_size: Number of processes.
+        device: Where batches are made.
+        channels_last: Memory format of the batches.
+    """
+    spec = loader_spec(
+        data,
+        AugConfig(),
+        model_config,
+        num_classes=1,
+        rank=rank,
+        world_size=world_size,
+        device=torch.device(device),
+        channels_last=channels_last,
+    )
+    if len(source) <= data.batch_size:
+        spec = replace(spec, workers=0)  # starting them would take longer
+    return WorkerLoader(Subset(source, torch.arange(len(source))), spec)
 
 
 def _open_for_model(

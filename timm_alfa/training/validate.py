@@ -15,17 +15,13 @@ from timm_alfa.data.datasets.registry import title
 from timm_alfa.training.evaluate import evaluate, evaluate_robust
 from timm_alfa.training.options.validate_args import ReportConfig, ValidateConfig
 from timm_alfa.training.report.folder import check_report_folder, write_report
-from timm_alfa.training.report.predictions import (
-    Collector,
-    Predictions,
-    check_predictions_file,
-    class_names,
-    write_predictions,
-)
+from timm_alfa.training.report.onnx_export import check_onnx_file, write_onnx
+from timm_alfa.training.report.output_file import TABLES, check_output_file
+from timm_alfa.training.report.predictions import Collector, Predictions, class_names, write_predictions
 from timm_alfa.training.run_dir import provenance
 from timm_alfa.training.setup.build import evaluated_input, input_config
 from timm_alfa.training.setup.launch import start_accelerate
-from timm_alfa.training.setup.load_model import open_model
+from timm_alfa.training.setup.load_model import label_names, open_model
 from timm_alfa.utils.console import logger
 from timm_alfa.utils.distributed import gather, on_main
 from timm_alfa.utils.redact import redact
@@ -103,13 +99,9 @@ def check_outputs(options: ReportConfig) -> None:
     if options.per_class is not None:
         check_report_folder(options.per_class)
     if options.predictions is not None:
-        check_predictions_file(options.predictions)
-
-
-def label_names(model: nn.Module) -> Optional[list[str]]:
-    """The names of a model's classes, if its config.json has one for each output."""
-    names = cast(Any, model).pretrained_cfg.get('label_names')
-    return names if isinstance(names, list) and len(names) == cast(Any, model).num_classes else None
+        check_output_file('--predictions', options.predictions, TABLES)
+    if options.export_onnx is not None:
+        check_onnx_file(options.export_onnx)
 
 
 def validate(config: ValidateConfig, prepared: Prepared) -> dict[str, Any]:
@@ -128,10 +120,13 @@ def validate(config: ValidateConfig, prepared: Prepared) -> dict[str, Any]:
         found = collector.gather(accelerator)
         on_main(accelerator, write_outputs, options, found, loader.subset.source, model.num_classes)
 
+    inputs = input_config(config.input, model)
+    if options.export_onnx is not None:
+        on_main(accelerator, write_onnx, options.export_onnx, model, inputs['input_size'])
+
     metrics['robust_top1'], attack = None, None
     if config.robust.robust:
         attack = config.attack.options()
-        inputs = input_config(config.input, model)
         metrics.update(evaluate_robust(model, attacked, accelerator, mean=inputs['mean'], std=inputs['std'], **attack))
 
     skipped = set(gather(accelerator, sorted(loader.skipped_indices)))

@@ -12,11 +12,11 @@ from timm_alfa.data.datasets.base import Source
 from timm_alfa.errors import ConfigError
 from timm_alfa.training.report.folder import FILES, check_report_folder, write_report
 from timm_alfa.training.report.mistakes import confident_mistakes
+from timm_alfa.training.report.output_file import TABLES, check_output_file
 from timm_alfa.training.report.per_class import confusion_matrix, per_class
 from timm_alfa.training.report.predictions import (
     Collector,
     Predictions,
-    check_predictions_file,
     class_names,
     write_predictions,
 )
@@ -69,7 +69,7 @@ def test_a_collector_puts_batches_in_the_order_of_the_source():
 @pytest.mark.parametrize('ending', ['csv', 'parquet'])
 def test_a_file_of_predictions(tmp_path, ending):
     file = tmp_path / f'p.{ending}'
-    check_predictions_file(file)
+    check_output_file('--predictions', file, TABLES)
     write_predictions(file, FOUND, SOURCE, class_names(SOURCE, 4))
     if ending == 'csv':
         rows = list(csv.DictReader(file.open()))
@@ -85,9 +85,9 @@ def test_a_file_of_predictions(tmp_path, ending):
 
 def test_what_cannot_be_written_is_refused_before(tmp_path):
     with pytest.raises(ConfigError, match=r'must end in \.csv or \.parquet'):
-        check_predictions_file(tmp_path / 'p.txt')
+        check_output_file('--predictions', tmp_path / 'p.txt', TABLES)
     with pytest.raises(ConfigError, match='create it first'):
-        check_predictions_file(tmp_path / 'no' / 'p.csv')
+        check_output_file('--predictions', tmp_path / 'no' / 'p.csv', TABLES)
     (tmp_path / 'mine').write_text('x')
     with pytest.raises(ConfigError, match="holds other files, such as 'mine'"):
         check_report_folder(tmp_path)

@@ -15,11 +15,16 @@ MODES = {1: 'L', 3: 'RGB'}
 class Source:
     """Images and labels of one split. Subclasses implement `open`, and can be pickled: each worker gets a copy.
 
+    Attributes:
+        remedy: What to do about an image that cannot be read.
+
     Args:
         split: Name of the split.
         targets: Labels, (n,) integers.
         class_names: In the order of the labels; empty if the data names no classes.
     """
+
+    remedy = 'Fix or remove it, or add --skip-corrupt.'
 
     def __init__(self, split: str, targets: Any, class_names: Iterable[str] = ()):
         self.split = split
@@ -50,9 +55,7 @@ class Source:
         try:
             return read()
         except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-            raise DataError(
-                f'cannot read {self.label(index)}: {first_line(error)}. Fix or remove it, or add --skip-corrupt.'
-            ) from error
+            raise DataError(f'cannot read {self.label(index)}: {first_line(error)}. {self.remedy}') from error
 
     def image(self, index: int, mode: str) -> Image.Image:
         """Decodes an image. timm's datasets would return the next image in place of a broken one: this never does.

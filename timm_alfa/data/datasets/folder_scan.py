@@ -56,7 +56,7 @@ def scan_classes(root: str) -> ClassFolders:
     """
     found = ClassFolders({}, Counter())
     paths: dict[str, str] = {}
-    for folder in _walk(root):
+    for folder in walk(root):
         _check_folder(folder, root)
         found.others += folder.others
         if not folder.images:
@@ -117,11 +117,11 @@ def describe_others(others: Counter[str]) -> str:
     return shorten_list([f'{count} {extension}' for extension, count in others.most_common()], SHOWN)
 
 
-def _walk(root: str) -> Iterator[Folder]:
+def walk(root: str) -> Iterator[Folder]:
     """Yields a folder and all visible ones below it, following links.
 
     Raises:
-        DataError: A link leads back to a folder that it is in, or a hidden folder holds images.
+        DataError: A folder cannot be read, or a link leads back to a folder that it is in.
     """
     waiting: list[tuple[str, dict[tuple[int, int], str]]] = [(root, {})]
     while waiting:
@@ -131,21 +131,21 @@ def _walk(root: str) -> Iterator[Folder]:
         identity = (stat.st_dev, stat.st_ino)
         if identity in above:
             raise DataError(f"link '{path}' leads back to '{above[identity]}', which it is in: remove it.")
-        for name in folder.hidden:
-            if list_folder(os.path.join(path, name)).images:
-                raise DataError(f"hidden folder '{name}' in '{path}' holds images and would be a class: remove it.")
         yield folder
         inner = {**above, identity: path}
         waiting += [(os.path.join(path, name), inner) for name in reversed(folder.inside)]
 
 
 def _check_folder(folder: Folder, root: str) -> None:
-    """Checks that a folder holds images or folders, and not both.
+    """Checks that a folder holds images or folders, and not both, and no images that are hidden.
 
     Raises:
         DataError: It does not.
     """
     path = folder.path
+    for name in folder.hidden:
+        if list_folder(os.path.join(path, name)).images:
+            raise DataError(f"hidden folder '{name}' in '{path}' holds images and would be a class: remove it.")
     if folder.images and path == root:
         raise DataError(f"'{root}' itself holds images: put them into one folder per class.")
     if path == root and not folder.inside:

@@ -4,12 +4,10 @@ import os
 import unicodedata
 from typing import TYPE_CHECKING, Iterable, Optional, Sequence
 
-from PIL import Image
-
-from timm_alfa.data.datasets.base import Source, ordered_names
+from timm_alfa.data.datasets.base import ordered_names
 from timm_alfa.data.datasets.class_map import by_text, check_known, read_class_map
 from timm_alfa.data.datasets.folder_scan import describe_others, list_folder, natural_key, scan_classes
-from timm_alfa.data.datasets.image_files import read_image
+from timm_alfa.data.datasets.image_paths import PathSource
 from timm_alfa.data.datasets.split_names import is_split_name, simplified
 from timm_alfa.errors import DataError, warn
 from timm_alfa.utils.text import shorten_list
@@ -40,7 +38,7 @@ def layout(data: 'DataConfig') -> dict[str, str]:
     return {'train': root}
 
 
-class FolderSource(Source):
+class FolderSource(PathSource):
     """A split of an image folder.
 
     Args:
@@ -73,17 +71,8 @@ class FolderSource(Source):
         # images, in the order of their paths
         samples = [(path, numbers[name]) for name, paths in found.images.items() for path in paths]
         samples.sort(key=lambda sample: natural_key(sample[0]))
-        self.paths = [os.path.join(root, path) for path, _ in samples]
-        super().__init__(split, [target for _, target in samples], ordered_names(numbers))
-
-    def open(self, index: int) -> Image.Image:
-        return read_image(self.paths[index])
-
-    def label(self, index: int) -> str:
-        return f"image '{self.paths[index]}'"
-
-    def image_name(self, index: int) -> str:
-        return str(self.paths[index])
+        paths = [os.path.join(root, path) for path, _ in samples]
+        super().__init__(split, paths, [target for _, target in samples], ordered_names(numbers))
 
 
 def _check_in_training(split: str, found: Iterable[str], names: Sequence[str]) -> None:

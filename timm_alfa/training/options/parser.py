@@ -110,19 +110,27 @@ class _Help(argparse.HelpFormatter):
         return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def build_parser(command: str, description: str, titles: Mapping[str, str], options: Sequence[Option]) -> _Parser:
+def build_parser(
+    command: str,
+    description: str,
+    titles: Mapping[str, str],
+    options: Sequence[Option],
+    operand: Optional[Option] = None,
+) -> _Parser:
     """A parser whose result holds only what was given, as text.
 
     Args:
         command: Such as 'train'.
         titles: Title of each group, in the order of the help.
         options: All flags; their `group` is a key of `titles`.
+        operand: What words that follow no flag are the values of, if there may be any.
     """
     called = spelling(command)
+    words = '[options]' if operand is None else f'{operand.field.metadata["metavar"]}... [options]'
     parser = _Parser(
         prog=called.name,
         description=description,
-        usage=f'{called.name} [options]\n       accelerate launch {" ".join(called.launch)} [options]',
+        usage=f'{called.name} {words}\n       accelerate launch {" ".join(called.launch)} {words}',
         formatter_class=_Help,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
@@ -134,6 +142,9 @@ def build_parser(command: str, description: str, titles: Mapping[str, str], opti
         help='YAML file of options, or the name of a recipe, such as small/alfa; the command line overrides it',
     )
     parser.add_argument('--version', action='version', version=version())
+    if operand is not None:
+        metadata = operand.field.metadata
+        parser.add_argument(operand.key, nargs='*', metavar=metadata['metavar'], help=metadata['help'])
     groups = {name: parser.add_argument_group(title) for name, title in titles.items()}
     for item in options:
         _add_argument(groups[item.group], item)
@@ -199,7 +210,7 @@ def read_command_line(
     parser: _Parser, argv: Optional[Sequence[str]], options: Sequence[Option]
 ) -> tuple[Given, list[str]]:
     """What the command line and the YAML file that it names set, and an error for each thing that is not an option."""
-    known, rest = parser.parse_known_args(argv)
+    known, rest = parser.parse_known_intermixed_args(argv)
     values = vars(known)
     file = values.pop('config', None)
     errors = unknown_flags(rest, options, parser.prog)

@@ -71,7 +71,7 @@ class CheckpointConfig:
     def errors(self, flag_name):
         if self.checkpoint is None and not (self.model and self.pretrained):
             yield (
-                f'nothing to score: pass {flag_name("checkpoint")}, or '
+                f'no model is named: pass {flag_name("checkpoint")} RUN, or '
                 f'{flag_name("model")} NAME {flag_name("pretrained")}.'
             )
         if self.checkpoint is not None and self.pretrained:
@@ -109,6 +109,9 @@ class ReportConfig:
     predictions: Optional[str] = option(
         None, 'write label, prediction and probability of each image to this file, .csv or .parquet', metavar='FILE'
     )
+    export_onnx: Optional[str] = option(
+        None, 'write the model to this .onnx file, and compare its logits if onnxruntime is installed', metavar='FILE'
+    )
 
 
 GROUPS = {
@@ -125,7 +128,7 @@ TITLES = {
     'input': 'Input of the model',
     'data': 'Data',
     'split': 'Split',
-    'report': 'Classes and images',
+    'report': 'Files to write',
     'robust': 'Robust accuracy',
     'attack': 'Attack of --robust',
 }
@@ -178,10 +181,15 @@ def errors_across(given: Given) -> Iterator[str]:
         for key in given.values:
             if key.startswith('attack_') or key == 'max_images':
                 yield f'{given.flag_name(key)} has no effect without --robust: add it.'
-    if given.values.get('batch_size') == 'auto':
-        yield '--batch-size auto is for training: pass a number.'
+    yield from batch_size_errors(given)
     if given.values.get('pretrained') and not names_data(given):
         yield '--pretrained does not say which data to use: add --dataset NAME or --data-dir FOLDER.'
+
+
+def batch_size_errors(given: Given) -> Iterator[str]:
+    """An error if the batch size is yet to be found."""
+    if given.values.get('batch_size') == 'auto':
+        yield '--batch-size auto is for training: pass a number.'
 
 
 def errors_in_timm(checkpoint: CheckpointConfig, given: Given) -> Iterator[str]:

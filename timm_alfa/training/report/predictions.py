@@ -1,17 +1,13 @@
 """What a model says of each image of a split, and the file that holds it."""
 
-from pathlib import Path
-from typing import Any, NamedTuple, Sequence, Union
+from typing import NamedTuple, Sequence
 
 import numpy as np
 import torch
 
 from timm_alfa.data.datasets.base import Source
-from timm_alfa.errors import ConfigError
+from timm_alfa.training.report.output_file import write_table
 from timm_alfa.utils.distributed import gather
-from timm_alfa.utils.files import atomic_file
-
-FORMATS = ('.csv', '.parquet')
 
 
 class Predictions(NamedTuple):
@@ -30,6 +26,19 @@ class Predictions(NamedTuple):
     probabilities: np.ndarray
 
 
+def top_classes(output: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The most probable classes of each image, and their probabilities, both (batch, most).
+
+    Args:
+        output: Logits, (batch, classes).
+        most: At most the number of classes.
+    """
+    logits = output.detach().float()
+    # of timm's top five, which decides ties as in its accuracies
+    classes = logits.topk(min(max(5, most), logits.shape[-1]), dim=-1).indices[:, :most]
+    return classes, logits.softmax(-1).gather(1, classes)
+
+
 class Collector:
     """Collects the answers of this process's batches."""
 
@@ -44,19 +53,27 @@ class Collector:
             output: Logits, (batch, classes).
             target: Class indices, (batch,).
         """
-        logits = output.detach().float()
-        # the first of timm's top five, which decides ties as in its accuracies
-        classes = logits.topk(min(5, logits.shape[-1]), dim=-1).indices[:, :1]
-        probabilities = logits.softmax(-1).gather(1, classes)
+        classes, probabilities = top_classes(output, 1)
         self._batches.append((indices.clone(), target.cpu(), classes[:, 0].cpu(), probabilities[:, 0].cpu()))
 
     def gather(self, accelerator) -> Predictions:
         """The answers of all processes. Every process calls it."""
-        batches = gather(accelerator, self._batches)
-        nothing = (torch.empty(0, dtype=torch.int64),) * 3 + (torch.empty(0),)  # if no image could be read
-        columns = [torch.cat(column).numpy() for column in zip(nothing, *batches, strict=True)]
-        order = np.argsort(columns[0])
-        return Predictions(*(column[order] for column in columns))
+        nothing = (torch.empty(0, dtype=torch.int64),) * 3 + (torch.empty(0),)
+        return Predictions(*gather_in_order(accelerator, self._batches, nothing))
+
+
+def gather_in_order(
+    accelerator, batches: list[tuple[torch.Tensor, ...]], nothing: tuple[torch.Tensor, ...]
+) -> list[np.ndarray]:
+    """The columns of all processes' batches, sorted by the first of them. Every process calls it.
+
+    Args:
+        batches: Of this process: columns on the CPU.
+        nothing: Columns of a batch without images: what is returned if no image could be read.
+    """
+    columns = [torch.cat(column).numpy() for column in zip(nothing, *gather(accelerator, batches), strict=True)]
+    order = np.argsort(columns[0])
+    return [column[order] for column in columns]
 
 
 def class_names(source: Source, num_classes: int) -> list[str]:
@@ -65,49 +82,16 @@ def class_names(source: Source, num_classes: int) -> list[str]:
     return names + [str(index) for index in range(len(names), num_classes)]
 
 
-def check_predictions_file(path: Union[str, Path]) -> None:
-    """Checks that predictions can be written to a file.
-
-    Raises:
-        ConfigError: Its name has another ending, or its folder does not exist.
-    """
-    path = Path(path)
-    if path.suffix not in FORMATS:
-        raise ConfigError(f"--predictions is '{path}': its name must end in {' or '.join(FORMATS)}.")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--predictions is '{path}', but the folder '{path.parent}' does not exist: create it first.")
-
-
-def write_predictions(path: Union[str, Path], found: Predictions, source: Source, names: Sequence[str]) -> None:
+def write_predictions(path: str, found: Predictions, source: Source, names: Sequence[str]) -> None:
     """Writes one row per image: path or index, label, prediction, probability.
 
     Raises:
         ConfigError: It cannot be written.
     """
-    import pyarrow
-
-    path = Path(path)
-    table = pyarrow.table(
-        {
-            'image': [source.image_name(int(index)) for index in found.indices],
-            'label': [names[label] for label in found.labels],
-            'prediction': [names[predicted] for predicted in found.predicted],
-            'probability': found.probabilities,
-        }
-    )
-    try:
-        with atomic_file(path) as temporary:
-            _write(table, path.suffix, temporary)
-    except OSError as error:
-        raise ConfigError(f"--predictions '{path}' cannot be written: {error.strerror or error}.") from error
-
-
-def _write(table: Any, suffix: str, path: Path) -> None:
-    if suffix == '.csv':
-        from pyarrow.csv import write_csv
-
-        write_csv(table, path)
-    else:
-        from pyarrow.parquet import write_table
-
-        write_table(table, path)
+    columns = {
+        'image': [source.image_name(int(index)) for index in found.indices],
+        'label': [names[label] for label in found.labels],
+        'prediction': [names[predicted] for predicted in found.predicted],
+        'probability': found.probabilities,
+    }
+    write_table('--predictions', path, columns)

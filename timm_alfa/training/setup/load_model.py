@@ -64,6 +64,12 @@ def check_name(options: CheckpointConfig, name: str, model: nn.Module) -> None:
         )
 
 
+def label_names(model: nn.Module) -> Optional[list[str]]:
+    """The names of a model's classes, if its config.json has one for each output."""
+    names = cast(Any, model).pretrained_cfg.get('label_names')
+    return names if isinstance(names, list) and len(names) == cast(Any, model).num_classes else None
+
+
 def locate(options: CheckpointConfig) -> tuple[str, Optional[Path]]:
     """timm's name for the model, and the file with its weights: None if timm finds them by that name.
 
