@@ -1,6 +1,6 @@
 """Clean and robust accuracy with any number of processes, each image counted once."""
 
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import torch
 from accelerate import Accelerator
@@ -9,6 +9,7 @@ from torch import nn
 
 from timm_alfa.data.datasets.base import Subset
 from timm_alfa.perturb.pgd import robust_correct
+from timm_alfa.training.class_scores import ClassScores
 from timm_alfa.training.correct_images import CorrectImages
 from timm_alfa.training.report.predictions import Collector
 from timm_alfa.training.stop import StopFlag
@@ -22,7 +23,7 @@ def evaluate(
     accelerator: Accelerator,
     stop: Optional[StopFlag] = None,
     subset: Optional[Subset] = None,
-    collector: Optional[Collector] = None,
+    collector: Union[Collector, ClassScores, None] = None,
 ) -> dict[str, Any]:
     """Cross-entropy, top-1 and top-5 of a plain model.
 

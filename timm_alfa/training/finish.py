@@ -10,6 +10,7 @@ from timm_alfa.data.datasets.base import Subset
 from timm_alfa.data.loaders.base import Loader
 from timm_alfa.training.checkpoint.weights import load_weights, read_weights
 from timm_alfa.training.evaluate import evaluate
+from timm_alfa.training.options.selection import SelectionConfig
 from timm_alfa.training.result import make_record
 from timm_alfa.training.run_dir.folder import BEST
 from timm_alfa.training.run_dir.plots import draw_plots
@@ -45,14 +46,21 @@ def finish(trainer: Trainer) -> dict[str, Any]:
         logger.warning('warning: %d images could not be read and were skipped', result['skipped_images'])
     shown = [f', {part} top-1 {scores[f"{part}_top1"]:.2f}' for part in PARTS if scores[f'{part}_top1'] is not None]
     logger.info(
-        'done in %s: best validation top-1 %.2f in epoch %d%s; results in %s',
+        'done in %s: best validation top-1 %.2f in epoch %d%s%s; results in %s',
         duration(seconds),
         state.best['val_top1'],
         state.best_epoch,
+        chosen_by(run.config.selection, state.best),
         ''.join(shown),
         folder.path,
     )
     return result
+
+
+def chosen_by(selection: SelectionConfig, best: dict[str, float]) -> str:
+    """What the best epoch was chosen by, in parentheses; empty if it is top-1."""
+    metric = selection.metric
+    return '' if selection.eval_metric == 'top1' else f' (chosen by {metric.title} {best[metric.column]:.4g})'
 
 
 def plot(trainer: Trainer) -> None:

@@ -10,6 +10,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from timm_alfa.tasks.base import MethodTask
+from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.options.config import TrainConfig
 from timm_alfa.training.setup.fsdp import unsharded_copy
 
@@ -79,6 +80,10 @@ class Run:
     def saved_model(self) -> nn.Module:
         """What is saved as the run's weights: their EMA if there is one, never a compiled wrapper."""
         return self.ema.module if self.ema is not None else self.model
+
+    def is_over(self, state: TrainState) -> bool:
+        """Whether nothing is left to train: all epochs are done, or the last better checkpoint is too long ago."""
+        return state.is_over(self.config.epochs, self.config.selection.patience)
 
     @property
     def blocks(self) -> Optional[list[str]]:

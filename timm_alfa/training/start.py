@@ -99,7 +99,7 @@ def check_best(run: Run, folder: RunFolder, state: TrainState) -> None:
     """
     if state.best_sha256 in (None, on_main(run.accelerator, folder.best_sha256)):
         return
-    if state.epoch >= run.config.epochs:
+    if run.is_over(state):
         raise CheckpointError(
             f"'{folder.path / BEST}' does not hold the best weights that this run wrote (of epoch "
             f'{state.best_epoch}): put them back, or start another run.'
@@ -152,7 +152,7 @@ def resolved_values(run: Run, folder: RunFolder) -> dict[str, Any]:
 def begin_folder(run: Run, folder: RunFolder, state: TrainState) -> None:
     """Writes what is known before the first update."""
     folder.create()
-    if state.epoch < run.config.epochs:
+    if not run.is_over(state):
         folder.remove_result()
     logger.info('run: %s', folder.path)
 

@@ -74,8 +74,8 @@ def exhaust(generator: Generator[None, None, Any]) -> Any:
 
 
 def has_ended(run: Run, folder: RunFolder, state: TrainState, earlier: dict[str, Any]) -> bool:
-    """Whether all epochs are done and the record in the folder describes them, with all scores that are wanted."""
-    if state.epoch < run.config.epochs:
+    """Whether nothing is left to train and the record in the folder describes them, with all scores that are wanted."""
+    if not run.is_over(state):
         return False
     if run.config.data.score_unused and earlier.get('unused_top1') is None:
         return False
@@ -89,7 +89,7 @@ def start(trainer: Trainer, earlier: dict[str, Any]) -> None:
         earlier: The record of an earlier end of this run; empty if there is none.
     """
     run, state, folder = trainer.run, trainer.state, trainer.folder
-    if state.epoch < run.config.epochs or not state.commits:
+    if not run.is_over(state) or not state.commits:
         state.add_commit(run.commit)
     state.command = state.command or provenance.command(run.config.words)
 

@@ -14,6 +14,7 @@ from timm_alfa.training.checkpoint.save_load import save_state, with_norms
 from timm_alfa.training.checkpoint.store import CheckpointStore, state_folders
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import plain_state
+from timm_alfa.training.class_scores import CLASS_SCORES, ClassScores
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.run import Run
@@ -76,12 +77,14 @@ class Trainer:
             CheckpointError: The state could not be saved; the one before is still complete.
         """
         try:
-            while self.state.epoch < self.config.epochs:
+            while not self.run.is_over(self.state):
                 self.progress.epoch(self.state.epoch + 1, self.config.epochs)
                 yield from self.train_epoch()
                 self.finish_epoch()
-                if self.state.epoch < self.config.epochs and self.stop_requested():
+                if not self.run.is_over(self.state) and self.stop_requested():
                     raise Stopped
+            if self.state.epoch < self.config.epochs:
+                self.report_early_end()
         finally:
             self.progress.close()
 
@@ -258,9 +261,12 @@ class Trainer:
     def validation(self) -> dict[str, Any]:
         """Loss and accuracy on the validation split; of the EMA, if there is one, and of the trained weights."""
         run = self.run
-        images = run.data.info.val
-        metrics = evaluate(run.unsharded(run.eval_model), run.data.val, self.accelerator, self.stop, images)
+        images, metric = run.data.info.val, self.config.selection.eval_metric
+        scores = ClassScores(run.data.num_classes, self.accelerator.device) if metric in CLASS_SCORES else None
+        metrics = evaluate(run.unsharded(run.eval_model), run.data.val, self.accelerator, self.stop, images, scores)
         columns = {f'val_{name}': metrics[name] for name in ('loss', 'top1', 'top5')}
+        if scores is not None:
+            columns[f'val_{metric}'] = scores.compute(self.accelerator)[metric]
         columns['val_correct'] = metrics['correct_images']
         if run.ema is not None:
             metrics = evaluate(run.unsharded(run.task.get_eval_model()), run.data.val, self.accelerator, self.stop)
@@ -274,11 +280,12 @@ class Trainer:
             row: The epoch's metrics.
             correct: Which validation images were classified correctly.
         """
-        state = self.state
-        best = row['val_top1'] > state.best.get('val_top1', -1)
+        state, selection = self.state, self.config.selection
+        best = not state.best or selection.score(row) > selection.score(state.best)
         if best:
             state.best_epoch = state.epoch + 1
-            state.best = {key: row[key] for key in ('val_top1', 'val_top5', 'val_loss')}
+            kept = dict.fromkeys(('val_top1', 'val_top5', 'val_loss', selection.metric.column))
+            state.best = {key: row[key] for key in kept}
             state.best_correct = correct
         state.rows.append(row)
         state.epoch += 1
@@ -291,7 +298,21 @@ class Trainer:
             self.folder.save_model(weights, BEST)
             self.state.best_sha256 = self.folder.best_sha256()
         self.folder.save_model(weights, LAST)
+        if self.config.selection.num_best > 1:
+            kept = self.config.selection.best_epochs(self.state.rows)
+            self.folder.save_among_best(weights, self.state.epoch, kept)
         self.folder.save_summary(self.state.rows)
+
+    def report_early_end(self) -> None:
+        """Logs why the run ends before its last epoch."""
+        state, selection = self.state, self.config.selection
+        logger.info(
+            'early end after epoch %d of %d: no better %s in %d epochs',
+            state.epoch,
+            self.config.epochs,
+            selection.metric.title,
+            state.epoch - state.best_epoch,
+        )
 
     # at any time
 

@@ -82,6 +82,12 @@ SETTINGS = {
         '--class-weights',
         'auto',
         '--balanced-sampling',
+        '--eval-metric',
+        'balanced_accuracy',
+        '--num-best',
+        '2',
+        '--patience',
+        '1',
     ),
 }
 

@@ -14,7 +14,13 @@ from timm_alfa.utils.redact import redact
 
 # Options that may change: they do not affect what is computed. Of the loader, the resolved choice is compared.
 # Options that older states do not have, and what they were trained with.
-ADDED = {'cuda_graph': False, 'linear_probe': False, 'balanced_sampling': False}
+ADDED = {
+    'cuda_graph': False,
+    'linear_probe': False,
+    'balanced_sampling': False,
+    'eval_metric': 'top1',
+    'num_best': 1,
+}
 ADDED_TO_TASKS = {'_unit': 'absolute'}  # the same for options of methods, by the end of their key
 
 FREE = frozenset(
@@ -22,6 +28,7 @@ FREE = frozenset(
         *NOT_FROM_RUN,
         'checkpoint_every',
         'keep',
+        'num_best',
         'nan_patience',
         'log_interval',
         'log_with',

@@ -59,6 +59,19 @@ class TrainState:
         if isinstance(self.best_correct, dict):  # from JSON
             self.best_correct = PackedBits(**self.best_correct)
 
+    def is_over(self, epochs: int, patience: Optional[int]) -> bool:
+        """Whether there is nothing left to train.
+
+        Args:
+            epochs: Of the run.
+            patience: After how many epochs without a better checkpoint it ends; None: never before the last.
+        """
+        return self.epoch >= epochs or self.is_out_of_patience(patience)
+
+    def is_out_of_patience(self, patience: Optional[int]) -> bool:
+        """Whether that many epochs have passed since the best one."""
+        return patience is not None and self.best_epoch > 0 and self.epoch - self.best_epoch >= patience
+
     def forget_best(self) -> None:
         """Makes the next epoch the best one so far."""
         self.best_epoch, self.best, self.best_correct, self.best_sha256 = 0, {}, None, None

@@ -240,6 +240,9 @@ def without_effect(config, flag_name) -> Iterator[str]:
         late = [f'{epoch:g}' for epoch in config.schedule.decay_milestones or () if epoch >= epochs]
         if late:
             yield f'{flag_name("decay_milestones")}: {", ".join(late)} is never reached in {epochs} epochs.'
+    patience = config.selection.patience
+    if patience is not None and patience >= epochs:
+        yield f'{flag_name("patience")}: {patience} epochs without a better checkpoint cannot occur in {epochs} epochs.'
     if config.aug.mixup_off_epoch >= epochs and config.aug.mixes:
         yield f'{flag_name("mixup_off_epoch")}: {config.aug.mixup_off_epoch} is never reached in {epochs} epochs.'
 

@@ -10,6 +10,7 @@ from typing import Any, Iterator, Optional
 from timm_alfa.data import AugConfig, DataConfig
 from timm_alfa.data.datasets.registry import find_kind
 from timm_alfa.options import option, own_flag_errors
+from timm_alfa.training.options.selection import SelectionConfig
 from timm_alfa.utils.text import parse_interval
 
 # Arguments of models that have their own flags, or are taken from the data.
@@ -278,6 +279,7 @@ GROUPS = {
     'optim': OptimConfig,
     'schedule': ScheduleConfig,
     'ema': EmaConfig,
+    'selection': SelectionConfig,
     'run': RunConfig,
 }
 
@@ -302,6 +304,7 @@ class TrainConfig:
     optim: OptimConfig = OptimConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     ema: EmaConfig = EmaConfig()
+    selection: SelectionConfig = SelectionConfig()
     run: RunConfig = RunConfig()
     task_options: Any = None
     task_prefix: str = ''

@@ -55,6 +55,7 @@ TITLES = {
     'optim': 'Loss and optimizer',
     'schedule': 'Learning rate schedule',
     'ema': 'Exponential moving average of the weights',
+    'selection': 'Choosing the best checkpoint',
     'run': 'Run',
 }
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Mapping, Optional, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 import torch
 from timm.models._hub import save_config_for_hf
@@ -32,6 +32,7 @@ PROBED = ('probe.json', 'probe.png')  # the files that --probe writes
 UNTRAINED = {LOCK, 'args.yaml', 'config.json', STATES, *TRACKERS, *PROBED}
 # What timm says about the architecture's published weights, and is not true of ours.
 OF_OTHER_WEIGHTS = ('description', 'origin_url', 'paper_name', 'paper_ids', 'notes', 'license', 'hf_hub_id', 'url')
+AMONG_BEST = 'best'  # the folder of the --num-best best weights
 BEST, LAST, HUB = 'model_best.safetensors', 'model_last.safetensors', 'model.safetensors'
 
 
@@ -209,6 +210,27 @@ class RunFolder:
         if name == BEST:
             link_hub_name(self.path)
 
+    def save_among_best(self, state: Mapping[str, torch.Tensor], epoch: int, kept: Sequence[int]) -> None:
+        """Writes an epoch's weights to best/, if it is among the best, and removes those that no longer are.
+
+        Args:
+            epoch: Counted from 1.
+            kept: All epochs that are among the best.
+
+        Raises:
+            CheckpointError: The folder is a symbolic link, or cannot be written.
+        """
+        folder = self.path / AMONG_BEST
+        refuse_link(folder)
+        with write_errors(folder):
+            folder.mkdir(exist_ok=True)
+        if epoch in kept:
+            save_weights(state, folder / _best_name(epoch))
+        names = {_best_name(each) for each in kept}
+        for path in folder.iterdir():
+            if re.fullmatch(_best_name(r'\d+'), path.name) and path.name not in names:
+                files.remove_quietly(path)
+
     def save_result(self, record: dict[str, Any]) -> None:
         """Writes result.json."""
         path = self.path / 'result.json'
@@ -246,6 +268,11 @@ class RunFolder:
     def remove_result(self) -> None:
         """Removes the record of a run that is resumed: it has none until it is finished again."""
         files.remove_quietly(self.path / 'result.json')
+
+
+def _best_name(epoch: Union[int, str]) -> str:
+    """The name of the weights of an epoch in best/; of a pattern for the number, the pattern of all names."""
+    return f'epoch_{epoch}.safetensors'
 
 
 def without_num_classes(model_args: Mapping[str, Any]) -> dict[str, Any]:
