@@ -19,6 +19,7 @@ PARAMETERS = {
     'resnet20s': 269_722,
     'resnet56s': 853_018,
     'resnet18_cifar': 11_173_962,
+    'resnet34_cifar': 21_282_122,
     'resnet50_cifar': 23_520_842,
     'resnet101_cifar': 42_512_970,
     'resnet152_cifar': 58_156_618,

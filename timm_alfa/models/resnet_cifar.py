@@ -80,6 +80,7 @@ default_cfgs = generate_default_cfgs(
         'resnet20s': _cfg(8),
         'resnet56s': _cfg(8),
         'resnet18_cifar': _cfg(4),
+        'resnet34_cifar': _cfg(4),
         'resnet50_cifar': _cfg(4),
         'resnet101_cifar': _cfg(4),
         'resnet152_cifar': _cfg(4),
@@ -112,6 +113,12 @@ def resnet56s(pretrained: bool = False, **kwargs) -> ThreeStageResNet:
 def resnet18_cifar(pretrained: bool = False, **kwargs) -> SmallStemResNet:
     """timm's ResNet-18 with a 3x3 stem and no max-pool, 11.2M parameters."""
     return _small_stem('resnet18_cifar', pretrained, kwargs, block=BasicBlock, layers=(2, 2, 2, 2))
+
+
+@register_model
+def resnet34_cifar(pretrained: bool = False, **kwargs) -> SmallStemResNet:
+    """timm's ResNet-34 with a 3x3 stem and no max-pool, 21.3M parameters."""
+    return _small_stem('resnet34_cifar', pretrained, kwargs, block=BasicBlock, layers=(3, 4, 6, 3))
 
 
 @register_model

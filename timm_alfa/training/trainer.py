@@ -17,6 +17,7 @@ from timm_alfa.training.checkpoint.weights import plain_state
 from timm_alfa.training.class_scores import CLASS_SCORES, ClassScores
 from timm_alfa.training.evaluate import evaluate
 from timm_alfa.training.metrics import Totals
+from timm_alfa.training.options.checks import starts_from_weights
 from timm_alfa.training.run import Run
 from timm_alfa.training.run_dir.folder import BEST, LAST, RunFolder
 from timm_alfa.training.save_timer import SaveTimer
@@ -371,7 +372,9 @@ class Trainer:
         """What to change after a run that diverged, and where it then resumes."""
         kept = state_folders(self.states.path)
         where = f"resumes from the last state, '{kept[-1]}'" if kept else 'starts again: there is no state yet'
+        settings = '; --config finetune/standard has one for weights that were trained before'
+        known = settings if starts_from_weights(self.config) else ''
         return (
-            f'Lower --lr (it is {self.run.lr:.3g}), add --clip-grad 1 or --warmup-updates 200, or train in '
+            f'Lower --lr (it is {self.run.lr:.3g}{known}), add --clip-grad 1 or --warmup-updates 200, or train in '
             f'bf16 or fp32; then --resume auto --resume-anyway {where}.'
         )

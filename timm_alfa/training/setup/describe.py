@@ -2,10 +2,12 @@
 
 import warnings
 
+import timm
 import torch
 
+from timm_alfa.data.inspect import SMALL_SIDE
 from timm_alfa.errors import AlfaWarning
-from timm_alfa.training.options.checks import without_effect_in
+from timm_alfa.training.options.checks import starts_from_weights, without_effect_in
 from timm_alfa.training.options.config import DIGITS_DEFAULTS
 from timm_alfa.training.run import Run
 from timm_alfa.utils.console import logger
@@ -52,10 +54,28 @@ def _describe_model(run: Run) -> None:
         run.data.num_classes,
         size,
     )
+    if hint := small_images_hint(run):
+        _warn(hint)
     if config.model.sync_bn and run.accelerator.num_processes == 1:
         _warn('--sync-bn has no effect with one process.')
     blocks = f', blocks {", ".join(run.blocks)}' if run.blocks else ''
     logger.info('task: %s%s%s', config.task.task, blocks, _objective(run))
+
+
+def small_images_hint(run: Run) -> str:
+    """Which variant of the model is for small images, if they are small and the model is trained from scratch."""
+    options = run.config.model
+    variant = f'{options.model}_cifar'
+    stored, input = (max(size[1:]) for size in (run.data.image_size, run.input_config['input_size']))
+    if stored > SMALL_SIDE or starts_from_weights(run.config) or not timm.is_model(variant):
+        return ''
+    if input > SMALL_SIDE:
+        problem = f'images of {stored} pixels are enlarged to {input}, {(input / stored) ** 2:.0f} times the work'
+    else:
+        problem = (
+            f'its stem is for large images: the last stage sees {-(-input // 32)}x{-(-input // 32)} of {input} pixels'
+        )
+    return f'--model {options.model}: {problem}. {variant} is for small images: use --model {variant}.'
 
 
 def _objective(run: Run) -> str:
