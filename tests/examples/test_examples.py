@@ -99,6 +99,15 @@ def test_lightning_module(example, photographs, capsys, name):
     assert len(metrics(capsys, 'accuracy')) == 2
 
 
+@TASKS
+def test_hf_trainer(example, photographs, tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    main = example('hf_trainer').main
+    task = run(main, '--data', photographs, '--task', name, '--batch-size', 4, '--epochs', 2, '--max-images', 12)
+    assert task.updates == 6
+    assert len(metrics(capsys, 'accuracy')) == 2
+
+
 class OutputOf(torch.nn.Module):
     """A model that returns what it was made with."""
 
