@@ -43,7 +43,9 @@ def create_detector(args, num_classes):
     kwargs = dict(norm_layer=torch.nn.BatchNorm2d, trainable_layers=5)  # batch norms that train: no weights, no frozen
     backbone = resnet_fpn_backbone(backbone_name=args.backbone, weights=weights, **kwargs)
     size = dict(min_size=args.img_size, max_size=args.img_size)
-    return FasterRCNN(backbone, num_classes, box_detections_per_img=200, rpn_post_nms_top_n_train=500, **size)
+    # fewer proposals than torchvision's 2000 and 1000, of which 128 train the heads, not 512: a CPU will do
+    proposals = dict(rpn_post_nms_top_n_train=500, rpn_post_nms_top_n_test=500, box_batch_size_per_image=128)
+    return FasterRCNN(backbone, num_classes, box_detections_per_img=200, **proposals, **size)
 
 
 @torch.no_grad()
