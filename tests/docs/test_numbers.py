@@ -10,6 +10,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / 'docs' / 'figures')]
 
 import draw_method
 import draw_results
+import weights_page
 
 from studies import stats
 
@@ -143,6 +144,10 @@ def test_shipped_weights():
 
 
 # figures
+
+
+def test_the_page_of_the_weights_is_that_of_the_manifest():
+    assert weights_page.PAGE.read_text(encoding='utf-8') == weights_page.page(), 'run docs/figures/weights_page.py'
 
 
 @pytest.mark.parametrize('script', [draw_method, draw_results])

@@ -17,7 +17,7 @@ from timm_alfa.data import DataConfig, create_eval_loader
 from timm_alfa.errors import AlfaError, CheckpointError, HubError
 from timm_alfa.publishing import ship as shipping
 from timm_alfa.publishing.model_checks import load_model
-from timm_alfa.publishing.publish import Publication, check_repo_id, publish
+from timm_alfa.publishing.publish import Publication, check_repo_id, publish, recipe_of
 from timm_alfa.publishing.verify import check_accuracy, sample_accuracy, tolerance
 from timm_alfa.training.run_dir.finished import read_run
 from timm_alfa.utils.files import sha256_of
@@ -44,6 +44,21 @@ def test_a_dry_run_writes_what_timm_loads_bit_for_bit(make_run, tmp_path):
     assert (cfg['tag'], cfg['license']) == ('alfa_c10', 'apache-2.0')
     assert 'paper_ids' not in cfg  # the architecture's paper did not train these weights
     assert str(run) not in (out / 'result.json').read_text()
+
+
+@pytest.mark.parametrize(
+    ('given', 'recipe'),
+    [
+        ('small/alfa', 'small/alfa'),
+        ('recipes/weights/resnet20s.yaml', 'weights/resnet20s'),
+        ('.../recipes/weights/resnet20s.yaml', 'weights/resnet20s'),
+        ('mine.yaml', None),
+        ('mine/alfa.yaml', None),
+    ],
+)
+def test_a_row_names_the_recipe(given, recipe):
+    assert recipe_of(['train.py', '--seed', '0', '--config', given]) == recipe
+    assert recipe_of(['train.py', '--seed', '0']) is None
 
 
 def test_an_output_that_holds_something_is_left_alone(make_run, tmp_path):

@@ -1,8 +1,9 @@
 """Publish a run: check it, write the repo's files into a folder, and send that folder as one commit."""
 
 import dataclasses
+import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -17,6 +18,7 @@ from timm_alfa.publishing.record_checks import read_public_run
 from timm_alfa.publishing.repo_files import write_repo
 from timm_alfa.publishing.robust_record import read_records, with_robust
 from timm_alfa.publishing.verify import check_accuracy
+from timm_alfa.training.options.recipes import recipe_names
 from timm_alfa.training.run_dir.finished import FinishedRun
 from timm_alfa.utils.files import sha256_of
 from timm_alfa.utils.redact import redact
@@ -205,9 +207,26 @@ def manifest_row(run: FinishedRun, name: str, weights: Path, **where) -> Row:
         split=run.evaluation.split,
         precision=None if precision == 'no' else precision,
         commit=run.record.get('commit'),
+        recipe=recipe_of(run.record.get('command') or ()),
+        seed=run.record.get('seed'),
+        epochs=run.record.get('epochs'),
+        robust_top1=run.evaluation.robust_top1,
         pretrained_cfg=cfg_of(run.config),
         **where,
     )
+
+
+def recipe_of(command: Sequence[str]) -> Optional[str]:
+    """The recipe that a command line names, as `--config` takes it; None if it is not one of this project's.
+
+    Args:
+        command: The words of train.py.
+    """
+    given = dict(itertools.pairwise(command)).get('--config')
+    if given is None:
+        return None
+    name = '/'.join(given.removesuffix('.yaml').replace('\\', '/').split('/')[-2:])
+    return name if name in recipe_names() else None
 
 
 def _record(

@@ -17,6 +17,11 @@ class Pretrained(NamedTuple):
         top1: Percent, on `split`.
         split: The split that `top1` was measured on.
         size: Of the weights, in bytes.
+        robust_top1: Percent under validate.py's PGD attack, on `split`.
+        recipe: What they were trained by, as `--config` takes it.
+        seed: Of their training.
+        epochs: Of their training.
+        commit: This project's commit that trained them.
     """
 
     architecture: str
@@ -26,6 +31,11 @@ class Pretrained(NamedTuple):
     top1: Optional[float] = None
     split: Optional[str] = None
     size: Optional[int] = None
+    robust_top1: Optional[float] = None
+    recipe: Optional[str] = None
+    seed: Optional[int] = None
+    epochs: Optional[int] = None
+    commit: Optional[str] = None
 
 
 def describe(name: str, row: Optional[Row]) -> Pretrained:
@@ -39,4 +49,5 @@ def describe(name: str, row: Optional[Row]) -> Pretrained:
     if row is None:
         return Pretrained(architecture, tag, dataset)
     where = 'package' if row.file else 'hub'
-    return Pretrained(architecture, tag, dataset, where, row.top1, row.split, row.size)
+    training = (row.robust_top1, row.recipe, row.seed, row.epochs, row.commit)
+    return Pretrained(architecture, tag, dataset, where, row.top1, row.split, row.size, *training)

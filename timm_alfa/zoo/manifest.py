@@ -30,6 +30,10 @@ class Row:
         repo_id: Its repo on the Hub; None for weights that are only in the package.
         revision: The Hub's commit.
         commit: This project's commit that trained it.
+        recipe: What it was trained by, as `--config` takes it, such as 'weights/resnet20s'.
+        seed: Of its training.
+        epochs: Of its training.
+        robust_top1: Percent under validate.py's PGD attack, on `split`.
         file: The folder with model.safetensors, relative to the manifest, for weights that ship in the package; it
             takes precedence over `repo_id` if it is there.
         pretrained_cfg: Input size, normalization and classes (with names if they are few), as in config.json.
@@ -44,6 +48,10 @@ class Row:
     repo_id: Optional[str] = None
     revision: Optional[str] = None
     commit: Optional[str] = None
+    recipe: Optional[str] = None
+    seed: Optional[int] = None
+    epochs: Optional[int] = None
+    robust_top1: Optional[float] = None
     file: Optional[str] = None
     pretrained_cfg: dict[str, Any] = dataclasses.field(default_factory=dict)
 
