@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ['create_task', 'list_pretrained', 'list_tasks', 'probe', 'resolve_blocks']
 
+_SUBPACKAGES = ('blocks', 'data', 'errors', 'models', 'options', 'perturb', 'probing', 'replay', 'tasks', 'zoo')
 _PLACES = {
     'create_task': 'timm_alfa.tasks',
     'list_pretrained': 'timm_alfa.zoo',
     'list_tasks': 'timm_alfa.tasks',
     'probe': 'timm_alfa.probing.probe',
     'resolve_blocks': 'timm_alfa.blocks.spec',
-    **{name: f'timm_alfa.{name}' for name in ('blocks', 'data', 'models', 'perturb', 'replay', 'tasks', 'zoo')},
+    **{name: f'timm_alfa.{name}' for name in _SUBPACKAGES},
 }
 __getattr__ = lazy_names(__name__, _PLACES)
 

@@ -50,6 +50,7 @@ def test_names_are_registered_with_timm_whichever_is_imported_first():
     code = (
         'import sys, timm_alfa\n'
         'assert not {"torch", "timm"} & sys.modules.keys()\n'
+        'timm_alfa.errors.AlfaError, timm_alfa.options, timm_alfa.probing\n'
         'import timm\n'
         'assert timm.is_model("resnet20s") and "resnet20s.alfa_c10" in timm.list_pretrained("resnet20s*")'
     )
