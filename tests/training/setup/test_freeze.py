@@ -1,9 +1,12 @@
 """Frozen stages and linear probes: what is frozen stays, bit for bit, and what follows is trained as before."""
 
+import copy
+
 import pytest
 import timm
 import torch
 from helpers.settings import check_step, tiny
+from torch import nn
 
 from timm_alfa.errors import AlfaWarning, ConfigError
 from timm_alfa.training.options.config import ModelConfig
@@ -27,6 +30,44 @@ def test_a_stage_freezes_everything_up_to_it(name):
     assert frozen == {key for key, _ in model.named_parameters() if key.startswith(FIRST_STAGES[name])}
     norms = {key for key, module in model.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
     assert not any(key.startswith(FIRST_STAGES[name]) for key in norms)
+
+
+def test_a_stage_that_ends_in_a_pool_is_frozen_up_to_it():
+    with torch.device('meta'):
+        model = timm.create_model('vgg11')
+    freeze_parts(model, ModelConfig(freeze='2'))
+    trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
+    first = ('features.0.', 'features.3.')  # each followed by a ReLU and a pool
+    assert trained == {key for key, _ in model.named_parameters() if not key.startswith(first)}
+
+
+class VectorNorms(nn.Module):
+    """Batch norms of vectors before the classifier and in it, as in LeViT."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        self.head = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    def get_classifier(self):
+        return self.head
+
+    def forward(self, x):
+        return self.head(self.before(x))
+
+
+def test_norms_of_vectors_are_frozen_and_those_of_the_classifier_are_not():
+    model = VectorNorms()
+    freeze_parts(model, ModelConfig(linear_probe=True))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    x = torch.randn(8, 4) + 3
+    model.train()(x)
+    moved = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {'head.0.running_mean', 'head.0.running_var', 'head.0.num_batches_tracked'}
+    torch.testing.assert_close(model.before(x), copy.deepcopy(model).eval().before(x))
+    assert {key for key, parameter in model.named_parameters() if parameter.requires_grad} == {
+        key for key in before if key.startswith('head.') and key.endswith(('weight', 'bias'))
+    }
 
 
 @pytest.mark.parametrize('name', ['resnet20s', 'test_vit', 'test_convnext'])
@@ -71,7 +112,6 @@ def test_a_run_leaves_frozen_weights_and_statistics_alone(runs):
     [
         ('resnet20s', dict(freeze='7'), "--freeze: stage 7 of block spec '7' does not exist"),
         ('resnet20s', dict(freeze='fc'), '--freeze fc leaves nothing to train: name an earlier stage'),
-        ('resnet20s', dict(freeze='global_pool'), '--freeze global_pool: global_pool has no weights'),
     ],
 )
 def test_what_cannot_be_frozen_is_refused(name, options, message):

@@ -18,7 +18,7 @@ from timm_alfa.errors import AlfaWarning, ConfigError, first_line
 from timm_alfa.models.factory import build_errors, create_model
 from timm_alfa.training.checkpoint.weights import find_weights, load_checkpoint, read_weights
 from timm_alfa.training.options.config import InputConfig, ModelConfig, OptimConfig, ScheduleConfig, TrainConfig
-from timm_alfa.training.setup.freeze import freeze_parts
+from timm_alfa.training.setup.freeze import freeze_batch_norm_1d, freeze_parts
 from timm_alfa.utils.console import logger
 
 
@@ -110,6 +110,7 @@ def place_model(model: nn.Module, options: ModelConfig, device: torch.device) ->
         model.to(memory_format=torch.channels_last)
     if options.freeze_bn:
         model = freeze_batch_norm_2d(model)
+        freeze_batch_norm_1d(model)
     elif options.sync_bn:
         # timm's own: torch's loses the activation inside timm's BatchNormAct2d
         model = convert_sync_batchnorm(model)

@@ -1,6 +1,6 @@
 """Parts of a model that are not trained: everything up to a stage, or everything but the classifier."""
 
-from typing import Any, Collection, cast
+from typing import Any, Collection, Mapping, Sequence, cast
 
 from timm.models._manipulate import group_with_matcher
 from timm.utils.model import freeze
@@ -42,21 +42,38 @@ def freeze_tensors(model: nn.Module, names: Collection[str]) -> None:
     ]
     if norms:
         freeze(model, norms)
+    for name in norms:
+        freeze_batch_norm_1d(model.get_submodule(name))
+
+
+class FrozenBatchNorm1d(nn.BatchNorm1d):
+    """A batch norm that normalizes with its running statistics and keeps them, also in training."""
+
+    def train(self, mode: bool = True) -> 'FrozenBatchNorm1d':
+        return super().train(False)
+
+
+def freeze_batch_norm_1d(model: nn.Module) -> None:
+    """Freezes the batch norms of vectors, which timm's functions leave as they are. In place."""
+    for module in model.modules():
+        if type(module) is nn.BatchNorm1d:
+            module.__class__ = FrozenBatchNorm1d
+            module.requires_grad_(False).eval()
 
 
 def all_but_classifier(model: nn.Module, name: str) -> set[str]:
-    """Names of all parameters and buffers outside the classifier; some models have two.
+    """Names of all parameters and buffers outside the classifier, which may have a batch norm; some models have two.
 
     Raises:
         ConfigError: The model has none.
     """
     head = cast(Any, model).get_classifier()
     heads = [each for each in (head if isinstance(head, (tuple, list)) else [head]) if isinstance(each, nn.Module)]
-    trained = {id(parameter) for each in heads for parameter in each.parameters()}
+    trained = {id(tensor) for each in heads for tensor in (*each.parameters(), *each.buffers())}
     if not trained:
         raise ConfigError(f"--linear-probe: model '{name}' has no classifier to train. Use --freeze.")
-    names = {key for key, parameter in model.named_parameters() if id(parameter) not in trained}
-    return names | {key for key, _ in model.named_buffers()}
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {key for key, tensor in tensors if id(tensor) not in trained}
 
 
 def up_to(model: nn.Module, spec: str, name: str) -> set[str]:
@@ -78,7 +95,15 @@ def up_to(model: nn.Module, spec: str, name: str) -> set[str]:
 
     tensors = [*model.named_parameters(), *model.named_buffers()]
     layers = group_with_matcher(iter(tensors), matcher, reverse=True)
-    named = [layers[key] for key, _ in tensors if key.startswith(tuple(f'{block}.' for block in blocks))]
-    if not named:
-        raise ConfigError(f'--freeze {spec}: {", ".join(blocks)} has no weights. Name a stage that has.')
-    return {key for key, _ in tensors if layers[key] <= max(named)}
+    own = [layers[key] for key, _ in tensors if key.startswith(tuple(f'{block}.' for block in blocks))]
+    last = max(own or _layers_before(model, blocks, layers), default=None)
+    if last is None:
+        raise ConfigError(f'--freeze {spec}: nothing up to {", ".join(blocks)} has weights. Name a later stage.')
+    return {key for key, _ in tensors if layers[key] <= last}
+
+
+def _layers_before(model: nn.Module, blocks: Sequence[str], layers: Mapping[str, int]) -> list[int]:
+    """The layers of the modules before blocks without weights, such as the pools that end the stages of VGG."""
+    order = {name: at for at, (name, _) in enumerate(model.named_modules())}
+    end = max(order[block] for block in blocks)
+    return [layer for key, layer in layers.items() if order[key.rpartition('.')[0]] < end]
