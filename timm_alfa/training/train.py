@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from typing import Any, Generator
 
 from timm_alfa.training.checkpoint.store import CheckpointStore
@@ -135,6 +136,6 @@ def resume_command(run: Run, folder: RunFolder) -> str:
 
 
 def print_record(run: Run, result: dict[str, Any]) -> None:
-    """Prints the record as one line on stdout, from the main process."""
-    if run.accelerator.is_main_process:
+    """Prints the record as one line on stdout, from the main process, for another program: not on a terminal."""
+    if run.accelerator.is_main_process and not sys.stdout.isatty():
         print(json.dumps(result), flush=True)

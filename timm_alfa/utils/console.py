@@ -63,13 +63,16 @@ def setup_logging() -> None:
     warnings.filterwarnings('ignore', message='.*broadcast_buffers.*')
 
 
+COUNT = 'k'  # a format: 27.3k
+
+
 class Column(NamedTuple):
     """A column of the table of epochs.
 
     Attributes:
         key: Of an epoch's row.
         width: In characters.
-        format: Of a value; None for a time.
+        format: Of a value; None for a time, `COUNT` for a large number.
     """
 
     title: str
@@ -83,6 +86,8 @@ class Column(NamedTuple):
             text = '-'
         elif self.format is None:
             text = duration(value)
+        elif self.format == COUNT:
+            text = short_number(round(value))
         else:
             text = format(value, self.format)
         return text.rjust(self.width)
@@ -90,17 +95,16 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column('epoch', 'epoch', 5, 'd'),
-    Column('lr', 'lr', 9, '.2e'),
-    Column('loss', 'train_loss', 8, '.4f'),
+    Column('lr', 'lr', 7, '.1e'),
+    Column('loss', 'train_loss_clean', 8, '.4f'),
     Column('adv loss', 'train_loss_adv', 8, '.4f'),
-    Column('rise', 'loss_rise', 7, '.1%'),
-    Column('|d|/|f|', 'delta_ratio', 8, '.4f'),
-    Column('train top1', 'train_top1', 10, '.2f'),
+    Column('|d|/|f|', 'delta_ratio', 7, '.4f'),
+    Column('top1', 'train_top1', 6, '.2f'),
     Column('val loss', 'val_loss', 8, '.4f'),
     Column('val top1', 'val_top1', 8, '.2f'),
-    Column('images/s', 'images_per_second', 8, '.0f'),
+    Column('img/s', 'images_per_second', 5, COUNT),
     Column('time', 'seconds', 7, None),
-)
+)  # 78 characters with one between columns; a mark of the best epoch makes 80
 
 
 class Table:
@@ -110,15 +114,20 @@ class Table:
         self.columns: list[Column] = []
 
     def row(self, row: dict[str, Any], best: bool) -> None:
-        """Logs one epoch; `best` marks the best so far."""
+        """Logs one epoch; `best` marks the best so far.
+
+        The loss is the clean one, which compares with that of validation: the whole loss of methods that have no other.
+        """
+        if 'train_loss_adv' not in row:
+            row = {'train_loss_clean': row.get('train_loss'), **row}
         columns = [column for column in COLUMNS if column in self.columns or row.get(column.key) is not None]
         if columns != self.columns:
             self.columns = columns
-            logger.info('  '.join(column.title.rjust(column.width) for column in columns))
+            logger.info(' '.join(column.title.rjust(column.width) for column in columns))
         cells = [column.cell(row.get(column.key)) for column in columns]
         if best:
             cells.append('*')
-        logger.info('  '.join(cells))
+        logger.info(' '.join(cells))
 
 
 class Progress:

@@ -95,10 +95,10 @@ def _decode(
         return len(chunk)
 
     chunks = [range(at, min(at + CHUNK, len(indices))) for at in range(0, len(indices), CHUNK)]
-    show = progress and len(indices) >= SHOW_PROGRESS_ABOVE
+    show = progress and len(indices) >= SHOW_PROGRESS_ABOVE  # and on a terminal: tqdm's disable=None
     with (
         ThreadPoolExecutor(max(1, workers)) as pool,
-        tqdm(desc='decoding', total=len(indices), leave=False, disable=not show) as bar,
+        tqdm(desc='decoding', total=len(indices), leave=False, disable=None if show else True) as bar,
     ):
         for done in pool.map(read, chunks):  # decoders release the interpreter's lock
             bar.update(done)
