@@ -1,8 +1,10 @@
 """Tasks, options, flags and files that the documentation names exist."""
 
+import io
 import re
-import subprocess
+import runpy
 import sys
+from contextlib import redirect_stdout
 from dataclasses import fields
 
 import pytest
@@ -31,13 +33,23 @@ PATH = re.compile(
 PLACEHOLDERS = ('NAME', 'X.yaml')
 
 
+def help_of(script: str, *words: str) -> str:
+    """What a script prints for --help; in this process, which has imported everything."""
+    path, text = ROOT / script, io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(text):
+        patch.setattr(sys, 'argv', [str(path), *words, '--help'])
+        patch.setattr(sys, 'path', [str(path.parent), *sys.path])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(path), run_name='__main__')
+    assert ended.value.code in (0, None)
+    return text.getvalue()
+
+
 @pytest.fixture(scope='module')
 def known_flags() -> set[str]:
     found = set(OTHER_FLAGS)
-    commands = [('-m', 'timm_alfa', name) for name in COMMANDS] + [(ROOT / script,) for script in SCRIPTS]
-    for command in commands:
-        text = subprocess.run([sys.executable, *command, '--help'], capture_output=True, text=True, check=True)
-        found.update(FLAG.findall(text.stdout))
+    for words in [('timm_alfa/__main__.py', name) for name in COMMANDS] + [(script,) for script in SCRIPTS]:
+        found.update(FLAG.findall(help_of(*words)))
     for script in (ROOT / 'examples').glob('*.py'):  # not run: they import optional packages
         found.update(FLAG.findall(script.read_text(encoding='utf-8')))
     return found | {f'--no-{flag[2:]}' for flag in found}

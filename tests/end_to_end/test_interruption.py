@@ -34,7 +34,7 @@ def test_killed_at_random_moments(name, tmp_path):
     options = (*SETTINGS[name], '--checkpoint-every', '1')
     whole = Processes(tmp_path, train_args(tmp_path, 'whole', *options))
     moments, last, kills = random.Random(name), tmp_path / 'cut' / 'last', 0
-    while kills < 6:
+    while kills < 4:
         run = Processes(tmp_path, train_args(tmp_path, 'cut', *options, '--resume', 'auto'))
         before = state_folders(last)
         wait_for(lambda: state_folders(last) != before or not run.children[0].is_alive())  # noqa: B023  at once

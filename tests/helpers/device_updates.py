@@ -27,6 +27,7 @@ VARIANTS = {
 }
 REFUSED = {'moex'}
 CASES = {**{name: (name, {}) for name in TABLE if name not in REFUSED}, **VARIANTS}
+SMALL = ('-b', '4', '--train-subset', '24')
 FUSED = ('--opt-kwargs', 'fused=True')  # what --cuda-graph trains with
 
 
@@ -37,7 +38,7 @@ def flags(case):
     for key, value in {**TABLE[name], **options}.items():
         words.append(f'--{TASKS[name].prefix}-{key.replace("_", "-")}')
         words += [] if value is True else [str(value)]
-    return words
+    return [*words, *SMALL]
 
 
 class Trained(NamedTuple):

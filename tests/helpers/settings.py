@@ -26,6 +26,14 @@ def tiny(arch='resnet20s', size=None, batch=4, dtype=torch.float64, seed=0, **kw
     return model, torch.randn(batch, 3, side, side, dtype=dtype), torch.randint(CLASSES, (batch,))
 
 
+@torch.no_grad()
+def move_norms_apart(task):
+    """Auxiliary norms start as copies of the model's: moved apart, it matters which of them a pass goes through."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in task.get_extra('aux').parameters():
+        parameter.add_(0.3 * torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator))
+
+
 def state_of(task, names):
     aux = task.extras.aux if task.extras is not None and hasattr(task.extras, 'aux') else {}
     return {name: copy.deepcopy(aux[name.replace('.', '/')]) for name in names}
@@ -79,7 +87,10 @@ def check_step(model, input, target, criterion=None, task_name='alfa', times=1, 
     plain_model = copy.deepcopy(model)
     task = create_task(task_name, model, criterion, **config)
     names = resolve_blocks(model, config.get('blocks', 'last'))
-    aux = state_of(task, norm_names(model)) if config.get('bn') == 'aux' else None
+    aux = None
+    if config.get('bn') == 'aux':
+        move_norms_apart(task)
+        aux = state_of(task, norm_names(model))
     criterion = task.criterion
     options = {k: v for k, v in config.items() if k not in ('blocks', 'every', 'start', 'eta_lr', 'projection')}
     options.setdefault('mode', task.config.mode)

@@ -3,7 +3,6 @@
 import atexit
 import io
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -11,12 +10,8 @@ import sys
 import time
 from contextlib import redirect_stdout
 
+from helpers.forkserver import CONTEXT
 from helpers.training_runs import TINY
-
-CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(
-    ['helpers.training_runs', 'timm_alfa.training.train', 'timm_alfa.training.options.train_args']
-)
 
 
 def _child(script, argv, environment, errors, out, hooks):
@@ -34,7 +29,10 @@ def _child(script, argv, environment, errors, out, hooks):
     for name in hooks:
         getattr(importlib.import_module('helpers.training_hooks'), name)()
     module = importlib.import_module(script)
+    from timm_alfa.training import finish
     from timm_alfa.training.exit import run_main
+
+    finish.draw_plots = lambda *args, **kwargs: None  # as in other tests
 
     def main():
         text = io.StringIO()

@@ -15,6 +15,8 @@ TINY = (
     '2',
     '--workers',
     '0',
+    '-vb',
+    '120',
 )
 TIMES = ('images_per_second', 'seconds', 'eval_seconds')
 

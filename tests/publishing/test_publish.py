@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 
 import timm_alfa.zoo as zoo
 from timm_alfa.data import DataConfig, create_eval_loader
+from timm_alfa.data.loaders.sampling import random_split
 from timm_alfa.errors import AlfaError, CheckpointError, HubError
 from timm_alfa.publishing import ship as shipping
+from timm_alfa.publishing import verify
 from timm_alfa.publishing.model_checks import load_model
 from timm_alfa.publishing.publish import Publication, check_repo_id, publish, recipe_of
 from timm_alfa.publishing.verify import check_accuracy, sample_accuracy, tolerance
@@ -167,6 +169,8 @@ def test_what_is_not_a_repo_id(repo_id):
 def test_an_accuracy_that_is_not_reproduced(make_run, tmp_path):
     with pytest.raises(CheckpointError, match=r'91.75% on test.*50.00% on 400'):
         publish(Publication(make_run(), REPO), output=tmp_path / 'out', evaluate=lambda model, run: (50.0, 400))
+    with pytest.raises(CheckpointError, match=r'91.75% on test.*99.50% on 400'):  # too good is not that either
+        publish(Publication(make_run(), REPO), output=tmp_path / 'out', evaluate=lambda model, run: (99.5, 400))
     assert not (tmp_path / 'out').exists()
     record = publish(Publication(make_run(), REPO), output=tmp_path / 'out', evaluate=lambda model, run: (90.5, 400))
     assert record['reproduced_on'] == 400
@@ -206,6 +210,25 @@ def test_sample_accuracy_counts_what_the_record_counts(make_run, val_split):
     assert sample_accuracy(model, run, 10_000) == (pytest.approx(expected), 360)
     assert sample_accuracy(model, run, 50)[1] == 50
     assert sample_accuracy(model, run, 0) is None
+
+
+@pytest.mark.parametrize('on_test', [True, False])
+def test_the_images_that_a_sample_takes(make_run, monkeypatch, on_test):
+    """Of the test split if there is one, otherwise of the images that the run's seed held out; not the first ones."""
+    scores = {} if on_test else dict(test_top1=None, test_split=None)
+    folder = make_run(dataset='digits', seed=5, val_split='0.2 of train', **scores)
+    options = {'dataset': 'digits', 'data_dir': '', 'train_split': 'train', 'val_split': 'validation'}
+    (folder / 'args.yaml').write_text(yaml.safe_dump({**options, 'val_fraction': 0.2, 'batch_size': 64}))
+    sampled = []
+    monkeypatch.setattr(verify, '_count_correct', lambda model, loader: sampled.append(loader.subset) or 0)
+    run = read_run(folder)
+    assert sample_accuracy(load_model(run), run, 50) == (0.0, 50)
+
+    (subset,) = sampled
+    everything = torch.arange(360) if on_test else random_split(1437, 0.2, 5)[1]
+    assert subset.source.split == ('test' if on_test else 'train')
+    assert set(subset.indices.tolist()) <= set(everything.tolist())
+    assert not torch.equal(subset.indices, everything[:50])
 
 
 @pytest.mark.parametrize(

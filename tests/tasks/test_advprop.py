@@ -8,7 +8,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from helpers.rewriting import norm_names, swapped
-from helpers.settings import assert_same_buffers, assert_same_grads, grads_of, tiny
+from helpers.settings import assert_same_buffers, assert_same_grads, grads_of, move_norms_apart, state_of, tiny
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
@@ -63,8 +63,9 @@ def plain_advprop(model, aux, input, target, random_start, steps, step_size, eps
 def test_two_steps_are_the_algorithm(arch, random_start):
     model, input, target = tiny(arch, size=32 if arch == 'test_efficientnet' else 16)
     other = copy.deepcopy(model)
-    aux = {n: copy.deepcopy(other.get_submodule(n)) for n in norm_names(other)}
     task = create_task('advprop', model, random_start=random_start, **QUICK)
+    move_norms_apart(task)
+    aux = state_of(task, norm_names(other))
     settings = {k: QUICK[k] for k in ('steps', 'step_size', 'eps')}
     for step in range(2):
         other.zero_grad()
@@ -147,6 +148,7 @@ def test_checkpointing_changes_nothing():
         model, input, target = tiny(size=16)
         model.set_grad_checkpointing(checkpointing)
         task = create_task('advprop', model, **QUICK)
+        move_norms_apart(task)
         torch.manual_seed(2)
         task(input, target)['loss'].backward()
         results.append([p.grad for p in task.parameters()] + [m.running_mean for m in task.extras.aux.values()])

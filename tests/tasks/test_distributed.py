@@ -1,6 +1,5 @@
 """Processes give the loss and the gradients of one process on the joint batch, whichever way they are wrapped."""
 
-import multiprocessing
 import os
 import tempfile
 
@@ -8,7 +7,7 @@ import pytest
 import timm
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from helpers.forkserver import run_ranks
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.nn.functional import all_reduce
@@ -17,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from timm_alfa import create_task
 
 BATCH = 4
-WORLDS = (2, 4)
+WORLDS = (2, pytest.param(4, marks=pytest.mark.sweep))
 SETTINGS = (
     ('test_vit', 'alfa', dict(blocks='all')),
     ('test_vit', 'alfa', dict(blocks='last', grad='tail', mode='joint')),
@@ -140,8 +139,7 @@ def _worker(rank, world, folder):
 def ranks(request):
     """What each of some processes found."""
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.get_context('forkserver').set_forkserver_preload(['timm_alfa', 'torch.distributed.fsdp'])
-        mp.start_processes(_worker, (request.param, folder), nprocs=request.param, start_method='forkserver')
+        run_ranks(_worker, (request.param, folder), request.param)
         return [torch.load(os.path.join(folder, f'{rank}.pt')) for rank in range(request.param)]
 
 

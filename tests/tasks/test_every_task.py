@@ -7,7 +7,7 @@ from importlib.resources import files
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from helpers.forkserver import CONTEXT, run_ranks
 from helpers.settings import CLASSES, tiny
 from helpers.task_table import TABLE
 from torch import nn
@@ -235,7 +235,7 @@ def _own(task):
 
 
 def test_two_processes_train_on_the_mean_of_their_gradients(tmp_path):
-    results = mp.get_context('spawn').SimpleQueue()
-    mp.spawn(_rank, (str(tmp_path / 'rendezvous'), results), nprocs=2)
+    results = CONTEXT.SimpleQueue()
+    run_ranks(_rank, (str(tmp_path / 'rendezvous'), results), 2)
     done = [results.get() for _ in range(2 * len(list_tasks()))]
     assert sorted(done) == sorted((rank, name) for rank in range(2) for name in list_tasks())

@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from helpers.forkserver import run_ranks
 from helpers.settings import CLASSES, assert_same_grads, check_standard_step, gradients, tiny
 from torch import nn
 
@@ -234,4 +234,4 @@ def _rank(rank, file):
 
 
 def test_processes_share_their_statistics(tmp_path):
-    mp.spawn(_rank, (str(tmp_path / 'rendezvous'),), nprocs=2)
+    run_ranks(_rank, (str(tmp_path / 'rendezvous'),), 2)

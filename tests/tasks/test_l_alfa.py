@@ -110,6 +110,21 @@ def test_delta_is_searched_for_without_eta():
     assert abs(float(found['loss_adv'] - found['loss_clean'])) < 1e-5 < float(want['loss_adv'] - want['loss_clean'])
 
 
+def test_a_negative_eta_counts_with_its_absolute_value():
+    """In the loss and, by its sign, in the gradient."""
+    model, input, target = tiny(size=16)
+    found = []
+    for gamma in (0.0, 0.5):
+        task = create_task('l_alfa', copy.deepcopy(model), blocks='all', steps=1, step_size=0.05, gamma=gamma)
+        with torch.no_grad():
+            task.eta.copy_(torch.tensor([-0.75, 1.5, 0.25]))
+        result = task(input, target)
+        result['loss'].backward()
+        found.append((result['loss'].detach(), task.eta.grad))
+    torch.testing.assert_close(found[1][0] - found[0][0], torch.tensor(0.5 * 2.5).double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found[1][1] - found[0][1], torch.tensor([-0.5, 0.5, 0.5]), rtol=1e-5, atol=1e-5)
+
+
 def test_eta_has_a_separate_group():
     model, _, _ = tiny('test_resnet')
     task = create_task('l_alfa', model, eta_lr=0.3, blocks='all', bn='aux')

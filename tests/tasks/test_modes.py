@@ -6,13 +6,14 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from helpers.settings import assert_same_buffers, assert_same_grads, check_step, gradients, tiny
+from helpers.settings import assert_same_buffers, assert_same_grads, check_step, gradients, move_norms_apart, tiny
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.utils.model import freeze_batch_norm_2d
 
 from timm_alfa import create_task
 from timm_alfa.errors import AlfaWarning, BlockError
 from timm_alfa.perturb import ascent
+from timm_alfa.perturb.features import perturb_feature
 from timm_alfa.utils import pytree
 
 QUICK = dict(steps=2, step_size=0.05)
@@ -279,6 +280,20 @@ def test_checkpointed_activations_change_nothing(arch, size, spec, config):
         assert_same_buffers(other, dict(standard.named_buffers()))
 
 
+@pytest.mark.parametrize('mode', ['separate', 'joint'])
+def test_checkpointed_activations_change_nothing_with_auxiliary_norms(mode):
+    model, input, target = tiny(size=16)
+    other = copy.deepcopy(model)
+    other.set_grad_checkpointing()
+    results = []
+    for each in (model, other):
+        task = create_task('alfa', each, blocks='1,3', bn='aux', mode=mode, **QUICK)
+        move_norms_apart(task)
+        task(input, target)['loss'].backward()
+        results.append([p.grad for p in task.parameters()] + [m.running_mean for m in task.extras.aux.values()])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-12)
+
+
 def test_checkpointing_saves_the_clean_pass_its_memory():
     model, input, target = tiny('resnet20s', 32)
     saved = []
@@ -323,6 +338,54 @@ def test_half_precision_searches_where_single_precision_does(arch, dtype):
     assert found.dtype == torch.float32
     agreed = (exact.sign() == found.sign())[large].float().mean()
     assert agreed > (0.95 if dtype == torch.float16 else 0.9), f'{float(agreed):.3f} of the signs agree'
+
+
+class SmallLoss:
+    """A loss as small as a confident network has it: without a scale its gradients are zero in fp16."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, output, target):
+        return F.cross_entropy(output.float(), target) * self.factor
+
+
+def test_gradients_of_perturbed_losses_do_not_underflow():
+    """The scale of the training step reaches the losses of all blocks: they are not differentiated before."""
+    model, input, target = tiny('test_vit', 32, dtype=torch.float32)
+    scale, grads = 2.0**16, []
+    for half in (False, True):
+        own = copy.deepcopy(model)
+        task = create_task('alfa', own, SmallLoss(1e-6), blocks='all', weight=100.0, steps=1, step_size=1e-3)
+        with torch.autocast('cpu', torch.float16, enabled=half):
+            loss = task(input, target)['loss']
+        (loss * scale).backward()
+        grads.append(torch.cat([p.grad.flatten() / scale for p in own.blocks[0].parameters()]))
+    exact, found = grads
+    assert (found - exact).norm() < 0.2 * exact.norm()
+
+
+@pytest.mark.parametrize('name', ['adv_train', 'advprop'])
+def test_searches_in_pixels_do_not_underflow(name):
+    """Neither because the loss is small nor because it is a mean over many images."""
+    model, input, target = tiny(size=16, dtype=torch.float32, batch=2)
+    input, target = input.repeat(8, 1, 1, 1), target.repeat(8)
+    options = dict(mean=(0.5,), std=(0.5,), random_start=False, steps=1, step_size=1e-3, eps=0.1)
+    deltas = []
+    for half in (False, True):
+        task = create_task(name, copy.deepcopy(model), SmallLoss(1e-6), **options)
+        with torch.autocast('cpu', torch.float16, enabled=half):
+            deltas.append(task.attack(input.sigmoid() * 2 - 1, target)[1])
+    exact, found = deltas
+    assert (exact.sign() == found.sign()).float().mean() > 0.8
+
+
+def test_a_perturbation_too_small_for_fp16_is_not_lost():
+    """Under autocast a feature of 1 and a delta of 1e-4 are added in single precision."""
+    feature, delta = torch.ones(4, dtype=torch.float16), torch.full((4,), 1e-4)
+    with torch.autocast('cpu', torch.float16):
+        torch.testing.assert_close(perturb_feature([delta], feature), torch.full((4,), 1.0001), rtol=0, atol=1e-7)
+    assert perturb_feature([delta], feature).dtype == torch.float16
 
 
 def test_a_batch_of_one_in_fp16_does_not_overflow():

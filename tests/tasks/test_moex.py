@@ -136,6 +136,21 @@ def test_channels_are_where_the_family_has_them():
         torch.testing.assert_close(found.mean(-1), seen[0][partner].mean(-1), rtol=1e-4, atol=1e-5)
 
 
+def test_a_patch_embedding_that_returns_an_image_is_exchanged_as_one_that_returns_tokens():
+    """With dynamic_img_size a ViT's patch embedding is NHWC: channels are last in both."""
+    tokens = timm.create_model('test_vit', num_classes=5, img_size=32).eval()
+    image = timm.create_model('test_vit', num_classes=5, img_size=32, dynamic_img_size=True).eval()
+    image.load_state_dict(tokens.state_dict())
+    x, partner, found = torch.randn(3, 3, 32, 32), torch.tensor([1, 2, 0]), []
+    for model in (tokens, image):
+        task = create_task('moex', model, prob=1.0, norm='pono')
+        assert task.layer == 'patch_embed'
+        with torch.no_grad():
+            found.append(task.exchanged(model.patch_embed(x), partner).flatten(1))
+    assert image.patch_embed(x).ndim == 4
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_checkpointing_does_not_lose_the_exchange():
     grads = []
     for checkpointing in (False, True):

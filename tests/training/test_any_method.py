@@ -72,7 +72,7 @@ def registered():
     del TASKS['temper']
 
 
-def test_a_new_method_needs_no_change_of_the_trainer(registered, runs):
+def test_a_new_method_needs_no_change_of_the_trainer(registered, runs, plots):
     run = runs.prepare('--task', 'temper', experiment='tried')
     assert run.task.tried == 2 and not run.task.acts and run.task.updates == 0
     assert id(run.task.extras.temperature) not in {id(p) for p in run.task.clip_parameters()}
@@ -84,7 +84,7 @@ def test_a_new_method_needs_no_change_of_the_trainer(registered, runs):
         assert image.width > 800 and len(image.convert('L').getcolors(1 << 16)) > 10
 
 
-def test_other_methods_have_no_entries_of_it(runs):
+def test_other_methods_have_no_entries_of_it(runs, plots):
     result = runs('--task', 'standard', '--epochs', '1')
     assert not {'temperature', 'eta'} & result.keys()
     assert sorted(file.name for file in (runs.output / 'run').glob('*.png')) == ['curves.png']

@@ -390,7 +390,7 @@ def test_a_signal_ends_after_the_update_with_a_state(runs, monkeypatch):
 
 def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
     """Stopped in the second epoch's evaluation: the state is that before it, and says how to launch the resumed run."""
-    options = ('--task', 'alfa', '--model-ema', '-vb', '64', '--epochs', '3')
+    options = ('--task', 'standard', '--train-subset', '32', '--model-ema', '-vb', '64')
     original, seen = trainer.evaluate, []
 
     def evaluate(model, loader, *args):
@@ -412,11 +412,11 @@ def test_a_signal_breaks_off_the_evaluation(runs, monkeypatch, caplog):
     monkeypatch.setattr(Accelerator, 'end_training', lambda self: ended.append(self))
     with caplog.at_level('INFO', 'timm_alfa'):
         record = runs(*options)
-    assert record['status'] == 'stopped' and (record['epochs_done'], record['updates']) == (1, 12) and len(ended) == 1
+    assert record['status'] == 'stopped' and (record['epochs_done'], record['updates']) == (1, 4) and len(ended) == 1
     assert len(seen) <= 15  # twelve in the first epoch, half of them without the EMA; 24 had it not been broken off
     assert f'accelerate launch --mixed_precision bf16 train.py --resume {runs.output / "run"}' in caplog.text
     monkeypatch.setattr(trainer, 'evaluate', original)
-    assert runs(*options, '--resume', 'auto')['epochs_done'] == 3
+    assert runs(*options, '--resume', 'auto')['epochs_done'] == 2
     runs(*options, experiment='whole')
     assert runs.rows('run') == runs.rows('whole')
 

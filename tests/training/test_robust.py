@@ -1,15 +1,10 @@
 """Robust accuracy over processes, and what validate.py makes of its flags."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import timm
 import torch
 from accelerate import Accelerator
+from helpers.training_processes import Processes
 from safetensors.torch import save_file
 
 from timm_alfa.data import DataConfig, create_eval_loader
@@ -22,7 +17,6 @@ from timm_alfa.training.options.validate_args import parse_args
 from timm_alfa.training.setup.build import input_config
 from timm_alfa.training.setup.prepare import task_arguments
 
-ROOT = Path(__file__).resolve().parents[2]
 QUICK = dict(steps=2, step_size=1 / 255, eps=1.5 / 255, random_start=False)
 FLAGS = ['--attack-steps', '2', '--attack-step-size', '1/255', '--attack-eps', '1.5/255', '--no-attack-random-start']
 
@@ -72,37 +66,9 @@ def test_two_processes_count_what_one_counts(scored, tmp_path):
     model, inputs, loader = scored
     save_file(model.state_dict(), tmp_path / 'model.safetensors')
     expected = evaluate_robust(model, loader, Accelerator(cpu=True), mean=inputs['mean'], std=inputs['std'], **QUICK)
-    done = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--standalone',
-            '--nproc_per_node',
-            '2',
-            str(ROOT / 'validate.py'),
-            '--model',
-            'test_resnet',
-            '--img-size',
-            '32',
-            '--checkpoint',
-            str(tmp_path / 'model.safetensors'),
-            '--dataset',
-            'digits',
-            '--split',
-            'test',
-            '-b',
-            '50',
-            '--robust',
-            *FLAGS,
-        ],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'},
-    )
-    assert done.returncode == 0, done.stderr
-    record = json.loads(done.stdout.splitlines()[-1])
+    words = ('--model', 'test_resnet', '--img-size', '32', '--checkpoint', str(tmp_path / 'model.safetensors'))
+    data = ('--dataset', 'digits', '--split', 'test', '-b', '50')
+    record = Processes(tmp_path, [*words, *data, '--robust', *FLAGS], count=2, script='validate').record()
     assert record['num_processes'] == 2
     assert (record['count'], record['robust_correct']) == (360, expected['robust_correct'])
     assert record['robust_top1'] == pytest.approx(expected['robust_top1'])

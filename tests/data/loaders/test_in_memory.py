@@ -105,6 +105,30 @@ def test_epochs_and_seeds_differ_and_repeat():
     assert same(batches(first, 0), made[0])
 
 
+@pytest.mark.parametrize(
+    'aug',
+    [
+        AugConfig(crop_padding=2),
+        AugConfig(crop_padding=0, hflip=0, reprob=0.5),
+        AugConfig(crop_padding=0, hflip=0, mixup=0.5),
+    ],
+    ids=['crops', 'erasing', 'mixup'],
+)
+def test_what_is_drawn_depends_on_seed_and_epoch(aug):
+    """Every image is the same, and so its order does not matter: what differs are crops, erased parts and mixtures."""
+    source = Random(24)
+    source.pixels[:] = source.pixels[0]
+    one, other = loader(source, aug=aug), loader(source, aug=aug, seed=1)
+    made = [torch.cat([x for x, *_ in batches(*each)]) for each in ((one, 0), (one, 1), (other, 0), (one, 0))]
+    mixed = [torch.cat([y for _, y, _ in batches(*each)]) for each in ((one, 0), (one, 1), (other, 0))]
+    assert made[0].equal(made[3])
+    if aug.mixup:  # of equal images only the labels tell
+        shares = [each.max(1).values.sort().values for each in mixed]
+        assert not shares[0].equal(shares[1]) and not shares[0].equal(shares[2])
+    else:
+        assert not made[0].equal(made[1]) and not made[0].equal(made[2])
+
+
 def test_no_augmentation_is_the_image_itself():
     plain = torch.cat([input for input, *_ in batches(loader(train=False))])
     for input, target, indices in batches(loader(aug=AugConfig(no_aug=True))):

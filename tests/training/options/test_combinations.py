@@ -75,15 +75,29 @@ def options(draw):
     return words
 
 
-@settings(
-    max_examples=12,
+SOME = settings(
+    max_examples=5,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate),
 )
+
+
+@SOME
 @given(options())
 def test_legal_options_train(words):
+    check_that_it_trains(words)
+
+
+@pytest.mark.sweep
+@settings(SOME, max_examples=40)
+@given(options())
+def test_more_legal_options_train(words):
+    check_that_it_trains(words)
+
+
+def check_that_it_trains(words):
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         runs = Runs(Path(folder))
@@ -99,13 +113,17 @@ def test_legal_options_train(words):
         assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items() if key in weights)
 
 
+ONE_EPOCH = ('--task', 'standard', '--train-subset', '36', '--epochs', '1', '--sched', 'constant')
+PLAIN = {}  # the record and the weights of the run without further options
+
+
 @pytest.mark.parametrize('words', FLAGS['common'], ids=lambda words: ' '.join(words))
 def test_each_option_changes_the_run(words, runs):
     """No flag is parsed and never read: the weights, or what is reported, differ from the run without it."""
-    base = ('--task', 'standard', '--train-subset', '36', '--epochs', '1', '--sched', 'constant')
-    plain = runs(*base, experiment='plain')
-    other = runs(*base, *words, experiment='other')
-    first, second = runs.weights('plain'), runs.weights('other')
+    if not PLAIN:
+        PLAIN.update(record=runs(*ONE_EPOCH, experiment='plain'), weights=runs.weights('plain'))
+    other = runs(*ONE_EPOCH, *words, experiment='other')
+    plain, first, second = PLAIN['record'], PLAIN['weights'], runs.weights('other')
     same = first.keys() == second.keys() and all(
         first[key].shape == second[key].shape and torch.equal(first[key], second[key]) for key in first
     )
