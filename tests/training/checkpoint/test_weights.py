@@ -175,13 +175,15 @@ def test_position_embeddings_are_resampled_as_timm_does(caplog):
     assert expected.shape != small.pos_embed.shape
     with pytest.raises(CheckpointError, match=r'other shapes: pos_embed'):
         load_checkpoint(large, small.state_dict(), 'x.pth')
-    with caplog.at_level('INFO', 'timm_alfa'):
-        load_checkpoint(large, small.state_dict(), 'x.pth', adapt=True)
+    caplog.set_level('INFO', 'timm_alfa')
+    load_checkpoint(large, small.state_dict(), 'x.pth', adapt=True)
     assert torch.equal(large.pos_embed, expected)
     assert torch.equal(large.blocks[0].attn.qkv.weight, small.blocks[0].attn.qkv.weight)
-    assert [line for line in caplog.messages if 'resampled' in line] == [
-        "weights: 'x.pth' is for another size of images: resampled pos_embed"
-    ]
+    converted = "weights: 'x.pth' is converted by timm's function of the architecture"
+    assert caplog.messages[-1] == f'{converted}: resampled pos_embed'
+
+    load_checkpoint(large, {**large.state_dict(), 'mask_token': torch.ones(1)}, 'x.pth', adapt=True)  # as DINOv2's
+    assert caplog.messages[-1] == converted
 
 
 def test_what_no_conversion_helps_is_refused():

@@ -144,7 +144,7 @@ def load_checkpoint(model: nn.Module, state: Mapping[str, torch.Tensor], source,
         state: From `read_weights`.
         source: Where it comes from, for messages.
         adapt: To fine-tune: keep the model's classifier if it is missing or differs, and convert weights that are for
-            another size of images.
+            another size of images, or named as another library names them.
 
     Raises:
         CheckpointError: Names or shapes differ.
@@ -176,7 +176,8 @@ def converted(model: nn.Module, state: dict[str, torch.Tensor], source) -> dict[
     if misfits(own, result, optional='num_batches_tracked'):
         return state
     changed = [name for name, tensor in result.items() if name in state and state[name].shape != tensor.shape]
-    logger.info("weights: '%s' is for another size of images: resampled %s", source, shorten_list(changed, 3))
+    resampled = f': resampled {shorten_list(changed, 3)}' if changed else ''
+    logger.info("weights: '%s' is converted by timm's function of the architecture%s", source, resampled)
     return result
 
 
