@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional, Sequence
 
 from timm_alfa.errors import ConfigError, one_of
 from timm_alfa.training.exit import before_work, run_main
-from timm_alfa.utils.program import INSTALLED, PACKAGE, version
+from timm_alfa.utils.program import all_commands, version
 
 
 class Command(NamedTuple):
@@ -76,13 +76,13 @@ def find(name: str) -> Command:
         ConfigError: There is none.
     """
     if name not in COMMANDS:
-        raise ConfigError(f'{one_of("command", name, list(COMMANDS))} `{_program()} --help` says what each does.')
+        raise ConfigError(f'{one_of("command", name, list(COMMANDS))} `{all_commands()} --help` says what each does.')
     return COMMANDS[name]
 
 
 def help_text() -> str:
     """What `timm-alfa --help` shows."""
-    program = _program()
+    program = all_commands()
     width = max(map(len, COMMANDS)) + 2
     lines = [f'usage: {program} COMMAND [options]', '', 'Adversarial training in feature space for any timm model.', '']
     lines += [f'  {row.name:{width}}{row.summary}' for row in ROWS]
@@ -92,7 +92,3 @@ def help_text() -> str:
         'On several GPUs: accelerate launch -m timm_alfa.train [options]',
     ]
     return '\n'.join(lines)
-
-
-def _program() -> str:
-    return 'python -m timm_alfa' if sys.argv[0].startswith(str(PACKAGE)) else INSTALLED

@@ -39,16 +39,26 @@ def spelling(command: str) -> Spelling:
     Args:
         command: Such as 'train', as in `timm-alfa train`.
     """
-    called = Path(sys.argv[0])
-    if called.stem == INSTALLED:
+    if Path(sys.argv[0]).stem == INSTALLED:
         return installed(command)
-    if called.is_absolute() and called.is_relative_to(PACKAGE):  # python -m
+    if _called_as_module():
         words = ('python', '-m', 'timm_alfa', command)
         return installed(command)._replace(name=' '.join(words), start=words)
     script = SCRIPTS.get(command)
     if script is None or not (PACKAGE.parent / script).is_file():
         return installed(command)
     return Spelling(script, ('python', script), (script,))
+
+
+def _called_as_module() -> bool:
+    """Whether the running program was started by `python -m`."""
+    called = Path(sys.argv[0])
+    return called.is_absolute() and called.is_relative_to(PACKAGE)
+
+
+def all_commands() -> str:
+    """What is written before the name of any command."""
+    return 'python -m timm_alfa' if _called_as_module() else INSTALLED
 
 
 def program(command: str) -> str:
