@@ -16,7 +16,7 @@ from timm_alfa.utils.distributed import gather
 from timm_alfa.utils.rng import preserve_rng
 
 FIRST = default_of(next(field for field in dataclasses.fields(DataConfig) if field.name == 'batch_size'))
-RESERVED = 2  # tensors of a weight's size beside its gradient: an optimizer's state, an EMA
+RESERVED = 4  # tensors of a weight's size besides its gradient: two of an optimizer, an EMA, what DDP communicates
 
 
 def find_batch_size(task: MethodTask, accelerator: Accelerator, input_size, num_classes: int, soft: bool) -> int:
@@ -32,7 +32,7 @@ def find_batch_size(task: MethodTask, accelerator: Accelerator, input_size, num_
         ConfigError: Not a single image fits.
     """
     statistics, training = RunningStatistics(task), task.training
-    reserved = [torch.empty_like(p) for p in task.parameters() if p.requires_grad for _ in range(RESERVED)]
+    reserved: list[torch.Tensor] = []
 
     @find_executable_batch_size(starting_batch_size=FIRST)
     def fits(batch_size: int) -> int:
@@ -43,16 +43,17 @@ def find_batch_size(task: MethodTask, accelerator: Accelerator, input_size, num_
         return batch_size
 
     try:
+        reserved += [torch.empty_like(p) for p in task.parameters() if p.requires_grad for _ in range(RESERVED)]
         with preserve_rng(accelerator.device):
             task.train()
             found = fits()
     except RuntimeError as error:
-        if 'No executable batch size' not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and 'No executable batch size' not in str(error):
             raise
         raise ConfigError('--batch-size auto: memory does not suffice for one image: use a smaller --model.') from error
     finally:
         task.zero_grad(set_to_none=True)
         statistics.restore()
         task.train(training)
-        del reserved
+        reserved.clear()
     return min(gather(accelerator, [found]))
