@@ -231,6 +231,8 @@ def test_errors_of_a_runs_options_name_the_run(tmp_path):
             '6 is never reached in 6 epo',
         ),
         (['--resume', '/some/run', '--experiment', 'other'], '--experiment has no effect with --resume RUN'),
+        (['--linear-probe', '--layer-decay', '0.7'], '--layer-decay has no effect with --linear-probe'),
+        (['--linear-probe', '--clip-grad', '1', '--clip-mode', 'agc'], '--clip-grad has no effect with --linear-probe'),
     ],
 )
 def test_options_without_effect_warn(argv, part):

@@ -203,6 +203,12 @@ NO_EFFECT = (
         lambda c: c.schedule.sched != 'none',
         'with --sched none, which never changes a learning rate: use --sched constant',
     ),
+    NoEffect(('layer_decay',), lambda c: not c.model.linear_probe, 'with --linear-probe, which trains one layer'),
+    NoEffect(
+        ('clip_grad',),
+        lambda c: not (c.model.linear_probe and c.optim.clip_mode == 'agc'),
+        'with --linear-probe and --clip-mode agc, which leaves out the classifier: use --clip-mode norm',
+    ),
     NoEffect(
         ('output', 'experiment'), lambda c: c.run.resume in (None, 'auto'), 'with --resume RUN, which stays in RUN'
     ),
