@@ -259,3 +259,23 @@ def test_a_batch_may_be_passed_by_name():
     assert torch.equal(losses[0], losses[1]) and torch.equal(losses[0], losses[2])
     with pytest.raises(TypeError, match='a task takes input, target: got 1 positional and label'):
         task(input, label=target)
+
+
+@pytest.mark.parametrize(
+    ('options', 'acting'),
+    [
+        (dict(), [0, 1, 2, 3, 4, 5]),
+        (dict(start=2), [2, 3, 4, 5]),
+        (dict(every=2), [0, 2, 4]),
+        (dict(start=1, every=2), [1, 3, 5]),
+    ],
+    ids=str,
+)
+def test_updates_in_which_a_method_acts(options, acting):
+    task = create_task('alfa', tiny(size=16)[0], blocks='2', **options)
+    found = []
+    for update in range(6):
+        if task.perturbs():
+            found.append(update)
+        task.count_update()
+    assert found == acting

@@ -293,9 +293,10 @@ def test_the_test_split_may_come_and_go(runs):
 
 def test_other_options_are_refused_and_listed(runs):
     runs('--task', 'standard', '--epochs', '1')
-    expected = r'--lr was 0.03, is 0.01; --weight-decay was 0.0005, is 0.001.*--resume-anyway'
+    expected = r'--lr was 0.03, is 0.01; --seed was 42, is 43; --weight-decay was 0.0005, is 0.001.*--resume-anyway'
+    other = ('--lr', '0.01', '--weight-decay', '1e-3', '--seed', '43')
     with pytest.raises(CheckpointError, match=expected):
-        runs('--task', 'standard', '--epochs', '2', '--lr', '0.01', '--weight-decay', '1e-3', '--resume', 'auto')
+        runs('--task', 'standard', '--epochs', '2', *other, '--resume', 'auto')
     record = runs('--task', 'standard', '--epochs', '2', '--resume', 'auto', '--resume-anyway', '--workers', '1')
     assert record['epochs_done'] == 2
 

@@ -40,12 +40,14 @@ def test_an_update_trains_and_adds_up_its_batches(window):
     assert totals.sums[1, 0] == sum(len(batch.target) for batch in batches)
 
 
-def test_a_bad_batch_skips_the_update_without_a_trace(window):
+@pytest.mark.parametrize('at', [0, 1])
+def test_a_bad_batch_skips_the_update_without_a_trace(at, window):
     """And all images of the window are named: which of its batches was bad, the flag does not say."""
     run, (first, second) = window
     totals, before = Totals(run.accelerator.device), tensors(run)
-    bad = first._replace(input=first.input * float('nan'))
-    result = TrainStep(run, totals)([bad, second], 0, nothing)
+    batches = [first, second]
+    batches[at] = batches[at]._replace(input=batches[at].input * float('nan'))
+    result = TrainStep(run, totals)(batches, 0, nothing)
     (outcome,) = result.outcomes
     assert result.flags.bad and outcome.skipped_images == len(first.target) + len(second.target)
     assert outcome.bad_images == tuple(sorted([*first.indices, *second.indices]))
@@ -60,6 +62,27 @@ def test_requests_are_made_after_the_forward_passes(window, monkeypatch):
     monkeypatch.setattr(TrainStep, 'forward', lambda self, batch: (events.append('forward'), forward(self, batch))[1])
     TrainStep(run, Totals(run.accelerator.device))(batches, 0, lambda: (events.append('requests'), nothing())[1])
     assert events == ['forward', 'forward', 'requests']
+
+
+def test_gradients_are_clipped_after_the_scale_of_the_loss_is_undone(runs, monkeypatch):
+    """What a gradient scaler does in fp16, without one: the loss is 1024 times as large until it is undone."""
+    weights = []
+    for scale in (1, 1024):
+        run = runs.prepare('--task', 'standard', '--clip-grad', '0.01', '--lr', '1', '--sched', 'none')
+        kind = type(run.accelerator)
+        monkeypatch.setattr(kind, 'backward', lambda self, loss, scale=scale: (loss * scale).backward())
+        monkeypatch.setattr(
+            kind,
+            'unscale_gradients',
+            lambda self, optimizer, run=run, scale=scale: [p.grad.div_(scale) for p in run.model.parameters()],
+        )
+        run.wrapped.train()
+        run.data.train.set_epoch(0, 0)
+        input, target = next(iter(run.data.train))
+        TrainStep(run, Totals(run.accelerator.device))([Batch(input, target, [0])], 0, nothing)
+        weights.append(tensors(run))
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_agc_leaves_the_classifier_alone(runs):
