@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from pkgutil import resolve_name
+from types import ModuleType
 from typing import Any
 
 
@@ -56,14 +58,13 @@ class _AfterImport(MetaPathFinder):
         others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
         spec = next((found for found in others if found is not None), None)
         if spec is not None and spec.loader is not None:
-            setattr(spec.loader, 'exec_module', self._followed(spec.loader.exec_module))  # noqa: B010  mypy
+            vars(spec.loader)['exec_module'] = partial(self._execute, spec.loader)
         return spec
 
-    def _followed(self, execute: Callable) -> Callable:
-        def exec_module(module):
-            execute(module)
-            if self in sys.meta_path:
-                sys.meta_path.remove(self)
-            self.action()
-
-        return exec_module
+    def _execute(self, loader: Any, module: ModuleType) -> None:
+        """Takes the place of a loader's `exec_module`, once."""
+        del vars(loader)['exec_module']
+        loader.exec_module(module)
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        self.action()
