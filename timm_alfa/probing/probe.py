@@ -21,7 +21,7 @@ from timm_alfa.tasks import create_task
 from timm_alfa.utils import pytree
 from timm_alfa.utils.unwrap import unwrap
 
-SIZES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+SIZES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def probe(
