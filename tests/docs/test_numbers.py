@@ -131,7 +131,7 @@ def test_the_ranges_in_the_readme():
             values = found[variant].values()
             assert f'{as_shown(min(values))} to {as_shown(max(values))}' in cost, name
     joint = found['l_alfa joint'].values()
-    assert f'{min(joint):.1f} to {max(joint):.1f} if they are perturbed together' in on_one_line('README.md')
+    assert f'{min(joint):.1f} to {max(joint):.1f} on nine blocks' in on_one_line('README.md')
 
 
 def test_shipped_weights():
