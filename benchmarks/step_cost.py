@@ -122,7 +122,7 @@ class Step:
             return None
         blocks = self.method.blocks
         groups = [blocks] if config.mode == 'joint' else [[name] for name in blocks]
-        return floor(self.method.model, groups, self.input, config.steps)
+        return floor(self.method.model, groups, self.input, steps=config.steps)
 
 
 class GraphedStep:

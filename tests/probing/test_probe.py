@@ -52,7 +52,7 @@ def test_the_rise_is_that_of_full_passes():
         expected = plain_step(plain, [row.block], input, target, steps=2, step_size=0.1 * rms)
         assert row.rises[1] == pytest.approx(expected.loss_adv.item() / clean - 1, rel=1e-7)
         forward, _ = forward_after(model, names, input)
-        assert row.cost == pytest.approx(floor(model, [[row.block]], input, 2) / (3 * forward))
+        assert row.cost == pytest.approx(floor(model, [[row.block]], input, steps=2) / (3 * forward))
 
 
 @pytest.mark.parametrize('mode', [True, False])

@@ -44,7 +44,7 @@ def test_a_step_is_at_the_floor(arch, blocks, steps):
     task(input, target)['loss'].backward()  # the first step learns
     with FlopCounter() as counted:
         task(input, target)['loss'].backward()
-    ratio = counted.total / floor(model, [[name] for name in task.blocks], input, steps)
+    ratio = counted.total / floor(model, [[name] for name in task.blocks], input, steps=steps)
     print(f'{arch} {blocks} K={steps}: {ratio:.4f} of the floor')
     assert ratio <= 1.02
 
@@ -58,7 +58,9 @@ def test_options_cost_no_more():
             task(input, target)['loss'].backward()
         # auxiliary norms have no free first step
         extra = sum(forward_after(model, task.blocks, input)[1].values()) if config.get('bn') == 'aux' else 0
-        assert counted.total <= 1.02 * (floor(model, [[name] for name in task.blocks], input, 3) + 2 * extra), config
+        assert counted.total <= 1.02 * (floor(model, [[name] for name in task.blocks], input, steps=3) + 2 * extra), (
+            config
+        )
 
 
 def test_steps_without_perturbation_cost_a_standard_step():

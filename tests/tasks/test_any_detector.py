@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from helpers.any_model import check_any_step
+from helpers.any_model import check_any_step, share_of_floor
 from timm.layers import freeze_batch_norm_2d
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
@@ -94,6 +94,14 @@ def made(detector, size=64):
 def test_detectors(detector, blocks, options):
     model, batch = made(detector)
     check_any_step(model, batch, blocks, call=call, loss=loss, steps=2, step_size=0.02, **options)
+
+
+@pytest.mark.parametrize('blocks', ['backbone.body.layer4', 'backbone'])
+@pytest.mark.parametrize('detector', [faster_rcnn, fcos])
+def test_a_step_is_at_the_floor(detector, blocks):
+    """A search runs the pyramid and the heads on the same draws, and nothing before the feature."""
+    model, batch = made(detector)
+    assert share_of_floor(model, batch, blocks, steps=3, call=call, loss=loss) <= 1.02
 
 
 def test_frozen_batch_norms_and_frozen_layers():

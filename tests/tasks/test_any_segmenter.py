@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.any_model import check_any_step
+from helpers.any_model import check_any_step, share_of_floor
 
 smp = pytest.importorskip('segmentation_models_pytorch', reason='the segmenters come from it')
 
@@ -45,6 +45,13 @@ def summed(output, image, mask):
 def test_segmenters(architecture, blocks, options):
     model, batch = made(architecture)
     check_any_step(model, batch, blocks, loss=summed, steps=2, step_size=0.02, **options)
+
+
+@pytest.mark.parametrize(('architecture', 'blocks'), [('Unet', 'last'), ('Unet', 'encoder'), ('FPN', 'all')])
+def test_a_step_is_at_the_floor(architecture, blocks):
+    """A search runs the decoder, whatever skips around the feature, and nothing before it."""
+    model, batch = made(architecture)
+    assert share_of_floor(model, batch, blocks, steps=3, loss=summed) <= 1.02
 
 
 def test_the_stages_are_those_of_the_encoder():

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torch.distributed as dist
+from helpers.any_model import SEGMENTATION, Segmenter
 from helpers.forkserver import run_ranks
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -22,6 +23,10 @@ SETTINGS = (
     ('test_vit', 'alfa', dict(blocks='last', grad='tail', mode='joint')),
     ('test_vit', 'alfa', dict(blocks='1,2', gap=0.05)),
     ('test_vit', 'l_alfa', dict(blocks='units:2')),
+)
+ANY = (
+    ('segmenter', 'alfa', dict(blocks='stem,body', **SEGMENTATION)),
+    ('segmenter', 'l_alfa', dict(blocks='stem,body', **SEGMENTATION)),
 )
 NORMED = (
     ('resnet20s', 'alfa', dict(blocks='3', bn='aux')),
@@ -63,7 +68,7 @@ def _rows(rank, world):
 def _model(arch, joint):
     torch.manual_seed(0)
     kwargs = {'img_size': 32} if 'vit' in arch else {}
-    model = timm.create_model(arch, num_classes=5, **kwargs)
+    model = Segmenter() if arch == 'segmenter' else timm.create_model(arch, num_classes=5, **kwargs)
     for norm in [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)] if joint else ():
         norm.__class__ = JointBatchNorm
     return model.double().train()
@@ -115,7 +120,7 @@ def _trials():
     yield from (
         (f'{way} {i}', way, setting, False)
         for way in ('model', 'task', 'fsdp', 'fsdp whole')
-        for i, setting in enumerate(SETTINGS + (NORMED if 'fsdp' not in way else ()))
+        for i, setting in enumerate(SETTINGS + (ANY + NORMED if 'fsdp' not in way else ()))
     )
     yield from ((f'joint {i}', 'task', setting, True) for i, setting in enumerate(JOINT))
 
@@ -151,7 +156,7 @@ def alone():
         task = _task(*setting)
         return _train(task, task, slice(None))
 
-    return {str(setting): train(setting) for setting in SETTINGS + JOINT}
+    return {str(setting): train(setting) for setting in SETTINGS + ANY + JOINT}
 
 
 def _found(ranks, name):
@@ -179,10 +184,10 @@ def _check_equality(found, want, tolerance):
 @pytest.mark.parametrize('way', ['model', 'task'])
 def test_processes_are_one(way, ranks, alone):
     """timm wraps the model, accelerate the whole task; with norms of each process's own, only that ranks agree."""
-    for i, setting in enumerate(SETTINGS + NORMED):
+    for i, setting in enumerate(SETTINGS + ANY + NORMED):
         found = _found(ranks, f'{way} {i}')
         _check_agreement(found)
-        if setting in SETTINGS:
+        if setting not in NORMED:
             _check_equality(found, alone[str(setting)], 1e-6)
 
 

@@ -73,16 +73,19 @@ def forward_after(
     return counter.total, {name: counter.total - count for name, count in before.items()}
 
 
-def floor(model: nn.Module, groups: Sequence[Sequence[str]], input: Any, steps: int) -> int:
+def floor(
+    model: nn.Module, groups: Sequence[Sequence[str]], *batch: Any, steps: int, call: Callable = call_model
+) -> int:
     """The least that an exact ALFA step can cost: 3F + max_i T_i + sum_i (2K + 1) T_i.
 
     Args:
         groups: Names of the features that are perturbed together: each on its own in 'separate' mode, all in 'joint'.
-        input: A batch.
+        batch: What the model is called on.
         steps: K, at least 1; the clean gradient is the first step of each search.
+        call: `call(model, *batch)` calls it.
     """
     names = [name for group in groups for name in group]
-    forward, after = forward_after(model, names, input)
+    forward, after = forward_after(model, names, *batch, call=call)
     tails = [max(after[name] for name in group) for group in groups]
     return step_cost(forward, tails, 2 * (steps - 1), clean_gradients=True)
 
