@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_namespace_packages, find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 ROOT = Path(__file__).parent
 
@@ -11,7 +11,8 @@ ROOT = Path(__file__).parent
 def packages() -> list[str]:
     """The package's own, and the folders of recipes at the top of the repository."""
     recipes = (f'timm_alfa.recipes.{name}' for name in find_namespace_packages(str(ROOT / 'recipes')))
-    return [*find_packages(str(ROOT), include=['timm_alfa*']), 'timm_alfa.recipes', *recipes]
+    own = find_namespace_packages(str(ROOT), include=['timm_alfa*'], exclude=['*.__pycache__'])  # folders of data, too
+    return [*own, 'timm_alfa.recipes', *recipes]
 
 
 def long_description() -> str:

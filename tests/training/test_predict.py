@@ -93,6 +93,11 @@ def test_errors():
         parse_args(['--checkpoint', 'run'])
 
 
+def test_weights_of_the_package_name_their_classes():
+    model = timm.create_model('resnet20s.alfa_c10', pretrained=True)
+    assert class_names(model, published=True)[:2] == ['airplane', 'automobile']
+
+
 def test_classes_without_names_are_numbers_unless_they_are_those_of_imagenet():
     model = timm.create_model('test_resnet', num_classes=1000)
     assert class_names(model, published=True)[0] == 'tench, Tinca tinca'

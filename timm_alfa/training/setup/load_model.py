@@ -65,9 +65,9 @@ def check_name(options: CheckpointConfig, name: str, model: nn.Module) -> None:
 
 
 def label_names(model: nn.Module) -> Optional[list[str]]:
-    """The names of a model's classes, if its config.json has one for each output."""
+    """The names of a model's classes, if its config.json or its tag has one for each output."""
     names = cast(Any, model).pretrained_cfg.get('label_names')
-    return names if isinstance(names, list) and len(names) == cast(Any, model).num_classes else None
+    return list(names) if isinstance(names, (list, tuple)) and len(names) == cast(Any, model).num_classes else None
 
 
 def locate(options: CheckpointConfig) -> tuple[str, Optional[Path]]:
