@@ -42,7 +42,11 @@ def same(first, second):
     ('task', 'options', 'precision'),
     [
         (('alfa', '--alfa-blocks', 'all', '--alfa-steps', '2', '--opt', 'adamw', '--lr', '0.001'), {}, 'bf16'),
-        (('alfa', '--alfa-blocks', 'all', '--alfa-steps', '2', '--grad-accum-steps', '2'), BLOCKS, 'no'),
+        (
+            ('alfa', '--alfa-blocks', 'all', '--alfa-steps', '2', '--grad-accum-steps', '2', '--freeze', '1'),
+            BLOCKS,
+            'no',
+        ),
         (('l_alfa', '--alfa-blocks', 'last', '--alfa-projection', 'simplex', '--alfa-random-start'), SIZES, 'no'),
     ],
 )

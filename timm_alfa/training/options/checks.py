@@ -203,7 +203,9 @@ NO_EFFECT = (
         lambda c: c.schedule.sched != 'none',
         'with --sched none, which never changes a learning rate: use --sched constant',
     ),
-    NoEffect(('layer_decay',), lambda c: not c.model.linear_probe, 'with --linear-probe, which trains one layer'),
+    NoEffect(
+        ('layer_decay',), lambda c: not c.model.linear_probe, 'with --linear-probe, which trains the classifier alone'
+    ),
     NoEffect(
         ('clip_grad',),
         lambda c: not (c.model.linear_probe and c.optim.clip_mode == 'agc'),
