@@ -51,6 +51,16 @@ def test_a_resumed_run_says_what_it_reads_elsewhere(run_folder, log):
     assert log() == [f"from '{folder / 'args.yaml'}': {line}" for line in flags(OUTSIDE)]
 
 
+def test_a_folder_beside_the_dataset_of_a_recipe_is_explained(tmp_path, log):
+    file = tmp_path / 'recipe.yaml'
+    file.write_text('dataset: hfds/somewhere\n')
+    assert parse_args(['--config', str(file), '--data-dir', 'pets']).data.name == 'hfds/somewhere'
+    hint = "kept in --data-dir pets; add --dataset '' to use that folder of images instead"
+    assert log() == [f"from '{file}': --dataset hfds/somewhere, {hint}"]
+    assert parse_args(['--config', str(file), '--data-dir', 'pets', '--dataset', '']).data.name == 'pets'
+    assert len(log()) == 1
+
+
 def test_a_recipe_says_what_it_reads_and_writes_elsewhere(tmp_path, log):
     options = dict(**OUTSIDE, output='/home/me/.config', log_with=['wandb'], dataset_download=True)
     file = tmp_path / 'recipe.yaml'

@@ -31,7 +31,15 @@ def external_options(given: Given, options: Sequence[Option]) -> Iterator[str]:
     for item in options:
         source = given.source.get(item.key)
         if source and item.key in REACH_OUTSIDE and _reaches(item, given.values[item.key]):
-            yield f"from '{source}': {_spelled(item, given.values[item.key])}"
+            yield f"from '{source}': {_spelled(item, given.values[item.key])}{_kept_in(item, given)}"
+
+
+def _kept_in(item: Option, given: Given) -> str:
+    """What --data-dir means beside the dataset of a recipe, which a user may have wanted to replace by a folder."""
+    typed = given.values.get('data_dir') and not given.source['data_dir']
+    if item.key != 'dataset' or item.key in given.inherited or not typed:
+        return ''
+    return f", kept in --data-dir {given.values['data_dir']}; add --dataset '' to use that folder of images instead"
 
 
 def dropped_on_resume(file: str, content: dict[str, Any], given: Given, options: Sequence[Option]) -> Iterator[str]:
