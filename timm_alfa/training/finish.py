@@ -14,6 +14,7 @@ from timm_alfa.training.options.selection import SelectionConfig
 from timm_alfa.training.result import make_record
 from timm_alfa.training.run_dir.folder import BEST
 from timm_alfa.training.run_dir.plots import draw_plots
+from timm_alfa.training.setup.trackers import track_picture
 from timm_alfa.training.stop import Stopped
 from timm_alfa.training.trainer import Trainer
 from timm_alfa.utils.console import logger
@@ -64,9 +65,10 @@ def chosen_by(selection: SelectionConfig, best: dict[str, float]) -> str:
 
 
 def plot(trainer: Trainer) -> None:
-    """Draws curves.png, and the plots of the method."""
+    """Draws curves.png, which trackers get, too, and the plots of the method."""
     path, state = trainer.folder.path, trainer.state
     draw_plots(path, state.rows, state.best_epoch, title=path.name, plots=trainer.run.task.epoch_plots())
+    track_picture(trainer.run, path / 'curves.png', state.updates)
 
 
 def score_best(trainer: Trainer) -> dict[str, Any]:

@@ -16,11 +16,13 @@ from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import plain_state
 from timm_alfa.training.class_scores import CLASS_SCORES, ClassScores
 from timm_alfa.training.evaluate import evaluate
+from timm_alfa.training.live import LiveMetrics, live_text
 from timm_alfa.training.metrics import Totals
 from timm_alfa.training.options.checks import starts_from_weights
 from timm_alfa.training.run import Run
 from timm_alfa.training.run_dir.folder import BEST, LAST, RunFolder
 from timm_alfa.training.save_timer import SaveTimer
+from timm_alfa.training.setup.trackers import tracked
 from timm_alfa.training.stop import StopFlag, Stopped
 from timm_alfa.training.update.agreement import Flags, Requests, is_finite
 from timm_alfa.training.update.device_step import DeviceStep
@@ -62,6 +64,7 @@ class Trainer:
         self.step = DeviceStep(run, totals) if self.config.model.cuda_graph else TrainStep(run, totals)
         self.timer = SaveTimer(parse_interval(self.config.run.checkpoint_every), self.accelerator.is_main_process)
         self.table = Table()
+        self.live = LiveMetrics(totals)
         self.progress = Progress(
             total=run.images_per_epoch * self.config.epochs,
             done=state.epoch * run.images_per_epoch + state.batch * run.images_per_batch,
@@ -182,7 +185,15 @@ class Trainer:
         images = min(batches * run.images_per_batch, run.images_per_epoch)
         state.epoch_images += images
         done = -(-state.batch // self.config.optim.grad_accum_steps)
-        self.progress.update(images, f'{done}/{run.updates_per_epoch}')
+        numbers = self.live_numbers() if self.progress.is_due() else ''
+        self.progress.update(images, f'{done}/{run.updates_per_epoch}', numbers)
+
+    def live_numbers(self) -> str:
+        """Logs the means over the latest updates to trackers, and returns them as text. The main process calls it."""
+        state = self.state
+        values = self.live.read()
+        self.accelerator.log({**values, 'train/lr': state.lr, 'epoch': state.epoch}, step=state.updates)
+        return live_text(values, state.lr)
 
     def after_update(self, flags: Flags) -> None:
         """Saves or stops, if that was agreed.
@@ -225,16 +236,14 @@ class Trainer:
         # count
         best = self.count_epoch(row, correct)
         self.totals.reset()
+        self.live.restart()
 
         # write, the best weights before the state that refers to them: a run killed in between selects them again
         weights = plain_state(self.run.saved_model, keep=self.accelerator.is_main_process)
         on_main(self.accelerator, self.write_epoch, weights, best)
         self.table.row(row, best)
         self.check_strength(row)
-        logged = {key: value for key, value in row.items() if value is not None}
-        if 'delta_ratio' in logged:
-            logged.pop('delta_norm')  # relative to the feature it says more
-        self.accelerator.log(logged, step=self.state.epoch)
+        self.accelerator.log(tracked(row, self.run.task.epoch_plots()), step=self.state.updates)
         self.save()
 
     def average_statistics(self) -> None:

@@ -162,17 +162,33 @@ class Progress:
         if self.bar is not None:
             self.bar.set_description(self.label)
 
-    def update(self, images: int, position: str) -> None:
-        """Counts an update; `position` says where in the epoch it is."""
+    def is_due(self) -> bool:
+        """Whether the next update is one of those that numbers are read after."""
+        return self.active and (self.updates + 1) % self.log_interval == 0
+
+    def update(self, images: int, position: str, numbers: str = '') -> None:
+        """Counts an update.
+
+        Args:
+            position: Says where in the epoch it is.
+            numbers: Of the latest updates, if they were read.
+        """
         self.done += images
         self.updates += 1
         if self.bar is not None:
             self.bar.update(images)
+            if numbers:
+                self.bar.set_postfix_str(numbers, refresh=False)
         elif self.active and self.updates % self.log_interval == 0:
             rate = (self.done - self.start) / (time.perf_counter() - self.began)
             left = (self.total - self.done) / rate if rate else 0
             logger.info(
-                '%s, update %s: %s images/s, %s left', self.label, position, short_number(round(rate)), duration(left)
+                '%s, update %s: %s%s images/s, %s left',
+                self.label,
+                position,
+                f'{numbers}, ' if numbers else '',
+                short_number(round(rate)),
+                duration(left),
             )
 
     def close(self) -> None:

@@ -223,7 +223,9 @@ class RunConfig:
     )
     keep: int = option(1, 'number of states to keep in last/', low=1)
     nan_patience: int = option(10, 'consecutive updates without a finite loss after which the run ends', low=1)
-    log_interval: int = option(50, 'updates between log lines, where no progress bar can be shown', low=1)
+    log_interval: int = option(
+        50, 'updates between the numbers of the progress bar or log lines, and of trackers', low=1
+    )
     log_with: Optional[tuple[str, ...]] = option(None, 'experiment trackers to log to', choices=TRACKERS)
     probe: bool = option(
         False,

@@ -3,9 +3,13 @@
 import secrets
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
+
+import numpy as np
+from PIL import Image
 
 from timm_alfa.errors import CheckpointError, ConfigError, first_line
+from timm_alfa.tasks.epoch_plot import EpochPlot
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.run import Run
 from timm_alfa.utils.distributed import is_main_process
@@ -85,6 +89,47 @@ def tracker_arguments(names: Sequence[str], folder: Path, state: TrainState) -> 
     if 'trackio' in names:
         arguments['trackio'] = {'name': folder.name, 'resume': 'allow' if state.updates else 'never'}
     return arguments
+
+
+def tracked(row: Mapping[str, Any], plots: Sequence[EpochPlot]) -> dict[str, Any]:
+    """An epoch's row by the names of trackers: in groups, and columns of blocks by the blocks' names.
+
+    Args:
+        row: Of summary.csv.
+        plots: Of the method: what each of its columns is called.
+    """
+    names = {}
+    for plot in plots:
+        for column, label in zip(plot.columns, plot.labels, strict=True):
+            names[column] = f'{column.rpartition("_")[0]}/{label}' if column[-1].isdecimal() else f'train/{column}'
+    values = {key: value for key, value in row.items() if value is not None}
+    if 'delta_ratio' in values:
+        values.pop('delta_norm', None)  # relative to the feature it says more
+    return {names.get(key) or grouped(key): value for key, value in values.items()}
+
+
+def grouped(column: str) -> str:
+    """The name in trackers of a column of summary.csv, such as 'val/top1'."""
+    if column in ('epoch', 'eval_seconds'):
+        return column.replace('eval_', 'val/')
+    group, _, rest = column.partition('_')
+    return f'{group}/{rest}' if group in ('train', 'val') else f'train/{column}'
+
+
+def track_picture(run: Run, picture: Path, step: int) -> None:
+    """Gives a picture of the run's folder to the trackers that take pictures. The main process calls it.
+
+    Args:
+        step: Updates done.
+    """
+    takers = [tracker for tracker in run.accelerator.trackers if hasattr(tracker, 'log_images')]
+    if not takers or not picture.is_file():
+        return
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert('RGB'))[None]
+    for tracker in takers:
+        layout = {'dataformats': 'NHWC'} if tracker.name == 'tensorboard' else {}
+        tracker.log_images({picture.stem: pixels}, step=step, **layout)
 
 
 def _trackable(value: Any) -> Any:
