@@ -373,7 +373,7 @@ def test_searches_in_pixels_do_not_underflow(name):
     options = dict(mean=(0.5,), std=(0.5,), random_start=False, steps=1, step_size=1e-3, eps=0.1)
     deltas = []
     for half in (False, True):
-        task = create_task(name, copy.deepcopy(model), SmallLoss(1e-6), **options)
+        task = create_task(name, copy.deepcopy(model), SmallLoss(1e-7), **options)
         with torch.autocast('cpu', torch.float16, enabled=half):
             deltas.append(task.attack(input.sigmoid() * 2 - 1, target)[1])
     exact, found = deltas
