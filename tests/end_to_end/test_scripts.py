@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.training_processes import Processes
 from helpers.training_runs import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,11 +70,12 @@ def test_train_then_validate(tmp_path):
     ],
 )
 def test_misuse_is_a_line_per_error_and_exit_code_2(argv, tmp_path):
-    done = call(sys.executable, *argv, *(('--output', str(tmp_path / 'out')) if argv[0] == 'train.py' else ()))
-    assert done.returncode == 2 and done.stdout == ''
-    lines = done.stderr.strip().splitlines()
+    words = (*argv[1:], *(('--output', str(tmp_path / 'out')) if argv[0] == 'train.py' else ()))
+    run = Processes(tmp_path, words, script=argv[0].removesuffix('.py'))
+    assert run.wait() == [2] and run.out.empty()
+    lines = run.stderr.strip().splitlines()
     assert sum(line.startswith('error: ') for line in lines) == (2 if '--lr' in argv else 1)
-    assert 'Traceback' not in done.stderr and not (tmp_path / 'out').exists()
+    assert 'Traceback' not in run.stderr and not (tmp_path / 'out').exists()
 
 
 def test_dry_run_writes_nothing(tmp_path):
@@ -95,5 +97,10 @@ def test_dry_run_writes_nothing(tmp_path):
 
 
 def test_dry_run_refuses_what_the_run_would_be_refused_for(tmp_path):
-    done = call(sys.executable, 'train.py', *TINY, '--dry-run', '--resume', str(tmp_path / 'none'))
-    assert done.returncode == 2 and "which is not a run's folder" in done.stderr and not done.stdout
+    run = Processes(tmp_path, [*TINY, '--dry-run', '--resume', str(tmp_path / 'none')])
+    assert run.wait() == [2] and "which is not a run's folder" in run.stderr and run.out.empty()
+
+
+def test_misuse_of_a_script_by_its_name_is_exit_code_2():
+    done = call(sys.executable, 'train.py', '--modle', 'x')
+    assert done.returncode == 2 and done.stdout == '' and done.stderr.startswith('error: ')

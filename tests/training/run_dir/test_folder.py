@@ -175,7 +175,7 @@ def test_a_lock_that_is_a_link_is_refused(exists, tmp_path):
     assert snapshot(tmp_path) == before
 
 
-def test_no_file_of_a_run_is_written_through_a_link(runs, tmp_path):
+def test_no_file_of_a_run_is_written_through_a_link(runs, tmp_path, plots):
     """Planted under every name that a run writes, before it is resumed."""
     runs('--task', 'l_alfa', '--alfa-blocks', 'all', '--epochs', '1')
     folder, elsewhere = runs.output / 'run', tmp_path / 'elsewhere'
