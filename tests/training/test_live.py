@@ -59,7 +59,7 @@ def test_names_in_trackers():
 
 
 @pytest.mark.sweep
-def test_all_trackers_for_real(runs, monkeypatch, caplog):
+def test_all_trackers_for_real(runs, plots, monkeypatch, caplog):
     """12 updates with numbers after every fourth; log lines hold them, too."""
     monkeypatch.setenv('WANDB_MODE', 'offline')
     monkeypatch.setenv('TRACKIO_DIR', str(runs.output / 'trackio'))  # read when it is imported
