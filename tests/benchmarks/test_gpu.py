@@ -71,8 +71,8 @@ def test_a_part_that_takes_too_long_is_ended(gpu, tmp_path):
 def test_a_signal_of_its_own_comes_first(gpu, tmp_path):
     """pytest prints its summary after SIGINT."""
     code = 'import time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: print("summary", flush=True)'
-    slow = gpu.Part('slow', 1, ('-c', code), signal=signal.SIGINT)
-    assert gpu.run(slow, 6.0, tmp_path) == 'done'
+    slow = gpu.Part('slow', 1, ('-c', code), signal=signal.SIGINT, grace=10)
+    assert gpu.run(slow, 14.0, tmp_path) == 'done'
     assert (tmp_path / 'slow.log').read_text() == 'summary\n'
 
 

@@ -118,10 +118,11 @@ def test_another_kind_of_content_is_refused(state, runs):
 
 
 @pytest.mark.parametrize('text', ['[' * 100_000, '{"options": ' + '9' * 5000 + '}'])
-def test_a_state_that_cannot_be_read_is_ignored(text, state, runs):
+def test_a_state_that_cannot_be_read_is_refused(text, state, runs):
     (state / 'state.json').write_text(text)
     seal(state)
-    assert resume(runs)['status'] == 'finished'
+    with pytest.raises(CheckpointError, match='is damaged'):
+        resume(runs)
 
 
 @pytest.mark.parametrize('name', ['weights.safetensors', 'optimizer.pt', 'process-0.safetensors', 'state.json'])
@@ -136,7 +137,8 @@ def test_only_regular_files_are_read(name, kind, state, runs, tmp_path):
         (state / name).symlink_to(tmp_path / 'mine')
     seal(state)
     assert state_folders(state.parent) == []
-    assert resume(runs)['status'] == 'finished', 'begins anew'
+    with pytest.raises(CheckpointError, match='is damaged'):
+        resume(runs)
 
 
 def test_a_marker_names_files_of_its_folder_only(state, tmp_path):

@@ -85,7 +85,7 @@ def test_timm_keeps_its_own_names(tmp_path):
         import timm_alfa
         own = set(timm.list_models(module='resnet_cifar'))
         after = state()
-        assert len(own) == 6 and set(after[0]) == {*models, *own}
+        assert len(own) == 7 and set(after[0]) == {*models, *own}
         assert set(after[1]) - set(pretrained) <= set(timm_alfa.zoo.TAGS) and set(pretrained) <= set(after[1])
         assert {n: after[2][n] for n in cfgs} == cfgs
         assert set(after[2]) - set(cfgs) == {*timm_alfa.zoo.TAGS, *own}, set(after[2]) - set(cfgs)

@@ -130,7 +130,7 @@ def _given_objective(
     """
     forms = {'call': 'call(model, *batch)', 'loss': 'loss(output, *batch)'}
     given = {name: value for name, value in (('call', call), ('loss', loss)) if value is not None}
-    reason = getattr(row.task, 'only_classifiers', '')
+    reason = getattr(row.task_class, 'only_classifiers', '')
     if given and reason:
         raise ConfigError(f"task '{row.name}' trains classifiers only and takes no {' and no '.join(given)}: {reason}.")
     for name, value in given.items():

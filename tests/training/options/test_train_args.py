@@ -168,7 +168,7 @@ def test_all_errors_come_in_one_message():
         (['--modle', 'x'], "unknown option '--modle'. Did you mean '--model'?"),
         (['--amp'], "unknown option '--amp'. Use `accelerate launch --mixed_precision bf16`"),
         (['--dist-bn', 'reduce'], 'running statistics are averaged over all processes'),
-        (['--eval-metric', 'loss'], 'highest top-1 on the validation split'),
+        (['--eval-metric', 'top5'], "unknown --eval-metric 'top5'. Did you mean 'top1'?"),
         (['--jsd-loss'], "an option of timm's train.py that does not exist here: leave it out"),
         (['--learning-rate', '1'], 'Use --lr.'),
         (['--bce-sum'], 'belongs to --bce-loss'),

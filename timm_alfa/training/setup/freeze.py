@@ -106,4 +106,4 @@ def _layers_before(model: nn.Module, blocks: Sequence[str], layers: Mapping[str,
     """The layers of the modules before blocks without weights, such as the pools that end the stages of VGG."""
     order = {name: at for at, (name, _) in enumerate(model.named_modules())}
     end = max(order[block] for block in blocks)
-    return [layer for key, layer in layers.items() if order[key.rpartition('.')[0]] < end]
+    return [depth for key, depth in layers.items() if order[key.rpartition('.')[0]] < end]

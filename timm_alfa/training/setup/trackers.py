@@ -126,10 +126,10 @@ def track_picture(run: Run, picture: Path, step: int) -> None:
     if not takers or not picture.is_file():
         return
     with Image.open(picture) as image:
-        pixels = np.asarray(image.convert('RGB'))[None]
+        array = np.asarray(image.convert('RGB'))[None]
     for tracker in takers:
         layout = {'dataformats': 'NHWC'} if tracker.name == 'tensorboard' else {}
-        tracker.log_images({picture.stem: pixels}, step=step, **layout)
+        tracker.log_images({picture.stem: array}, step=step, **layout)
 
 
 def _trackable(value: Any) -> Any:
