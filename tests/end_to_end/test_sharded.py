@@ -1,5 +1,7 @@
 """train.py under accelerate's FSDP2: the weights of one process, states that any launch can resume."""
 
+import shutil
+
 import pytest
 import torch
 from helpers.training_processes import Processes, ShardedProcesses, train_args
@@ -68,12 +70,11 @@ def test_sharded_processes_are_ddp(task, options, precision, tmp_path):
 def test_a_state_is_resumed_sharded_and_alone(tmp_path):
     """Killed, and resumed by as many sharded processes: bit for bit; by one that is not sharded: the same weights."""
     whole = ShardedProcesses(tmp_path, train_args(tmp_path, 'whole', *L_ALFA), options=BLOCKS).record()
-    for name in ('cut', 'alone'):
-        argv = train_args(tmp_path, name, *L_ALFA)
-        run = ShardedProcesses(tmp_path, argv, hooks=['rank_one_dies'], options=BLOCKS)
-        assert run.wait() == [1, -9]
-        (state,) = state_folders(tmp_path / name / 'last')
-        assert state.name.endswith('update-2')
+    argv = train_args(tmp_path, 'cut', *L_ALFA)
+    assert ShardedProcesses(tmp_path, argv, hooks=['rank_one_dies'], options=BLOCKS).wait() == [1, -9]
+    (state,) = state_folders(tmp_path / 'cut' / 'last')
+    assert state.name.endswith('update-2')
+    shutil.copytree(tmp_path / 'cut', tmp_path / 'alone')
     cut = train_args(tmp_path, 'cut', *L_ALFA, '--resume', 'auto')
     assert ShardedProcesses(tmp_path, cut, options=BLOCKS).record()['eta'] == whole['eta']
     alone = train_args(tmp_path, 'alone', *L_ALFA, '-b', '16', '--resume', 'auto')

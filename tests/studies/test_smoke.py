@@ -18,6 +18,8 @@ def command(folder: Path) -> list[str]:
         sys.executable,
         str(ROOT / 'studies' / 'run.py'),
         'smoke',
+        '--seeds',
+        '3,',
         '--jobs',
         '2',
         '--output',
@@ -39,7 +41,7 @@ def test_smoke_table_end_to_end(tmp_path):
     second = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=240)
     assert second.returncode == 0, second.stderr
     names = sorted(path.stem for path in (tmp_path / 'runs').glob('*.json'))
-    assert names == ['smoke-s0', 'smoke-s1', 'smoke_alfa-s0', 'smoke_alfa-s1']
+    assert names == ['smoke-s3', 'smoke_alfa-s3']
     for name in names:
         record = json.loads((tmp_path / 'runs' / f'{name}.json').read_text())
         assert str(tmp_path) not in json.dumps(record)
@@ -48,13 +50,13 @@ def test_smoke_table_end_to_end(tmp_path):
         log = next((tmp_path / 'out').glob(f'{name}-*.log')).read_text()
         assert log.count('done in') == 1  # one process trained to the end
     again = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=30)
-    assert '4 runs, 4 of them recorded' in again.stderr
+    assert '2 runs, 2 of them recorded' in again.stderr
     list(report.write(tmp_path / 'runs', tmp_path, tmp_path / 'recipes'))
     page = (tmp_path / 'report.md').read_text()
     assert '## smoke' in page
-    assert 'seeds 0-1' in (tmp_path / 'recipes' / 'smoke' / 'alfa.yaml').read_text()
+    assert 'seed 3' in (tmp_path / 'recipes' / 'smoke' / 'alfa.yaml').read_text()
     ((where, runs),) = compare.by_condition(records.load_all(tmp_path / 'runs')).items()
-    assert (where.scale, where.precision, set(runs), set(runs['smoke'])) == (1.0, 'no', {'smoke', 'smoke_alfa'}, {0, 1})
+    assert (where.scale, where.precision, set(runs), set(runs['smoke'])) == (1.0, 'no', {'smoke', 'smoke_alfa'}, {3})
 
 
 def test_list_may_be_piped_into_head():
