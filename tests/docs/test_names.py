@@ -23,7 +23,18 @@ SCRIPTS = ('hub/ship.py', 'studies/run.py', 'studies/report.py')
 OTHER_FLAGS = {
     *('--multi_gpu', '--num_processes', '--num_machines', '--machine_rank', '--main_process_ip', '--main_process_port'),
     *('--mixed_precision', '--config_file', '--nnodes', '--nproc-per-node', '--rdzv-backend', '--rdzv-endpoint'),
-    *('--nodes', '--ntasks-per-node', '--gpus-per-node', '--signal', '--requeue', '--strict', '--amp', '--gpu'),
+    *(
+        '--cpu',
+        '--logdir',
+        '--nodes',
+        '--ntasks-per-node',
+        '--gpus-per-node',
+        '--signal',
+        '--requeue',
+        '--strict',
+        '--amp',
+        '--gpu',
+    ),
 }
 FLAG = re.compile(r'(?<![\w-])--[a-z][a-z0-9_-]*')
 PATH = re.compile(

@@ -107,11 +107,13 @@ def start(trainer: Trainer, earlier: dict[str, Any]) -> None:
 def stopped(run: Run, folder: RunFolder, state: TrainState) -> dict[str, Any]:
     """Ends a run that a signal stopped: says how to resume it, and returns its record."""
     run.accelerator.end_training()
+    processes = run.accelerator.num_processes
     logger.info(
-        'stopped after update %d (epoch %d of %d); state saved. Resume with: %s',
+        'stopped after update %d (epoch %d of %d); state saved. Resume %swith: %s',
         state.updates,
         min(state.epoch + 1, run.config.epochs),
         run.config.epochs,
+        f'in {processes} processes, as you started them, ' if processes > 1 else '',
         resume_command(run, folder),
     )
     return dict(

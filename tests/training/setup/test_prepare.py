@@ -55,6 +55,19 @@ def test_a_method_that_begins_after_the_run_is_reported(runs):
         runs.prepare('--task', 'standard')
 
 
+def test_a_warm_up_of_most_updates_is_reported(runs):
+    with pytest.warns(
+        AlfaWarning, match='7 of 12 updates are warm-up.*use a smaller -b, more --epochs, or --warmup-ep'
+    ):
+        runs.prepare('--task', 'standard', '--warmup-updates', '7')
+    with pytest.warns(AlfaWarning, match='12 of 12 updates are warm-up'):
+        runs.prepare('--task', 'standard', '--warmup-epochs', '2')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', AlfaWarning)
+        runs.prepare('--task', 'standard', '--warmup-updates', '6')
+        runs.prepare('--task', 'standard', '--warmup-epochs', '1')
+
+
 def test_an_ema_of_the_initial_weights_is_reported(runs):
     with pytest.warns(AlfaWarning, match='after 12 updates with a decay of 0.9998, 100% of the EMA is still the init'):
         runs.prepare('--task', 'standard', '--model-ema')

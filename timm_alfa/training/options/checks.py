@@ -33,7 +33,10 @@ def errors_across(config, flag_name) -> Iterator[str]:
     yield from pair_errors(config.data, config.aug, flag_name)
     epochs, warmup = config.epochs, config.schedule.warmup_epochs
     if warmup > epochs:
-        yield f'{flag_name("warmup_epochs")} is {warmup:g}: the run has {epochs} epochs.'
+        yield (
+            f'{flag_name("warmup_epochs")} is {warmup:g}, but the run has {epochs} epochs: pass more --epochs, or '
+            '--warmup-epochs 0.'
+        )
     if config.optim.bce_loss is False:
         for name in ('bce_sum', 'bce_target_thresh'):
             if getattr(config.optim, name) not in (False, None):
@@ -260,6 +263,16 @@ def without_effect_in(config, updates: int) -> Iterator[str]:
     start = getattr(config.task_options, 'start', 0)
     if start >= updates:
         yield f'--{config.task_prefix}-start: {start} is never reached in {updates} updates: nothing is perturbed.'
+
+    schedule = config.schedule
+    warmup = schedule.warmup_updates
+    if warmup is None:
+        warmup = round(schedule.warmup_epochs * updates / config.epochs)
+    if 2 * warmup > updates:
+        yield (
+            f'{warmup} of {updates} updates are warm-up, so that the learning rate hardly reaches --lr: use a smaller '
+            '-b, more --epochs, or --warmup-epochs 0.'
+        )
 
     ema = config.ema
     if not ema.model_ema or ema.model_ema_warmup:

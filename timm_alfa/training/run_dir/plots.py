@@ -102,7 +102,7 @@ STRENGTHS = (('delta_ratio', 'perturbation / feature'), ('delta_norm', 'mean l2 
 
 def _draw_strength(axis, rows) -> None:
     axis.set_title('perturbation and learning rate')
-    shown = [('loss_rise', 'rise of the loss', ORANGE)]
+    shown = [('loss_rise', 'rise of the loss, relative', ORANGE)]
     key, label = next(each for each in STRENGTHS if _has(rows, each[0]))
     shown.append((key, label, GREEN))
     shown = [each for each in shown if _has(rows, each[0])]
