@@ -124,6 +124,12 @@ def test_imagenet_terms(make_run):
     assert card(run, 'me/x', license='mit').data.license == 'mit'
 
 
+def test_another_license_is_not_named_other(make_run):
+    assert 'licensed under mit' in card(make_run(), license='mit').text
+    text = card(make_run(), license='other').text
+    assert 'is not a standard one' in text and 'under other' not in text
+
+
 def started(run, **args):
     (run / 'args.yaml').write_text(yaml.safe_dump(args))
     return run

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).with_name('card.md.jinja')
 
 _LICENSE_TEXT = 'The weights are licensed under {license}. The terms of the dataset may apply to them, too.'
+_OTHER_LICENSE_TEXT = 'The license of the weights is not a standard one: ask who published them.'
 _IMAGENET_TEXT = (
     'The weights were trained on ImageNet, or from weights that were. Assume that its terms of access apply to them: '
     'non-commercial research only.'
@@ -59,9 +60,16 @@ def build_card(
         **_summary(run, dataset_id),
         **_evaluation(run, standard),
         **_training(run),
-        license_text=_IMAGENET_TEXT if imagenet else _LICENSE_TEXT.format(license=data.license),
+        license_text=_license_text(imagenet, data.license),
     )
     return ModelCard(f'---\n{data.to_yaml()}\n---\n\n{body}')
+
+
+def _license_text(imagenet: bool, license: Optional[str]) -> str:
+    """What the card's limitations say of the license."""
+    if imagenet:
+        return _IMAGENET_TEXT
+    return _OTHER_LICENSE_TEXT if license == 'other' else _LICENSE_TEXT.format(license=license)
 
 
 def _usage(run: FinishedRun, repo_id: str, revision: str) -> dict[str, Any]:

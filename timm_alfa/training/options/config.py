@@ -10,6 +10,7 @@ from typing import Any, Iterator, Optional
 from timm_alfa.data import AugConfig, DataConfig
 from timm_alfa.data.datasets.registry import find_kind
 from timm_alfa.options import option, own_flag_errors
+from timm_alfa.tasks import list_tasks
 from timm_alfa.training.options.selection import SelectionConfig
 from timm_alfa.utils.text import parse_interval
 
@@ -109,7 +110,7 @@ class InputConfig:
 class TaskConfig:
     """The method. Each task's own options follow under its prefix."""
 
-    task: str = option('alfa', 'training task, one of timm_alfa.list_tasks()')
+    task: str = option('alfa', f'training task: {", ".join(list_tasks())}')
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,15 @@ def confident_mistakes(found: Predictions, most: int = MOST) -> np.ndarray:
 def draw_mistakes(found: Predictions, source: Source, names: Sequence[str]):
     """The most confident mistakes as a figure, with label, prediction and probability; None if there are none."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     mistakes = confident_mistakes(found)
     if not len(mistakes):
         return None
     columns = min(COLUMNS, len(mistakes))
     rows = -(-len(mistakes) // columns)
-    figure = Figure(figsize=(2.1 * columns, 2.5 * rows), dpi=110, layout='constrained')
+    layout = ConstrainedLayoutEngine(h_pad=0.08)  # inches: titles would touch the edge
+    figure = Figure(figsize=(2.1 * columns, 2.5 * rows), dpi=110, layout=layout)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis in axes:
         axis.axis('off')
@@ -37,7 +39,7 @@ def draw_mistakes(found: Predictions, source: Source, names: Sequence[str]):
         if image is not None:
             axis.imshow(image, interpolation='nearest')
         label, predicted = names[found.labels[at]], names[found.predicted[at]]
-        title = f'{plot_label(predicted)}  {100 * found.probabilities[at]:.1f}%\nlabel: {plot_label(label)}'
+        title = f'predicted: {plot_label(predicted)}  {100 * found.probabilities[at]:.1f}%\nlabel: {plot_label(label)}'
         axis.set_title(title, fontsize=8)
     return figure
 
