@@ -132,12 +132,22 @@ def without_graphs(part: Part) -> Optional[Part]:
     return replace(part, words=tuple('--no-cuda-graph' if word == '--cuda-graph' else word for word in part.words))
 
 
+def take_interrupts() -> None:
+    """Lets SIGINT end a process again, which a shell ignores in what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def run(part: Part, seconds: float, results: Path) -> str:
     """Runs a part in a separate process for so many seconds; how it ended."""
     environment = {**os.environ, **dict(part.environment), 'GPU_SECONDS': f'{seconds - part.grace:.0f}'}
     with (results / f'{part.name}.log').open('a') as log:
         process = subprocess.Popen(  # nosec B603  # a script of this repository, without a shell
-            [sys.executable, *part.words], env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            [sys.executable, *part.words],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=take_interrupts,
         )
         for number, wait in ((part.signal, seconds - part.grace), (signal.SIGKILL, part.grace), (None, 10)):
             try:
