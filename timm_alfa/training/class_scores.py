@@ -3,6 +3,8 @@
 import torch
 from accelerate import Accelerator
 
+from timm_alfa.training.metrics import ranked_classes
+
 CLASS_SCORES = ('balanced_accuracy', 'macro_f1')
 
 
@@ -25,8 +27,7 @@ class ClassScores:
             output: Logits, (batch, classes).
             target: Class indices, (batch,).
         """
-        # the first of timm's top five, which decides ties as in its accuracies
-        predicted = output.detach().float().topk(min(5, output.shape[-1]), dim=-1).indices[:, 0]
+        predicted = ranked_classes(output, 1)[:, 0]
         found = (target, predicted, target[predicted == target])
         classes = self.counts.shape[1]
         self.counts += torch.stack([torch.bincount(each, minlength=classes) for each in found])

@@ -3,6 +3,7 @@
 import torch
 from accelerate import Accelerator
 
+from timm_alfa.training.metrics import ranked_classes
 from timm_alfa.utils.bits import PackedBits
 
 
@@ -47,6 +48,5 @@ class CorrectImages:
 
 
 def is_correct(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Whether the first class is the right one, bool (batch,): the first of timm's top five, which decides ties."""
-    top = output.detach().float().topk(min(5, output.shape[-1]), dim=-1).indices
-    return top[:, 0] == target
+    """Whether the first class is the right one, bool (batch,)."""
+    return ranked_classes(output, 1)[:, 0] == target

@@ -19,6 +19,17 @@ _FIRST = ('loss', 'loss_clean', 'loss_adv', 'delta_norm', 'correct', COMPARED)
 SUMMED = (*_FIRST, *(name for name in SCALARS if name not in _FIRST))
 
 
+def ranked_classes(output: torch.Tensor, most: int) -> torch.Tensor:
+    """The most probable classes of each image, that first: (batch, most), or (batch, classes) if there are fewer.
+
+    They are the first of timm's top five, which decides ties as in its accuracies.
+
+    Args:
+        output: Logits, (batch, classes).
+    """
+    return output.detach().float().topk(min(max(5, most), output.shape[-1]), dim=-1).indices[:, :most]
+
+
 class Totals:
     """Image-weighted sums of a task's scalars and of correct predictions; one small addition per batch.
 

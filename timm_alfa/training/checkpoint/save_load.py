@@ -12,7 +12,7 @@ from timm_alfa.errors import CheckpointError, first_line
 from timm_alfa.replay.norms import running_buffers
 from timm_alfa.training.checkpoint.resume import division, move_position
 from timm_alfa.training.checkpoint.state_file import content_errors
-from timm_alfa.training.checkpoint.store import MARKER, CheckpointStore, damaged_states, state_folders
+from timm_alfa.training.checkpoint.store import MARKER, CheckpointStore, damaged_states, number, state_folders
 from timm_alfa.training.checkpoint.train_state import TrainState
 from timm_alfa.training.checkpoint.weights import load_tensors_only, load_weights, plain_state
 from timm_alfa.training.metrics import Totals
@@ -107,7 +107,7 @@ def read_state(path: Path) -> Optional[tuple[Path, dict[str, Any]]]:
             damaged.append(folder)
             continue
         for each in damaged:
-            if each.name > folder.name:  # an older one may be what is left of removing it
+            if number(each) > number(folder):  # an older one may be what is left of removing it
                 logger.warning("warning: state '%s' is damaged: ignored", each)
         if found := list(content_errors(content)):
             raise CheckpointError(f"state '{folder}' cannot be used, its state.json is invalid: {'; '.join(found)}.")

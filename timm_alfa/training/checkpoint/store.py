@@ -23,10 +23,7 @@ NAME = re.compile(r'(\d{6,})-update-\d+')
 
 def state_folders(path: Path) -> list[Path]:
     """The complete states in a `last/` folder, the oldest first."""
-    if not path.is_dir():
-        return []
-    states = [each for each in path.iterdir() if NAME.fullmatch(each.name) and is_complete(each)]
-    return sorted(states, key=_number)
+    return [each for each in _named_states(path) if is_complete(each)]
 
 
 def damaged_states(path: Path) -> list[Path]:
@@ -34,13 +31,17 @@ def damaged_states(path: Path) -> list[Path]:
 
     A killed run leaves none: a state gets its name when it is complete. A copy that was cut short does.
     """
-    if not path.is_dir():
-        return []
-    states = [each for each in path.iterdir() if NAME.fullmatch(each.name) and not is_complete(each)]
-    return sorted(states, key=_number)
+    return [each for each in _named_states(path) if not is_complete(each)]
 
 
-def _number(path: Path) -> int:
+def _named_states(path: Path) -> list[Path]:
+    """What is named like a state in a folder, if there is one, the oldest first."""
+    states = [each for each in path.iterdir() if NAME.fullmatch(each.name)] if path.is_dir() else []
+    return sorted(states, key=number)
+
+
+def number(path: Path) -> int:
+    """The number of a state, by which it is newer than those before."""
     return int(path.name.partition('-')[0])
 
 
@@ -88,8 +89,8 @@ class CheckpointStore:
         return target
 
     def _next_number(self) -> int:
-        taken = [_number(each) for each in self.path.iterdir() if NAME.fullmatch(each.name)]
-        return max(taken, default=0) + 1
+        taken = _named_states(self.path)
+        return number(taken[-1]) + 1 if taken else 1
 
     def prune(self, newest: Path) -> None:
         """Removes all but the newest states, and what killed writers left."""

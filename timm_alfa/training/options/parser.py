@@ -6,7 +6,7 @@ import dataclasses
 import textwrap
 import typing
 from difflib import get_close_matches
-from typing import Any, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Collection, Mapping, NamedTuple, Optional, Sequence
 
 from timm_alfa.errors import ConfigError, did_you_mean
 from timm_alfa.options import PerBlock, core_type, default_of, hints, long_flag, resolve
@@ -88,6 +88,17 @@ def group_options(name: str, cls: type) -> list[Option]:
     """The options of a config class, in the order of its fields."""
     annotations = hints(cls)
     return [Option(field.name, name, field, annotations[field.name]) for field in dataclasses.fields(cls)]
+
+
+def options_of_groups(groups: Mapping[str, type], data_keys: Optional[Collection[str]] = None) -> list[Option]:
+    """The options of some groups, one group after the other.
+
+    Args:
+        groups: Config classes by name.
+        data_keys: Those that the command has of the group 'data'; None: all of them.
+    """
+    options = [item for name, cls in groups.items() for item in group_options(name, cls)]
+    return [item for item in options if data_keys is None or item.group != 'data' or item.key in data_keys]
 
 
 class _Parser(argparse.ArgumentParser):

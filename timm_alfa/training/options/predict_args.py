@@ -8,7 +8,7 @@ from timm_alfa.data import DataConfig
 from timm_alfa.errors import ConfigError
 from timm_alfa.options import option
 from timm_alfa.training.options.config import InputConfig
-from timm_alfa.training.options.parser import Option, build_parser, group_options, read_command_line, resolve_groups
+from timm_alfa.training.options.parser import Option, build_parser, options_of_groups, read_command_line, resolve_groups
 from timm_alfa.training.options.validate_args import CheckpointConfig, batch_size_errors, errors_in_timm
 
 DESCRIPTION = (
@@ -55,10 +55,7 @@ class PredictArgs:
 
 def all_options() -> list[Option]:
     """Every flag of predict, and its operand."""
-    options = []
-    for name, cls in GROUPS.items():
-        options += [item for item in group_options(name, cls) if name != 'data' or item.key in DATA_KEYS]
-    return options
+    return options_of_groups(GROUPS, DATA_KEYS)
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> PredictArgs:

@@ -28,6 +28,7 @@ from timm_alfa.training.options.parser import (
     Option,
     build_parser,
     group_options,
+    options_of_groups,
     read_command_line,
     read_yaml,
     resolve_groups,
@@ -90,10 +91,7 @@ def _shared_options(prefix: str, rows: list[Any]) -> list[Option]:
 
 def all_options() -> list[Option]:
     """Every flag of train.py."""
-    options = []
-    for name, cls in GROUPS.items():
-        options += group_options(name, cls)
-    return options + task_options()
+    return options_of_groups(GROUPS) + task_options()
 
 
 def make_parser():

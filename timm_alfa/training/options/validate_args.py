@@ -16,8 +16,8 @@ from timm_alfa.training.options.parser import (
     Option,
     build_parser,
     environment_of,
-    group_options,
     load_yaml,
+    options_of_groups,
     read_command_line,
     resolve_groups,
 )
@@ -149,10 +149,7 @@ class ValidateConfig:
 
 def all_options() -> list[Option]:
     """Every flag of validate.py."""
-    options = []
-    for name, cls in GROUPS.items():
-        options += [item for item in group_options(name, cls) if name != 'data' or item.key in DATA_KEYS]
-    return options
+    return options_of_groups(GROUPS, DATA_KEYS)
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> ValidateConfig:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from timm_alfa.data.datasets.base import Source
+from timm_alfa.training.metrics import ranked_classes
 from timm_alfa.training.report.output_file import write_table
 from timm_alfa.utils.distributed import gather
 
@@ -33,10 +34,8 @@ def top_classes(output: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Te
         output: Logits, (batch, classes).
         most: At most the number of classes.
     """
-    logits = output.detach().float()
-    # of timm's top five, which decides ties as in its accuracies
-    classes = logits.topk(min(max(5, most), logits.shape[-1]), dim=-1).indices[:, :most]
-    return classes, logits.softmax(-1).gather(1, classes)
+    classes = ranked_classes(output, most)
+    return classes, output.detach().float().softmax(-1).gather(1, classes)
 
 
 class Collector:
